@@ -64,10 +64,12 @@ func (c ChunkRef) IsZero() bool { return c.Len == 0 && c.Segment == 0 }
 
 // A Class orders streams by what they are worth when the disk is full. Lower
 // classes go first; see docs/guarantees.md.
+//
+// The zero Class is "not said"; a stream's config then means telemetry.
 type Class uint8
 
 const (
-	ClassDebug Class = iota
+	ClassDebug Class = iota + 1
 	ClassVideo
 	ClassTelemetry
 	ClassAudit
