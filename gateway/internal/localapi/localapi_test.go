@@ -1,0 +1,370 @@
+package localapi_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"forebay/gateway/api"
+	"forebay/gateway/conf"
+	"forebay/gateway/internal/localapi"
+	"forebay/spool"
+	"forebay/spool/record"
+)
+
+// stage is a plant whose state the test sets.
+type stage struct {
+	mu      sync.Mutex
+	alarms  []api.Alarm
+	value   float64
+	changed chan struct{}
+}
+
+func (p *stage) Status() api.Status {
+	return api.Status{Gateway: "edge-07", Uplinks: []api.Uplink{{ID: "cloud", State: "down"}}}
+}
+func (p *stage) Devices() []api.Device {
+	return []api.Device{{ID: "mqtt", Kind: "mqtt-broker", Taken: 7}}
+}
+func (p *stage) Uplinks() []api.Uplink { return p.Status().Uplinks }
+func (p *stage) Streams() []api.Stream { return []api.Stream{{Name: "mqtt", Total: 7}} }
+func (p *stage) Alarms() []api.Alarm {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]api.Alarm{}, p.alarms...)
+}
+
+func (p *stage) Ack(_ context.Context, r api.AckRequest) (api.AckResult, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	res := api.AckResult{}
+	for _, id := range r.IDs {
+		found := false
+		for i := range p.alarms {
+			if p.alarms[i].ID == id {
+				p.alarms[i].State, p.alarms[i].AckedBy, found = "acked", r.By, true
+			}
+		}
+		if found {
+			res.Acked = append(res.Acked, id)
+		} else {
+			res.Unknown = append(res.Unknown, id)
+		}
+	}
+	return res, nil
+}
+func (p *stage) AlarmsChanged() <-chan struct{} { return p.changed }
+func (p *stage) Points(trend bool) []api.Point {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v := p.value
+	pt := api.Point{ID: "temp", Value: &v}
+	if trend {
+		pt.Trend = []api.Sample{{Min: 1, Max: 2}}
+	}
+	return []api.Point{pt}
+}
+func (p *stage) Cameras() []api.Camera { return []api.Camera{{ID: "cam1"}} }
+func (p *stage) Frame(_ context.Context, cam string) ([]byte, time.Time, error) {
+	if cam != "cam1" {
+		return nil, time.Time{}, record.ErrNoStream
+	}
+	return []byte("\xff\xd8jpeg"), time.Date(2026, 11, 5, 14, 0, 0, 123456789, time.UTC), nil
+}
+func (p *stage) Ledger() api.Ledger { return api.Ledger{Balance: true} }
+
+func (p *stage) set(value float64, alarms ...api.Alarm) {
+	p.mu.Lock()
+	p.value, p.alarms = value, alarms
+	p.mu.Unlock()
+	select {
+	case p.changed <- struct{}{}:
+	default:
+	}
+}
+
+type straight struct{ sp *spool.Spool }
+
+func (s straight) PutTo(ctx context.Context, stream string, recs []record.Record, done func([]record.Result)) error {
+	t, err := s.sp.Stream(stream)
+	if err != nil {
+		return err
+	}
+	for i := range recs {
+		if err := recs[i].Check(); err != nil {
+			res := make([]record.Result, len(recs))
+			res[i].Err = err
+			done(res)
+			return nil
+		}
+	}
+	return t.Append(ctx, recs, done)
+}
+
+type world struct {
+	sp     *spool.Spool
+	plant  *stage
+	server *localapi.Server
+	client *api.Client
+	sock   string
+}
+
+func serve(t *testing.T, cfg localapi.Config) *world {
+	t.Helper()
+	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
+	dir := t.TempDir()
+	sp, err := spool.Open(t.Context(), filepath.Join(dir, "spool"), spool.Config{Gateway: "edge-07"}, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sp.Ensure(t.Context(), spool.StreamConfig{Name: "mqtt", Shards: 4}); err != nil {
+		t.Fatal(err)
+	}
+	w := &world{sp: sp, plant: &stage{changed: make(chan struct{}, 1)}, sock: filepath.Join(dir, "s")}
+	cfg.Listen, cfg.Socket = "127.0.0.1:0", w.sock
+	if w.server, err = localapi.New(cfg, sp, w.plant, straight{sp}, nil, quiet); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- w.server.Run(ctx) }()
+	t.Cleanup(func() {
+		w.client.Close()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("run: %v", err)
+		}
+		if err := sp.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	if w.client, err = api.NewClient(w.server.Addr(), ""); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func TestNouns(t *testing.T) {
+	w := serve(t, localapi.Config{})
+	ctx := t.Context()
+	w.plant.set(71, api.Alarm{ID: "r/k/1", State: "unacked"})
+	if s, err := w.client.Status(ctx); err != nil || s.Gateway != "edge-07" || s.Uplinks[0].State != "down" {
+		t.Errorf("status %+v, %v", s, err)
+	}
+	if p, err := w.client.Points(ctx); err != nil || *p[0].Value != 71 || len(p[0].Trend) != 1 {
+		t.Errorf("points %+v, %v", p, err)
+	}
+	res, err := w.client.Ack(ctx, api.AckRequest{IDs: []string{"r/k/1", "nonsense"}, By: "anna"})
+	if err != nil || len(res.Acked) != 1 || len(res.Unknown) != 1 {
+		t.Errorf("ack %+v, %v", res, err)
+	}
+	if a, err := w.client.Alarms(ctx); err != nil || a[0].State != "acked" || a[0].AckedBy != "anna" {
+		t.Errorf("alarms %+v, %v", a, err)
+	}
+	if _, err := w.client.Ack(ctx, api.AckRequest{IDs: []string{"r/k/1"}}); err == nil {
+		t.Error("an acknowledgement without a name is taken")
+	}
+	b, at, err := w.client.Frame(ctx, "cam1")
+	if err != nil || !bytes.HasPrefix(b, []byte{0xff, 0xd8}) || at.Nanosecond() != 123456789 {
+		t.Errorf("frame %q %v %v", b, at, err)
+	}
+	var e *api.Error
+	if _, _, err := w.client.Frame(ctx, "cam2"); !errors.As(err, &e) || e.Status != http.StatusNotFound {
+		t.Errorf("frame of no camera: %v", err)
+	}
+	resp, err := http.Get("http://" + w.server.Addr() + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	m, err := io.ReadAll(resp.Body)
+	if err != nil || !strings.Contains(string(m), `forebay_source_taken_total{source="mqtt"} 7`) || !strings.Contains(string(m), "go_goroutines") {
+		t.Errorf("metrics: %v\n%s", err, m)
+	}
+}
+
+func TestPutAndReadBack(t *testing.T) {
+	w := serve(t, localapi.Config{})
+	ctx := t.Context()
+	for i, payload := range []string{`{"v":1}`, "plain text", "\xff\xfe", ""} {
+		res, err := w.client.Put(ctx, "mqtt", "line1", []byte(payload))
+		if err != nil || res.Seq != uint64(i+1) || !strings.HasPrefix(res.Shard, "shardId-") {
+			t.Fatalf("put %q: %+v, %v", payload, res, err)
+		}
+	}
+	var got []api.Record
+	for r, err := range w.client.Records(ctx, api.Tail{Stream: "mqtt"}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, r)
+	}
+	if len(got) != 4 || string(got[0].Data) != `{"v":1}` || *got[1].Text != "plain text" || string(got[2].Base64) != "\xff\xfe" || got[3].Data != nil || got[3].Text != nil {
+		t.Fatalf("read %+v", got)
+	}
+	if got[0].Key != "line1" || !strings.HasPrefix(got[0].ID, "edge-07/") || !strings.HasSuffix(got[0].ID, "/1") {
+		t.Errorf("record %+v", got[0])
+	}
+	n := 0
+	for r, err := range w.client.Records(ctx, api.Tail{Stream: "mqtt", From: "3", Limit: 1}) {
+		if n++; err != nil || r.Seq != 3 {
+			t.Errorf("from 3: %+v %v", r, err)
+		}
+	}
+	if n != 1 {
+		t.Errorf("limit 1 gives %d records", n)
+	}
+	for _, bad := range []api.Tail{{Stream: "nothing"}, {Stream: "mqtt", From: "yesterday"}, {Stream: "mqtt", Shard: "shardId-9"}} {
+		for _, err := range w.client.Records(ctx, bad) {
+			if err == nil {
+				t.Errorf("%+v is answered", bad)
+			}
+		}
+	}
+	for _, c := range []struct {
+		stream, key string
+		status      int
+	}{{"nothing", "k", 404}, {"mqtt", "", 400}, {"mqtt", strings.Repeat("k", 257), 400}} {
+		var e *api.Error
+		if _, err := w.client.Put(ctx, c.stream, c.key, nil); !errors.As(err, &e) || e.Status != c.status {
+			t.Errorf("put to %q: %v, want status %d", c.stream, err, c.status)
+		}
+	}
+}
+
+func TestFollowWaitsForWhatComes(t *testing.T) {
+	w := serve(t, localapi.Config{})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	seen := make(chan api.Record)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for r, err := range w.client.Records(ctx, api.Tail{Stream: "mqtt", Follow: true}) {
+			if err != nil {
+				t.Errorf("follow: %v", err)
+				return
+			}
+			seen <- r
+		}
+	}()
+	for i := range 3 {
+		if _, err := w.client.Put(ctx, "mqtt", fmt.Sprint("key", i), []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if r := <-seen; r.Key != fmt.Sprint("key", i) {
+			t.Errorf("follow gives %+v", r)
+		}
+	}
+	cancel()
+	<-ended
+}
+
+func TestEventsBeginWithASnapshotAndResume(t *testing.T) {
+	w := serve(t, localapi.Config{})
+	w.plant.set(1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var last uint64
+	for ev, err := range w.client.Events(ctx, 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last == 0 {
+			if ev.Kind != "snapshot" || ev.Snapshot == nil || len(ev.Snapshot.Points) != 1 {
+				t.Fatalf("first event %+v", ev)
+			}
+			w.plant.set(2, api.Alarm{ID: "a"})
+		} else if ev.Seq != last+1 {
+			t.Fatalf("event %d after %d", ev.Seq, last)
+		}
+		last = ev.Seq
+		if ev.Kind == "alarms" && len(ev.Alarms) == 1 {
+			break
+		}
+	}
+	// a second watcher keeps the sequence going while the first is away
+	other, stop := context.WithCancel(t.Context())
+	defer stop()
+	kept := make(chan struct{})
+	go func() {
+		once := sync.OnceFunc(func() { close(kept) })
+		for range w.client.Events(other, 0) {
+			once()
+		}
+	}()
+	<-kept
+	for ev, err := range w.client.Events(ctx, 1<<40) {
+		if err != nil || ev.Kind != "snapshot" {
+			t.Errorf("after a number of the future: %+v %v", ev, err)
+		}
+		break
+	}
+}
+
+func TestTheDoorIsShutToStrangers(t *testing.T) {
+	token := conf.NewSecret("s3cret-token")
+	w := serve(t, localapi.Config{Token: token})
+	get := func(path string, h http.Header) int {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+w.server.Addr()+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = h
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var e api.Error
+		if resp.StatusCode != 200 && json.NewDecoder(resp.Body).Decode(&e) != nil {
+			t.Errorf("%s: the error is not JSON", path)
+		}
+		return resp.StatusCode
+	}
+	for _, c := range []struct {
+		path string
+		h    http.Header
+		want int
+	}{
+		{"/v1/status", http.Header{}, 401},
+		{"/v1/status", http.Header{"Authorization": {"Bearer wrong"}}, 401},
+		{"/v1/status", http.Header{"Authorization": {"Bearer s3cret-token"}}, 200},
+		{"/v1/status", http.Header{"Authorization": {"Bearer s3cret-token"}, "Origin": {"http://evil.example"}}, 403},
+		{"/healthz", http.Header{}, 200},
+		{"/nowhere", http.Header{"Authorization": {"Bearer s3cret-token"}}, 404},
+	} {
+		if got := get(c.path, c.h); got != c.want {
+			t.Errorf("%s with %v: %d, want %d", c.path, c.h, got, c.want)
+		}
+	}
+	st, err := os.Stat(w.sock)
+	if err != nil || st.Mode().Perm() != 0o600 {
+		t.Errorf("socket: %v, %v", st, err)
+	}
+	unix, err := api.NewClient("unix:"+w.sock, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close()
+	if _, err := unix.Status(t.Context()); err != nil {
+		t.Errorf("over the socket: %v", err)
+	}
+	for _, bad := range []localapi.Config{{Listen: "0.0.0.0:8480"}, {Listen: "0.0.0.0:8480", Token: token}, {TLSCert: "x"}} {
+		if bad.Check() == nil {
+			t.Errorf("%+v is accepted", bad)
+		}
+	}
+}

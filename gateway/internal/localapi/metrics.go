@@ -1,0 +1,84 @@
+package localapi
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// metrics serves GET /metrics. Nothing is counted twice: every number is read
+// from the plant when somebody asks.
+func (s *Server) metrics() http.Handler {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &collector{s})
+	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{MaxRequestsInFlight: 2})
+}
+
+type collector struct{ s *Server }
+
+// Describe sends nothing: what there is to tell depends on the config, so the
+// registry treats the collector as unchecked.
+func (c *collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect reads the plant.
+func (c *collector) Collect(out chan<- prometheus.Metric) {
+	gauge := func(name, help string, v float64, labels ...string) {
+		send(out, prometheus.GaugeValue, name, help, v, labels)
+	}
+	count := func(name, help string, v float64, labels ...string) {
+		send(out, prometheus.CounterValue, name, help, v, labels)
+	}
+	st := c.s.plant.Status()
+	gauge("forebay_spool_used_bytes", "Bytes the spool uses, everything counted.", float64(st.Disk.Used))
+	gauge("forebay_spool_quota_bytes", "Bytes the spool may use.", float64(st.Disk.Quota))
+	gauge("forebay_spool_free_bytes", "Bytes free on the file system.", float64(st.Disk.Free))
+	gauge("forebay_spool_full", "1 while producers are held back.", flag(st.Disk.Full))
+	gauge("forebay_spool_read_only", "1 while the disk takes no writes.", flag(st.ReadOnly))
+	gauge("forebay_alarms_unacknowledged", "Alarms that wait for an acknowledgement.", float64(st.Alarms.Unacked))
+	gauge("forebay_alarms_active", "Alarms whose condition holds.", float64(st.Alarms.Active))
+	for _, d := range c.s.plant.Devices() {
+		count("forebay_source_taken_total", "Records of the source on disk.", float64(d.Taken), "source", d.ID)
+		count("forebay_source_shed_total", "Records of the source lost before the log.", float64(d.Shed), "source", d.ID)
+		count("forebay_source_quarantined_total", "Records of the source that did not decode.", float64(d.Quar), "source", d.ID)
+		count("forebay_source_errors_total", "Errors of the source.", float64(d.Errors), "source", d.ID)
+		gauge("forebay_source_up", "1 while the source works.", flag(d.State == "up"), "source", d.ID)
+	}
+	for _, t := range c.s.plant.Streams() {
+		count("forebay_stream_records_total", "Records ever appended to the stream.", float64(t.Total), "stream", t.Name)
+		gauge("forebay_stream_records", "Records kept in the stream.", float64(t.Records), "stream", t.Name)
+	}
+	for _, u := range st.Uplinks {
+		gauge("forebay_uplink_up", "1 while the uplink delivers.", flag(u.State == "up"), "uplink", u.ID)
+		gauge("forebay_uplink_waiting_records", "Records not yet delivered.", float64(u.Waiting), "uplink", u.ID)
+		count("forebay_uplink_delivered_total", "Records acknowledged by the far side since the process started.", float64(u.Delivered), "uplink", u.ID)
+		count("forebay_uplink_refused_total", "Records the far side can never take.", float64(u.Refused), "uplink", u.ID)
+		count("forebay_uplink_retries_total", "Sends that were repeated.", float64(u.Retries), "uplink", u.ID)
+		count("forebay_uplink_wire_bytes_total", "Bytes sent over the link.", float64(u.WireBytes), "uplink", u.ID)
+	}
+	for _, l := range c.s.plant.Ledger().Streams {
+		count("forebay_stream_expired_total", "Records removed by retention or the quota.", float64(l.Expired), "stream", l.Stream)
+		count("forebay_stream_corrupt_total", "Records lost to damage on the disk.", float64(l.Corrupt), "stream", l.Stream)
+	}
+}
+
+func flag(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// send emits one sample; labels are names and values by turns.
+func send(out chan<- prometheus.Metric, kind prometheus.ValueType, name, help string, v float64, labels []string) {
+	names, values := []string{}, []string{}
+	for i := 0; i+1 < len(labels); i += 2 {
+		names, values = append(names, labels[i]), append(values, labels[i+1])
+	}
+	m, err := prometheus.NewConstMetric(prometheus.NewDesc(name, help, names, nil), kind, v, values...)
+	if err != nil {
+		m = prometheus.NewInvalidMetric(prometheus.NewDesc(name, help, names, nil), err)
+	}
+	out <- m
+}

@@ -1,0 +1,288 @@
+package localapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"forebay/gateway/api"
+	"forebay/spool"
+	"forebay/spool/record"
+	"forebay/uplink/kpl"
+)
+
+const batchOf = 1000 // records a step
+
+// put appends one record and answers after the commit.
+func (s *Server) put(w http.ResponseWriter, r *http.Request) {
+	key := r.URL.Query().Get("key")
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, record.MaxData))
+	if err != nil {
+		var big *http.MaxBytesError
+		if errors.As(err, &big) {
+			s.fail(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the payload is over %d bytes", record.MaxData), "")
+			return
+		}
+		s.fail(w, http.StatusBadRequest, "the payload could not be read: "+err.Error(), "")
+		return
+	}
+	rec := record.Record{Key: key, Data: body}
+	if t := r.Header.Get("Content-Type"); t != "" && t != "application/octet-stream" && t != "application/x-www-form-urlencoded" {
+		rec.Type = t
+	}
+	stream := r.PathValue("stream")
+	res := make(chan record.Result, 1)
+	if err := s.inlet.PutTo(r.Context(), stream, []record.Record{rec}, func(rs []record.Result) { res <- rs[0] }); err != nil {
+		s.failWith(w, err)
+		return
+	}
+	got := <-res // always comes: the log answers every record it took
+	if got.Err != nil {
+		s.failWith(w, got.Err)
+		return
+	}
+	s.answer(w, http.StatusOK, api.PutResult{Stream: stream, Shard: s.shardName(stream, got.Pos.Shard), Seq: got.Pos.Seq, Bytes: len(body)})
+}
+
+// ShardName is Kinesis's name of the shard with an index in its stream.
+func ShardName(index int) string { return fmt.Sprintf("shardId-%012d", index) }
+
+func (s *Server) shardName(stream string, id record.ShardID) string {
+	t, err := s.sp.Stream(stream)
+	if err != nil {
+		return ""
+	}
+	for _, sh := range t.Shards() {
+		if sh.ID == id {
+			return ShardName(sh.Index)
+		}
+	}
+	return "" // the record went to quarantine, which is another stream's shard
+}
+
+// A question is what GET …/records asks for.
+type question struct {
+	stream *spool.Stream
+	shards []spool.Shard
+	from   spool.Start
+	limit  int
+	follow bool
+	raw    bool // KPL aggregates are shown as they are
+}
+
+func (s *Server) ask(r *http.Request) (question, error) {
+	q := question{}
+	var err error
+	if q.stream, err = s.sp.Stream(r.PathValue("stream")); err != nil {
+		return q, err
+	}
+	v := r.URL.Query()
+	q.shards = q.stream.Shards()
+	if want := v.Get("shard"); want != "" {
+		var one []spool.Shard
+		for _, sh := range q.shards {
+			if ShardName(sh.Index) == want || strconv.Itoa(sh.Index) == want {
+				one = append(one, sh)
+			}
+		}
+		if one == nil {
+			return q, fmt.Errorf("shard %q: %w", want, record.ErrNoShard)
+		}
+		q.shards = one
+	}
+	if q.from, err = parseStart(v.Get("from")); err != nil {
+		return q, err
+	}
+	if l := v.Get("limit"); l != "" {
+		if q.limit, err = strconv.Atoi(l); err != nil || q.limit < 0 {
+			return q, &record.InvalidError{Field: "limit", Reason: "is not a number of records"}
+		}
+	}
+	q.follow = v.Get("follow") == "true"
+	q.raw = v.Get("aggregates") == "raw"
+	return q, nil
+}
+
+func parseStart(from string) (spool.Start, error) {
+	switch from {
+	case "", "oldest":
+		return spool.Oldest(), nil
+	case "newest":
+		return spool.Newest(), nil
+	}
+	if seq, err := strconv.ParseUint(from, 10, 64); err == nil {
+		if seq == 0 {
+			return spool.Oldest(), nil
+		}
+		return spool.After(seq - 1), nil
+	}
+	at, err := time.Parse(time.RFC3339Nano, from)
+	if err != nil {
+		return spool.Start{}, &record.InvalidError{Field: "start", Reason: strconv.Quote(from) + ` is none of "oldest", "newest", a time (2026-11-05T14:00:00Z) and a sequence number`}
+	}
+	return spool.Since(at), nil
+}
+
+// records serves records as JSON lines: shard by shard what is stored now, or
+// with follow=true all shards at once, as they come.
+func (s *Server) records(w http.ResponseWriter, r *http.Request) {
+	q, err := s.ask(r)
+	if err != nil {
+		s.failWith(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	out := &lines{w: w, rc: http.NewResponseController(w), left: q.limit, bounded: q.limit > 0, stream: q.stream.Name(), identity: s.sp.Identity(), raw: q.raw}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	if !q.follow {
+		for _, sh := range q.shards {
+			for b, err := range q.stream.Scan(ctx, sh.ID, q.from) {
+				if !out.batch(sh, b, err) {
+					return
+				}
+			}
+		}
+		return
+	}
+	out.flush() // the header, so that the client knows it is heard
+	var wg sync.WaitGroup
+	for _, sh := range q.shards {
+		wg.Go(func() {
+			defer cancel()
+			s.follow(ctx, q, sh, out)
+		})
+	}
+	wg.Wait()
+}
+
+func (s *Server) follow(ctx context.Context, q question, sh spool.Shard, out *lines) {
+	rd, err := q.stream.Reader(sh.ID, q.from)
+	if err != nil {
+		out.batch(sh, record.Batch{}, err)
+		return
+	}
+	defer func() {
+		if err := rd.Close(); err != nil {
+			s.log.Warn("reader not closed", "error", err)
+		}
+	}()
+	for {
+		b, err := rd.Next(ctx, batchOf)
+		if ctx.Err() != nil {
+			return
+		}
+		if !out.batch(sh, b, err) || errors.Is(err, record.ErrClosed) {
+			return
+		}
+		if !out.flush() {
+			return
+		}
+	}
+}
+
+// lines writes records of several shards to one client.
+type lines struct {
+	stream   string
+	identity record.Identity
+	raw      bool
+
+	mu      sync.Mutex
+	w       io.Writer
+	rc      *http.ResponseController
+	left    int
+	bounded bool
+	ended   bool
+}
+
+func (l *lines) flush() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.ended && l.rc.Flush() == nil
+}
+
+// batch writes a batch, or the loss that a reader reports; false ends the
+// answer.
+func (l *lines) batch(sh spool.Shard, b record.Batch, err error) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		if errors.Is(err, context.Canceled) {
+			return false
+		}
+		return l.line(map[string]any{"error": api.Error{Status: http.StatusGone, Message: err.Error()}})
+	}
+	for i := range b.Recs {
+		for _, rec := range l.expand(&b.Recs[i], sh) {
+			if l.ended || l.bounded && l.left == 0 {
+				l.ended = true
+				return false
+			}
+			if !l.line(rec) {
+				return false
+			}
+			l.left--
+		}
+	}
+	return true
+}
+
+func (l *lines) line(v any) bool {
+	if l.rc.SetWriteDeadline(time.Now().Add(30*time.Second)) != nil {
+		l.ended = true
+		return false
+	}
+	if err := json.NewEncoder(l.w).Encode(v); err != nil {
+		l.ended = true
+		return false
+	}
+	return true
+}
+
+// expand shows a record, or the records inside a KPL aggregate.
+func (l *lines) expand(r *record.Record, sh spool.Shard) []api.Record {
+	one := api.Record{
+		ID: l.identity.ID(r.Pos), Stream: l.stream, Shard: ShardName(sh.Index), Seq: r.Pos.Seq, Key: r.Key,
+		Arrived: r.Arrived.UTC(), Source: r.Source, Type: r.Type, Attrs: r.Attrs, Chunk: r.Chunk.Len,
+	}
+	if !r.At.IsZero() {
+		at := r.At.UTC()
+		one.At = &at
+	}
+	if l.raw || !kpl.IsAggregate(r.Data) {
+		return []api.Record{payload(one, r.Data)}
+	}
+	agg, err := kpl.Decode(r.Data)
+	if err != nil {
+		return []api.Record{payload(one, r.Data)} // it only looks like one
+	}
+	out := make([]api.Record, 0, agg.Len())
+	for i, u := range agg.All() {
+		sub := one
+		sub.Sub, sub.Key = i+1, u.Key
+		out = append(out, payload(sub, u.Data))
+	}
+	return out
+}
+
+// payload shows bytes as what they are: JSON, text, or neither.
+func payload(r api.Record, data []byte) api.Record {
+	switch {
+	case len(data) == 0:
+	case json.Valid(data):
+		r.Data = json.RawMessage(data)
+	case utf8.Valid(data):
+		t := string(data)
+		r.Text = &t
+	default:
+		r.Base64 = data
+	}
+	return r
+}
