@@ -1,192 +1,444 @@
-// Package spool is the log. SKELETON OF SIGNATURES: replaced by the spool's builder.
+// Package spool is the log: streams of records in numbered shards, on disk
+// before anyone hears "yes".
+//
+// A Spool is a directory that one process has open. A Stream takes records
+// (Append, Put) and gives each a sequence number within its shard; a Reader
+// follows a shard, a Cursor is a reader whose place is durable, Scan reads
+// what is there. Retention removes old segments; the Ledger says where every
+// record went; Check verifies a closed spool. The files are described in
+// docs/format.md.
+//
+// A record's result without an error means that it is on the disk: the commit
+// that holds it was synced. Streams of one class and retention share a log,
+// and so one commit and one sync serve all of them.
 package spool
 
 import (
 	"context"
 	"errors"
-	"io"
-	"iter"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"forebay/gateway/conf"
 	"forebay/spool/record"
 )
 
-var errSkeleton = errors.New("skeleton")
+// A Spool is an open spool directory. Its methods may be called from many
+// goroutines.
+type Spool struct {
+	dir      string
+	cfg      Config
+	log      *slog.Logger
+	seam     seam
+	identity record.Identity
+	lock     *os.File
+	state    *stateDB
+	clock    clock
+	monoBase time.Duration // since boot, when opened
+	opened   time.Time
 
-// Config is the table [spool] of the config file; zero means the documented default.
-type Config struct {
-	Quota     conf.Size        `toml:"quota"`         // bytes the spool may use, everything counted; default 20GB or 80 % of the file system, whichever is less
-	FreeFloor conf.Size        `toml:"free_floor"`    // bytes to leave free on the file system; default 512MiB, at most 5 % of it
-	Segment   conf.Size        `toml:"segment_bytes"` // default 64MiB
-	Gateway   string           `toml:"-"`             // signs the records
-	Now       func() time.Time `toml:"-"`             // the wall clock; nil is time.Now
+	segmentBytes int64
+	walBytes     int64
+	reserveBytes int64
+	fileSystem   int64 // size of the file system, bytes
+
+	mu      sync.RWMutex
+	streams map[string]*Stream
+	logs    map[uint32]*commitLog
+	logKeys map[logKey]uint32
+	closed  bool
+
+	create  sync.Mutex // one stream is made at a time
+	roomMu  sync.Mutex // one at a time makes room
+	used    atomic.Int64
+	quota   int64
+	handles handleCache
+	dropped drops // guarded by roomMu
+	stats   counters
+	alarms  conditions
+
+	reading  sync.RWMutex // held while files are read, so that Close waits
+	closing  chan struct{}
+	parts    sync.WaitGroup // keeper, flusher, sealers
+	closeErr error
+	once     sync.Once
 }
 
-// StreamConfig describes a stream ([[stream]] in the config file).
-type StreamConfig struct {
-	Name              conf.Stream   `toml:"name"`
-	Shards            int           `toml:"shards"`             // default 1
-	Class             record.Class  `toml:"class"`              // default telemetry
-	MaxAge            conf.Duration `toml:"retention"`          // delivered records older than this go; 0 keeps until the quota
-	MaxBytes          conf.Size     `toml:"max_bytes"`          // of the log it shares; 0 is no limit but the quota
-	ExpireUndelivered bool          `toml:"expire_undelivered"` // age removes undelivered records too
+// A logKey is what streams must agree in to share a log.
+type logKey struct {
+	class    record.Class
+	maxAge   time.Duration
+	maxBytes int64
+	expire   bool
 }
 
-type Spool struct{}
+func keyOf(c StreamConfig) logKey {
+	return logKey{c.Class, c.MaxAge.D(), int64(c.MaxBytes), c.ExpireUndelivered}
+}
 
-// Open: dir is created if needed; ctx bounds opening only.
+// Open opens the spool in dir and creates it if it is not there. One process
+// has it at a time: another gets a *LockedError with the owner's pid. A spool
+// of a newer format is left untouched and answered with a
+// *record.FormatError. What a crash left unfinished is put in order here. ctx
+// bounds opening only.
 func Open(ctx context.Context, dir string, cfg Config, log *slog.Logger) (*Spool, error) {
-	return nil, errSkeleton
-}
-func (s *Spool) Close() error              { return errSkeleton }
-func (s *Spool) Identity() record.Identity { return record.Identity{} }
-
-// CreateStream: record.ErrStreamExists. Durable when it returns.
-func (s *Spool) CreateStream(ctx context.Context, c StreamConfig) (*Stream, error) {
-	return nil, errSkeleton
+	return open(ctx, dir, cfg, log, systemSeam())
 }
 
-// Ensure creates it, or takes over changed retention settings of an existing one.
-func (s *Spool) Ensure(ctx context.Context, c StreamConfig) (*Stream, error) { return nil, errSkeleton }
-func (s *Spool) Stream(name string) (*Stream, error)                         { return nil, record.ErrNoStream }
-func (s *Spool) Streams() []*Stream                                          { return nil } // by name
-func (s *Spool) Stats() Stats                                                { return Stats{} }
-func (s *Spool) Ledger() Ledger                                              { return Ledger{} }
-
-// Shed counts records of a source that were lost before the log; durable within 100 ms.
-func (s *Spool) Shed(source string, n uint64) {}
-
-// SourceSeq is the last SourceSeq of the source that is on disk, 0 if none: an inlet goes on from there.
-func (s *Spool) SourceSeq(source string) uint64 { return 0 }
-
-type Stream struct{}
-
-func (t *Stream) Name() string         { return "" }
-func (t *Stream) Config() StreamConfig { return StreamConfig{} }
-func (t *Stream) Created() time.Time   { return time.Time{} }
-func (t *Stream) Shards() []Shard      { return nil } // by index
-// Append: see design.md. The records belong to the spool until done was called.
-// Append blocks while the log's queue is full (back-pressure); ctx cancels that wait only; an error means done will not be called.
-// done is called on the log's own goroutine: it must be quick and must not block or call Append.
-func (t *Stream) Append(ctx context.Context, recs []record.Record, done func([]record.Result)) error {
-	return errSkeleton
+func open(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm seam) (_ *Spool, err error) {
+	if err := cfg.Check(); err != nil {
+		return nil, fmt.Errorf("open the spool: %w", err)
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	if err := checkFormats(dir); err != nil {
+		return nil, fmt.Errorf("open the spool: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("open the spool: %w", err)
+	}
+	s := &Spool{
+		dir: dir, cfg: cfg, log: log, seam: sm, streams: map[string]*Stream{}, logs: map[uint32]*commitLog{},
+		logKeys: map[logKey]uint32{}, closing: make(chan struct{}), opened: time.Now(),
+	}
+	s.identity.Boot, s.monoBase = bootID()
+	if s.lock, err = lockDir(dir); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.abandon()
+		}
+	}()
+	if err := s.setLimits(); err != nil {
+		return nil, err
+	}
+	clean, err := s.openState(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.loadStreams(ctx, clean); err != nil {
+		return nil, err
+	}
+	if err := s.state.setMeta(ctx, "clean", 0); err != nil {
+		return nil, fmt.Errorf("open the spool: %w", err)
+	}
+	s.measure()
+	s.restoreReserve()
+	for _, l := range s.logs {
+		l.sealLeftovers(ctx)
+		s.startLog(l)
+	}
+	s.parts.Go(s.flusher)
+	s.parts.Go(s.keeper)
+	return s, nil
 }
 
-// Put is Append for a caller that can wait: it returns after the commit.
-func (t *Stream) Put(ctx context.Context, recs []record.Record) ([]record.Result, error) {
-	return nil, errSkeleton
-}
-
-// Scan yields what is stored now and ends at the newest record of the moment it was called.
-func (t *Stream) Scan(ctx context.Context, shard record.ShardID, from Start) iter.Seq2[record.Batch, error] {
+// checkFormats refuses, before anything is written, a directory that this
+// program does not read.
+func checkFormats(dir string) error {
+	state := filepath.Join(dir, "state.db")
+	there, err := exists(state)
+	if err != nil {
+		return err
+	}
+	logs, err := filepath.Glob(filepath.Join(dir, "log-*"))
+	if err != nil {
+		return err
+	}
+	if !there {
+		if len(logs) > 0 {
+			return &record.FormatError{Path: dir, Reason: "has logs but no state.db", Hint: "restore state.db from a backup; the logs are kept as they are"}
+		}
+		return nil
+	}
+	if err := checkHeader(state, appState); err != nil {
+		return err
+	}
+	for _, l := range logs {
+		segs, err := listSegments(l)
+		if err != nil {
+			return err
+		}
+		// A damaged segment is dealt with later; only a well-formed one of
+		// another version is a reason to stop.
+		for _, n := range segs[max(0, len(segs)-2):] {
+			if err := checkHeader(filepath.Join(l, segmentFile(n)), appSegment); err != nil {
+				if f, ok := errors.AsType[*record.FormatError](err); ok && strings.Contains(f.Reason, "format version") {
+					return err
+				}
+			}
+		}
+	}
 	return nil
 }
 
-// Reader follows a shard without a durable place.
-func (t *Stream) Reader(shard record.ShardID, from Start) (*Reader, error) { return nil, errSkeleton }
-
-// Cursor is a Reader whose place is durable under its name; from counts only when it is new. One user per (name, shard) at a time.
-func (t *Stream) Cursor(ctx context.Context, name string, shard record.ShardID, from Start) (*Cursor, error) {
-	return nil, errSkeleton
+// setLimits works out quota, segment size and reserve.
+func (s *Spool) setLimits() error {
+	total, _, err := s.seam.space(s.dir)
+	if err != nil {
+		return fmt.Errorf("open the spool: ask for the disk's size: %w", err)
+	}
+	s.fileSystem = total
+	s.quota = s.cfg.Quota.Or(min(defaultQuota, total/10*8))
+	s.segmentBytes = max(min(s.cfg.Segment.Or(defaultSegment), s.quota/16), minSegment)
+	s.walBytes = max(min(walLimit, s.segmentBytes/4), 64<<10)
+	s.reserveBytes = min(2*walLimit, s.quota/16)
+	return nil
 }
 
-// OpenChunk gives the bytes of a record's Blob; CRC is checked as they are read to the end.
-func (t *Stream) OpenChunk(ref record.ChunkRef) (*Chunk, error) { return nil, errSkeleton }
-
-type Shard struct {
-	ID             record.ShardID
-	Index          int
-	From, To       record.HashKey // inclusive
-	First, Next    uint64         // oldest kept, next to be given
-	Oldest, Newest time.Time
-	Bytes          int64 // of payload kept, estimate
+// freeFloor is what must stay free on the file system, bytes.
+func (s *Spool) freeFloor() int64 {
+	return s.cfg.FreeFloor.Or(min(defaultFreeFloor, s.fileSystem/20))
 }
 
-type Start struct {
-	kind uint8
-	seq  uint64
-	at   time.Time
+func (s *Spool) now() time.Time {
+	if s.cfg.Now != nil {
+		return s.cfg.Now()
+	}
+	return time.Now()
 }
 
-func Oldest() Start           { return Start{} }
-func Newest() Start           { return Start{kind: 1} }
-func After(seq uint64) Start  { return Start{kind: 2, seq: seq} } // After(0) is the first record ever: trimmed ones are reported
-func Since(t time.Time) Start { return Start{kind: 3, at: t} }    // by arrival time
+// Mono is the time since the machine booted, which orders records within one
+// Boot; an inlet stamps records with it.
+func (s *Spool) Mono() time.Duration { return s.monoBase + time.Since(s.opened) }
 
-type Reader struct{}
-
-// Next waits for records; at most max of them and about 1 MiB. *record.TrimmedError, *record.CorruptError: the reader goes on behind the loss at the next call. record.ErrClosed at close.
-func (r *Reader) Next(ctx context.Context, max int) (record.Batch, error) {
-	return record.Batch{}, errSkeleton
+// openState opens or creates state.db and settles who the spool is.
+func (s *Spool) openState(ctx context.Context) (clean bool, err error) {
+	path := filepath.Join(s.dir, "state.db")
+	gateway, machine := s.cfg.Gateway, machineID()
+	there, err := exists(path)
+	if err != nil {
+		return false, fmt.Errorf("open the spool: %w", err)
+	}
+	if !there {
+		if gateway == "" {
+			gateway = "forebay"
+		}
+		if err := createState(ctx, path, gateway, machine, s.now().UnixNano()); err != nil {
+			return false, fmt.Errorf("create the spool: %w", err)
+		}
+	}
+	db, err := openState(ctx, s.dir)
+	if err != nil {
+		return false, err
+	}
+	s.state = &stateDB{db: db, now: s.now, kick: make(chan struct{}, 1), moved: make(chan struct{}, 1)}
+	m, err := readStateMeta(ctx, db)
+	if err != nil {
+		return false, fmt.Errorf("open state.db: %w", err)
+	}
+	s.clock = newClock(m.clock, m.wall, s.now())
+	s.state.clock = s.clock.now
+	if gateway == "" {
+		gateway = m.gateway
+	}
+	s.identity.Gateway = gateway
+	if _, err := fmt.Sscanf(m.epoch, "%016x", (*uint64)(&s.identity.Epoch)); err != nil {
+		return false, fmt.Errorf("open state.db: read the epoch %q: %w", m.epoch, err)
+	}
+	if m.machine != machine {
+		s.identity.Epoch = newEpoch()
+		s.log.Info("spool woke on another machine and has a new epoch", "epoch", s.identity.Epoch.String())
+	}
+	err = s.state.txn(ctx, func() error {
+		return errors.Join(
+			s.state.setMeta(ctx, "gateway", gateway),
+			s.state.setMeta(ctx, "epoch", s.identity.Epoch.String()),
+			s.state.setMeta(ctx, "machine", machine),
+			s.state.stampClock(ctx))
+	})
+	if err != nil {
+		return false, fmt.Errorf("open state.db: %w", storeError(err))
+	}
+	return m.clean, s.state.load(ctx)
 }
 
-// Poll is Next without waiting: an empty batch means nothing is there now.
-func (r *Reader) Poll(ctx context.Context, max int) (record.Batch, error) {
-	return record.Batch{}, errSkeleton
-}
-func (r *Reader) Pos() uint64    { return 0 } // sequence number it reads next
-func (r *Reader) Behind() uint64 { return 0 } // records between it and the newest
-func (r *Reader) Close() error   { return nil }
+// Identity is what the spool signs its records with.
+func (s *Spool) Identity() record.Identity { return s.identity }
 
-// Cursor is a Reader with a durable place.
-type Cursor struct{ Reader }
-
-// Commit moves the place behind upTo. Gathered; durable within 100 ms and at Close. The tally's sum must be the number of records passed since the last Commit, less what Next reported as trimmed or corrupt (the spool counts those itself).
-func (c *Cursor) Commit(upTo uint64, t record.Tally) error { return errSkeleton }
-func (c *Cursor) Committed() uint64                        { return 0 }                // next sequence number after the durable-or-soon-durable place
-func (c *Cursor) Backlog() record.Backlog                  { return record.Backlog{} } // between Committed and newest
-
-type Chunk struct {
-	io.ReadSeekCloser
-	Size int64
+// Stream finds a stream; record.ErrNoStream if there is none.
+func (s *Spool) Stream(name string) (*Stream, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if t := s.streams[name]; t != nil {
+		return t, nil
+	}
+	return nil, fmt.Errorf("%w: %q", record.ErrNoStream, name)
 }
 
-type Stats struct {
-	Dir                                      string
-	Used, Quota, Free                        int64
-	Full, ReadOnly                           bool
-	Conditions                               []Condition // what raises alarms: full, nearly-full, read-only, fsync, corrupt, dropped
-	Commits, Fsyncs, Records, Bytes, Written uint64
-	LastCommit                               time.Time
-	LastFsync                                time.Duration
-}
-type Condition struct {
-	Kind, Text string
-	Severity   int
-	Since      time.Time
+// Streams lists the streams by name.
+func (s *Spool) Streams() []*Stream {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	out := make([]*Stream, 0, len(s.streams))
+	for _, t := range s.streams {
+		out = append(out, t)
+	}
+	slices.SortFunc(out, func(a, b *Stream) int { return strings.Compare(a.name, b.name) })
+	return out
 }
 
-type Ledger struct {
-	Sources []SourceLedger
-	Streams []StreamLedger
-	Cursors []CursorLedger
-}
-type SourceLedger struct {
-	Source                   string
-	Taken, Shed, Quarantined uint64
-}
-type StreamLedger struct {
-	Stream                     string
-	In, Kept, Expired, Corrupt uint64
-}
-type CursorLedger struct {
-	Name, Stream                                                string
-	In, Delivered, Filtered, Pending, Expired, Refused, Corrupt uint64
+func (s *Spool) allLogs() []*commitLog {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	out := make([]*commitLog, 0, len(s.logs))
+	for _, l := range s.logs {
+		out = append(out, l)
+	}
+	slices.SortFunc(out, func(a, b *commitLog) int { return int(a.num) - int(b.num) })
+	return out
 }
 
-// Balanced is nil, or says which line does not add up.
-func (l Ledger) Balanced() error { return nil }
-
-// Check reads a whole spool directory that no process has open, and changes nothing.
-func Check(ctx context.Context, dir string) (CheckReport, error) { return CheckReport{}, errSkeleton }
-
-type CheckReport struct {
-	Dir                       string
-	Format                    int
-	Streams, Shards, Segments int
-	Blocks, Records, Chunks   uint64
-	Bytes                     int64
-	Problems                  []string
+// Shed counts records of a source that were lost before the log. The count is
+// durable within 100 ms.
+func (s *Spool) Shed(source string, n uint64) {
+	if n > 0 {
+		s.state.addShed(source, n)
+	}
 }
+
+// SourceSeq is the greatest SourceSeq of the source that is on disk, 0 if
+// there is none: an inlet goes on from there.
+func (s *Spool) SourceSeq(source string) uint64 {
+	var last uint64
+	for _, l := range s.allLogs() {
+		l.mu.RLock()
+		last = max(last, l.sources[source].last)
+		l.mu.RUnlock()
+	}
+	return last
+}
+
+// startLog starts a log's writer.
+func (s *Spool) startLog(l *commitLog) { go l.run() }
+
+// Close settles what was queued, makes cursors and counts durable and gives
+// the directory free. Readers that wait get record.ErrClosed. It may be called
+// more than once.
+func (s *Spool) Close() error {
+	s.once.Do(func() { s.closeErr = s.close() })
+	return s.closeErr
+}
+
+func (s *Spool) close() error {
+	s.create.Lock() // no stream is being made
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.create.Unlock()
+	logs := s.allLogs()
+	for _, l := range logs {
+		l.qmu.Lock()
+		l.closing = true
+		l.cond.Broadcast()
+		l.wake()
+		l.qmu.Unlock()
+	}
+	for _, l := range logs {
+		<-l.quiet
+	}
+	close(s.closing)
+	s.parts.Wait()
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	ctx := context.Background()
+	var errs []error
+	for _, l := range logs {
+		errs = append(errs, l.close(ctx))
+	}
+	errs = append(errs, s.closeState(ctx, logs), s.lock.Close())
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close the spool: %w", err)
+	}
+	return nil
+}
+
+func (l *commitLog) close(ctx context.Context) error {
+	l.wmu.Lock()
+	defer l.wmu.Unlock()
+	var err error
+	if l.w != nil {
+		l.w.seg.release() // a reader's lock would keep the WAL
+		if err := l.w.db.truncateWAL(ctx); err != nil {
+			l.log.Warn("active segment keeps its WAL; it is brought in at the next start", "error", err)
+		}
+		err = l.w.close()
+		l.w = nil
+	}
+	l.mu.RLock()
+	segs := slices.Clone(l.segs)
+	l.mu.RUnlock()
+	for _, seg := range segs {
+		seg.release()
+	}
+	return err
+}
+
+func (s *Spool) closeState(ctx context.Context, logs []*commitLog) error {
+	err := s.state.flush(ctx)
+	s.state.mu.Lock()
+	defer s.state.mu.Unlock()
+	err = errors.Join(err, s.state.txn(ctx, func() error {
+		for _, l := range logs {
+			if a := l.active(); a != nil {
+				if err := s.state.exec(ctx, "UPDATE logs SET written=? WHERE id=?", a.closed.Load(), l.num); err != nil {
+					return err
+				}
+			}
+			l.mu.RLock()
+			defer l.mu.RUnlock()
+			for _, sh := range l.slots {
+				if err := s.state.exec(ctx, "UPDATE shards SET next=? WHERE id=?", int64(sh.next), sh.id); err != nil {
+					return err
+				}
+			}
+		}
+		return errors.Join(s.state.setMeta(ctx, "clean", 1), s.state.stampClock(ctx))
+	}))
+	err = errors.Join(err, s.state.db.truncateWAL(ctx))
+	return errors.Join(err, s.state.db.Close())
+}
+
+// abandon gives back what a failed Open took.
+func (s *Spool) abandon() {
+	for _, l := range s.logs {
+		_ = l.close(context.Background())
+	}
+	if s.state != nil {
+		_ = s.state.db.Close()
+	}
+	_ = s.lock.Close()
+}
+
+// flusher writes cursors and counts at most every flushEvery.
+func (s *Spool) flusher() {
+	ctx := context.Background()
+	for {
+		select {
+		case <-s.closing:
+			return
+		case <-s.state.kick:
+		}
+		if err := s.state.flush(ctx); err != nil {
+			s.raise("state", 1, "cursors and counts could not be written: "+err.Error())
+			touch(s.state.kick) // tried again after the pause
+		} else {
+			s.clear("state")
+		}
+		select {
+		case <-s.closing:
+			return
+		case <-time.After(flushEvery):
+		}
+	}
+}
+
+const flushEvery = 80 * time.Millisecond

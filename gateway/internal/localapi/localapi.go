@@ -59,6 +59,8 @@ func (c Config) Check() error {
 
 // A Plant is what the API shows of the running gateway.
 type Plant interface {
+	// Ready is nil once the gateway serves, else it says what is missing.
+	Ready() error
 	Status() api.Status
 	Devices() []api.Device
 	Uplinks() []api.Uplink
@@ -234,6 +236,11 @@ func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		if err := s.plant.Ready(); err != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = fmt.Fprintln(w, err)
+			return
+		}
 		_, _ = w.Write([]byte("ok\n")) // the client is gone; nobody to tell
 	})
 	mux.Handle("GET /metrics", s.metrics())

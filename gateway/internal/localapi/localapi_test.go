@@ -31,6 +31,7 @@ type stage struct {
 	changed chan struct{}
 }
 
+func (p *stage) Ready() error { return nil }
 func (p *stage) Status() api.Status {
 	return api.Status{Gateway: "edge-07", Uplinks: []api.Uplink{{ID: "cloud", State: "down"}}}
 }

@@ -1,0 +1,71 @@
+# Forebay. `make demo` to see it, `make test` to trust it, `make build` to use it.
+SHELL := /bin/bash
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+STATIC := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+FUZZTIME ?= 30s
+
+.PHONY: build gateway sim console fmt vet lint test test-peers race crash soak fuzz bench cross docs demo clean
+
+build: gateway sim ## the programs into bin/; the console where cgo and its packages are there
+	@if .ci/console-packages --check; then $(MAKE) --no-print-directory console; \
+	else echo "bin/forebay-console is left out: it needs a C compiler and the packages that '.ci/console-packages --print' names"; fi
+
+gateway:
+	$(STATIC) -o bin/forebay ./gateway
+sim:
+	$(STATIC) -o bin/forebay-sim ./firmware-sim
+console:
+	CGO_ENABLED=1 $(GO) build -trimpath -tags migrated_fynedo -ldflags '-s -w' -o bin/forebay-console ./ui
+
+fmt:
+	gofmt -w $$(git ls-files '*.go')
+vet:
+	CGO_ENABLED=0 $(GO) build ./...
+	CGO_ENABLED=0 $(GO) vet ./...
+lint: ## the pinned linter; built once, kept in Go's cache
+	$(GO) run $(LINT) run ./...
+
+test: ## everything that needs nothing but Go, git and make
+	CGO_ENABLED=0 $(GO) vet ./...
+	CGO_ENABLED=0 $(GO) test -timeout 20m ./...
+
+test-peers: ## against real peers: mosquitto, the AWS CLI, kinesalite, aws-kinesis-agg, ffmpeg
+	.ci/peers
+
+race: ## the parts with goroutines, under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m ./spool/... ./devices/... ./uplink/... ./gateway/... ./firmware-sim/...
+
+crash: ## the long form of the kill -9 tests
+	CGO_ENABLED=0 FOREBAY_CRASH_ROUNDS=200 $(GO) test -count=1 -timeout 3h -run 'Kill' ./spool ./gateway
+
+soak: ## the end-to-end run for an hour instead of a minute
+	CGO_ENABLED=0 FOREBAY_E2E=1h $(GO) test -count=1 -timeout 2h -run 'EndToEnd' ./gateway
+
+fuzz: ## every fuzz target for FUZZTIME
+	@set -e; for p in $$($(GO) list ./...); do \
+	  for f in $$(CGO_ENABLED=0 $(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "== $$p $$f"; CGO_ENABLED=0 $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; done; done
+
+bench: gateway sim ## figures with a rival in the same run
+	bin/forebay bench spool
+	.ci/bench-mqtt
+	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchtime 1s ./gateway/internal/rules ./uplink/... ./ui/hmi
+
+cross: ## the static programs for every machine they are meant for
+	@set -e; for t in linux/amd64 linux/arm64 linux/arm windows/amd64; do \
+	  echo "== $$t"; ext=; [ $${t%/*} = windows ] && ext=.exe; \
+	  for d in gateway:forebay firmware-sim:forebay-sim; do \
+	    GOOS=$${t%/*} GOARCH=$${t#*/} GOARM=7 $(STATIC) -o bin/$${t%/*}-$${t#*/}/$${d#*:}$$ext ./$${d%:*}; done; done
+
+docs: gateway sim ## the printed help and defaults; fails if the committed ones differ
+	.ci/docs
+	git diff --exit-code -- docs/
+
+demo: ## the main job on this machine
+	@.ci/demo
+
+clean:
+	rm -rf bin demo-data

@@ -1,0 +1,333 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"forebay/gateway/api"
+	"forebay/gateway/internal/localapi"
+	"forebay/spool/record"
+)
+
+// A door is how a command reaches a running gateway.
+type door struct {
+	API   string `help:"The gateway's local API: HOST:PORT, a URL, or the path of its socket. Default: ./forebay-data/forebay.sock if it is there, else 127.0.0.1:8480." env:"FOREBAY_API" placeholder:"ADDR"`
+	Token string `help:"Token of the API, where one is set." env:"FOREBAY_TOKEN" placeholder:"TOKEN"`
+}
+
+const defaultSocket = "forebay-data/forebay.sock"
+
+func (d door) client() (*api.Client, error) {
+	addr := d.API
+	if addr == "" {
+		addr = string(localapi.DefaultListen)
+		if st, err := os.Stat(defaultSocket); err == nil && st.Mode()&os.ModeSocket != 0 {
+			addr = defaultSocket
+		}
+	}
+	return api.NewClient(addr, d.Token)
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// table prints aligned columns.
+func table(w io.Writer, head string, rows func(row func(format string, args ...any))) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, head)
+	rows(func(format string, args ...any) { fmt.Fprintf(tw, format+"\n", args...) })
+	return tw.Flush()
+}
+
+type statusCmd struct {
+	door
+	JSON bool `help:"Print JSON."`
+}
+
+func (c statusCmd) Run(ctx context.Context, e *env) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	st, err := cl.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(e.out, st)
+	}
+	fmt.Fprintf(e.out, "%s %s   up %s   epoch %s\n", st.Gateway, st.Title, span(st.Now.Sub(st.Started)), st.Epoch)
+	fmt.Fprintf(e.out, "in      %.0f records/s, %s/s, %d since start\n", st.In.Records, size(int64(st.In.Bytes)), st.In.Total)
+	days := "not growing"
+	if st.Disk.DaysLeft != nil {
+		days = fmt.Sprintf("%.1f days left", *st.Disk.DaysLeft)
+	}
+	fmt.Fprintf(e.out, "disk    %s of %s used, %s free, %s\n", size(st.Disk.Used), size(st.Disk.Quota), size(st.Disk.Free), days)
+	for _, u := range st.Uplinks {
+		fmt.Fprintf(e.out, "uplink  %s to %s: %s since %s, %d records wait", u.ID, u.Target, u.State, u.Since.Local().Format(time.TimeOnly), u.Waiting)
+		if u.Oldest != nil {
+			fmt.Fprintf(e.out, ", oldest %s", span(st.Now.Sub(*u.Oldest)))
+		}
+		if u.Error != "" {
+			fmt.Fprintf(e.out, " (%s)", u.Error)
+		}
+		fmt.Fprintln(e.out)
+	}
+	fmt.Fprintf(e.out, "alarms  %d unacknowledged, %d active\n", st.Alarms.Unacked, st.Alarms.Active)
+	for _, l := range st.Listening {
+		fmt.Fprintf(e.out, "listens %s on %s\n", l.Kind, l.Addr)
+	}
+	for _, p := range st.Problems {
+		fmt.Fprintf(e.out, "problem %s: %s\n", p.Kind, p.Text)
+	}
+	return nil
+}
+
+func span(d time.Duration) string {
+	if d >= time.Hour {
+		return d.Truncate(time.Minute).String()
+	}
+	return d.Truncate(time.Second).String()
+}
+
+func size(n int64) string {
+	for _, u := range []struct {
+		name string
+		n    float64
+	}{{"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}} {
+		if float64(n) >= u.n {
+			return fmt.Sprintf("%.1f %s", float64(n)/u.n, u.name)
+		}
+	}
+	return fmt.Sprintf("%d B", n)
+}
+
+type streamsCmd struct {
+	door
+	JSON bool `help:"Print JSON."`
+}
+
+func (c streamsCmd) Run(ctx context.Context, e *env) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	list, err := cl.Streams(ctx)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(e.out, list)
+	}
+	return table(e.out, "STREAM\tCLASS\tSHARDS\tRECORDS\tBYTES\tIN/S\tRETENTION", func(row func(string, ...any)) {
+		for _, s := range list {
+			row("%s\t%s\t%d\t%d\t%s\t%.0f\t%s", s.Name, s.Class, len(s.Shards), s.Records, size(s.Bytes), s.In.Records, s.Retention)
+		}
+	})
+}
+
+type tailCmd struct {
+	door
+	Stream string `arg:"" help:"Name of the stream."`
+	From   string `help:"Where to begin: oldest, newest (only what comes from now on; waits for it), a time such as 2026-11-05T14:00:00Z, or a sequence number." default:"oldest"`
+	Shard  string `help:"Only this shard (shardId-000000000000, or its index)." placeholder:"SHARD"`
+	Limit  int    `short:"n" help:"Stop after so many records; 0 is no limit." default:"0"`
+	Follow bool   `short:"f" help:"Wait for more records instead of ending at the newest."`
+	JSON   bool   `help:"Print a JSON object per record."`
+}
+
+func (c tailCmd) Run(ctx context.Context, e *env) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	enc := json.NewEncoder(e.out)
+	for r, err := range cl.Records(ctx, api.Tail{Stream: c.Stream, From: c.From, Shard: c.Shard, Limit: c.Limit, Follow: c.Follow || c.From == "newest"}) {
+		var gone *api.Error
+		if errors.As(err, &gone) && gone.Status == 410 {
+			fmt.Fprintf(e.err, "forebay: %s\n", gone.Message)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			if err := enc.Encode(r); err != nil {
+				return fmt.Errorf("print a record: %w", err)
+			}
+			continue
+		}
+		fmt.Fprintf(e.out, "%s  %s/%d  %s  %s\n", r.Arrived.Local().Format("2006-01-02 15:04:05.000"), strings.TrimPrefix(r.Shard, "shardId-"), r.Seq, r.Key, shown(r))
+	}
+	return nil
+}
+
+func shown(r api.Record) string {
+	switch {
+	case len(r.Data) > 0:
+		return string(r.Data)
+	case r.Text != nil:
+		return *r.Text
+	case r.Base64 != nil:
+		return fmt.Sprintf("%d bytes", len(r.Base64))
+	}
+	return ""
+}
+
+type putCmd struct {
+	door
+	Stream string `arg:"" help:"Name of the stream; it must exist."`
+	Key    string `arg:"" help:"Partition key."`
+	JSON   bool   `help:"Print JSON."`
+}
+
+func (c putCmd) Run(ctx context.Context, e *env) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	data, err := io.ReadAll(io.LimitReader(e.in, record.MaxData+1))
+	if err != nil {
+		return fmt.Errorf("read standard input: %w", err)
+	}
+	if len(data) > record.MaxData {
+		return fmt.Errorf("standard input is over %d bytes, more than one record holds", record.MaxData)
+	}
+	res, err := cl.Put(ctx, c.Stream, c.Key, data)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(e.out, res)
+	}
+	_, err = fmt.Fprintf(e.out, "%s %s %d\n", res.Stream, res.Shard, res.Seq)
+	return err
+}
+
+type alarmsCmd struct {
+	door
+	JSON bool     `help:"Print JSON."`
+	Ack  []string `help:"Acknowledge the alarms with these ids; \"all\" is every one that waits." placeholder:"ID"`
+	By   string   `help:"Who acknowledges." env:"USER" default:"operator"`
+	Note string   `help:"A note that is kept with the acknowledgement."`
+}
+
+func (c alarmsCmd) Run(ctx context.Context, e *env) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	list, err := cl.Alarms(ctx)
+	if err != nil {
+		return err
+	}
+	if len(c.Ack) > 0 {
+		ids := c.Ack
+		if len(ids) == 1 && ids[0] == "all" {
+			ids = nil
+			for _, a := range list {
+				if a.State == "unacked" || a.State == "rtn-unacked" {
+					ids = append(ids, a.ID)
+				}
+			}
+		}
+		if len(ids) == 0 {
+			_, err := fmt.Fprintln(e.out, "nothing waits for an acknowledgement")
+			return err
+		}
+		res, err := cl.Ack(ctx, api.AckRequest{IDs: ids, By: c.By, Note: c.Note})
+		if err != nil {
+			return err
+		}
+		if c.JSON {
+			return printJSON(e.out, res)
+		}
+		for _, id := range res.Acked {
+			fmt.Fprintf(e.out, "acknowledged %s\n", id)
+		}
+		for _, id := range res.Unknown {
+			fmt.Fprintf(e.err, "forebay: %s does not wait for an acknowledgement\n", id)
+		}
+		if len(res.Acked) == 0 {
+			return errProblems
+		}
+		return nil
+	}
+	if c.JSON {
+		return printJSON(e.out, list)
+	}
+	return table(e.out, "SEV\tSTATE\tSINCE\tKEY\tALARM\tID", func(row func(string, ...any)) {
+		for _, a := range list {
+			row("%d\t%s\t%s\t%s\t%s\t%s", a.Severity, a.State, a.Raised.Local().Format(time.DateTime), a.Key, a.Text, a.ID)
+		}
+	})
+}
+
+type ledgerCmd struct {
+	door
+	JSON bool `help:"Print JSON."`
+}
+
+func (c ledgerCmd) Run(ctx context.Context, e *env) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	l, err := cl.Ledger(ctx)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		if err := printJSON(e.out, l); err != nil {
+			return err
+		}
+	} else if err := printLedger(e.out, l); err != nil {
+		return err
+	}
+	if !l.Balance {
+		return errProblems
+	}
+	return nil
+}
+
+func printLedger(w io.Writer, l api.Ledger) error {
+	err := table(w, "SOURCE\tTAKEN\tSHED\tQUARANTINED", func(row func(string, ...any)) {
+		for _, s := range l.Sources {
+			row("%s\t%d\t%d\t%d", s.Source, s.Taken, s.Shed, s.Quarantined)
+		}
+	})
+	fmt.Fprintln(w)
+	err = errors.Join(err, table(w, "STREAM\tIN\tKEPT\tEXPIRED\tCORRUPT", func(row func(string, ...any)) {
+		for _, s := range l.Streams {
+			row("%s\t%d\t%d\t%d\t%d", s.Stream, s.In, s.Kept, s.Expired, s.Corrupt)
+		}
+	}))
+	fmt.Fprintln(w)
+	err = errors.Join(err, table(w, "UPLINK\tSTREAM\tIN\tDELIVERED\tFILTERED\tPENDING\tEXPIRED\tREFUSED\tCORRUPT", func(row func(string, ...any)) {
+		for _, u := range l.Uplinks {
+			row("%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d", u.Uplink, u.Stream, u.In, u.Delivered, u.Filtered, u.Pending, u.Expired, u.Refused, u.Corrupt)
+		}
+	}))
+	word := "the ledger balances"
+	if !l.Balance {
+		word = "THE LEDGER DOES NOT BALANCE"
+	}
+	fmt.Fprintf(w, "\n%s\n", word)
+	return err
+}

@@ -1,0 +1,531 @@
+package rules
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"forebay/spool/record"
+)
+
+// A kind is what a slot holds.
+type kind uint8
+
+const (
+	none kind = iota // missing, null, an object or an array
+	number
+	text
+	boolean
+)
+
+func (k kind) String() string { return [...]string{"nothing", "a number", "text", "true or false"}[k] }
+
+// A slot is one decoded field. Text points into the record's payload or into
+// the row's scratch and lives as long as the step.
+type slot struct {
+	kind kind
+	num  float64 // a number, or 1 for true
+	str  []byte
+}
+
+// A row is what the rules see of one record: the fields that any of them
+// names, each decoded once.
+type row struct {
+	slots   []slot
+	scratch []byte
+}
+
+// A schema is the set of fields that the rules of one stream name, as a tree
+// of the paths, so that one pass over the payload finds them all.
+type schema struct {
+	root  wanted
+	bare  wanted // the field "value", which a payload that is no object is; slot -1 if nobody asks
+	names []string
+	paths [][]string
+	key   int // slots of the builtin names, -1 if nobody asks
+	src   int
+	strm  int
+	topic int
+}
+
+type wanted struct {
+	name  string
+	slot  int // -1 where only something below is wanted
+	below []int
+	kids  []*wanted
+}
+
+func newSchema() *schema {
+	return &schema{root: wanted{slot: -1}, bare: wanted{slot: -1}, key: -1, src: -1, strm: -1, topic: -1}
+}
+
+// maxDepth bounds the nesting of a payload that the rules look into.
+const maxDepth = 1000
+
+func (s *schema) add(path []string) int {
+	id := strings.Join(path, "\x00")
+	if i := slices.Index(s.names, id); i >= 0 {
+		return i
+	}
+	n := len(s.names)
+	s.names = append(s.names, id)
+	s.paths = append(s.paths, path)
+	return n
+}
+
+// field is the slot of a path in the payload.
+func (s *schema) field(path []string) int {
+	before := len(s.names)
+	i := s.add(path)
+	if i < before {
+		return i
+	}
+	w := &s.root
+	w.below = append(w.below, i)
+	for _, name := range path {
+		k := slices.IndexFunc(w.kids, func(k *wanted) bool { return k.name == name })
+		if k < 0 {
+			w.kids = append(w.kids, &wanted{name: name, slot: -1})
+			k = len(w.kids) - 1
+		}
+		w = w.kids[k]
+		w.below = append(w.below, i)
+	}
+	w.slot = i
+	if len(path) == 1 && path[0] == "value" {
+		s.bare.slot = i
+	}
+	return i
+}
+
+// builtin is the slot of a name that is not the payload's: key, stream,
+// source, topic.
+func (s *schema) builtin(name string) int {
+	i := s.add([]string{"", name})
+	switch name {
+	case "key":
+		s.key = i
+	case "stream":
+		s.strm = i
+	case "source":
+		s.src = i
+	case "topic":
+		s.topic = i
+	}
+	return i
+}
+
+func isBuiltin(name string) bool {
+	return name == "key" || name == "stream" || name == "source" || name == "topic"
+}
+
+// load decodes a record. It reports whether the payload could be read: JSON,
+// or a number in a form that instruments send ("+023.50"). If not, only the
+// builtin names are set.
+func (s *schema) load(w *row, stream string, r *record.Record) bool {
+	if cap(w.slots) < len(s.names) {
+		w.slots = make([]slot, len(s.names))
+	}
+	w.slots = w.slots[:len(s.names)]
+	clear(w.slots)
+	w.scratch = w.scratch[:0]
+	ok := s.scan(w, r.Data)
+	if !ok {
+		clear(w.slots)
+		if v, isNum := plainNumber(r.Data); isNum {
+			ok = true
+			if s.bare.slot >= 0 {
+				w.slots[s.bare.slot] = slot{kind: number, num: v}
+			}
+		}
+	}
+	w.builtin(s.key, r.Key)
+	w.builtin(s.strm, stream)
+	w.builtin(s.src, r.Source)
+	if s.topic >= 0 {
+		topic, has := r.Attrs["topic"]
+		if !has {
+			topic = r.Key
+		}
+		w.builtin(s.topic, topic)
+	}
+	return ok
+}
+
+func (w *row) builtin(i int, v string) {
+	if i < 0 {
+		return
+	}
+	at := len(w.scratch)
+	w.scratch = append(w.scratch, v...)
+	w.slots[i] = slot{kind: text, str: w.scratch[at:len(w.scratch):len(w.scratch)]}
+}
+
+// plainNumber reads a number that is not JSON's form but an instrument's.
+func plainNumber(b []byte) (float64, bool) {
+	for len(b) > 0 && (b[0] <= ' ') {
+		b = b[1:]
+	}
+	for len(b) > 0 && (b[len(b)-1] <= ' ') {
+		b = b[:len(b)-1]
+	}
+	if len(b) == 0 || len(b) > 64 {
+		return 0, false
+	}
+	for _, c := range b {
+		if (c < '0' || c > '9') && c != '.' && c != '-' && c != '+' && c != 'e' && c != 'E' {
+			return 0, false
+		}
+	}
+	v, err := strconv.ParseFloat(string(b), 64)
+	return v, err == nil
+}
+
+// A scanner walks a JSON text (RFC 8259) once. It checks all of it, keeps only
+// what is wanted, and takes the last of members with the same name, as
+// encoding/json does.
+type scanner struct {
+	b     []byte
+	i     int
+	depth int
+	w     *row
+}
+
+func (s *schema) scan(w *row, data []byte) bool {
+	p := scanner{b: data, w: w}
+	p.space()
+	if p.i >= len(data) {
+		return false
+	}
+	root := &s.root
+	if data[p.i] != '{' && data[p.i] != '[' {
+		root = &s.bare
+	}
+	if !p.value(root) {
+		return false
+	}
+	p.space()
+	return p.i == len(data)
+}
+
+func (p *scanner) space() {
+	for p.i < len(p.b) {
+		switch p.b[p.i] {
+		case ' ', '\t', '\n', '\r':
+			p.i++
+		default:
+			return
+		}
+	}
+}
+
+func (p *scanner) value(n *wanted) bool {
+	if p.i >= len(p.b) {
+		return false
+	}
+	want := n != nil && n.slot >= 0
+	switch c := p.b[p.i]; c {
+	case '{':
+		return p.object(n)
+	case '[':
+		return p.array()
+	case '"':
+		raw, plain, ok := p.str()
+		if ok && want {
+			p.w.slots[n.slot] = slot{kind: text, str: p.text(raw, plain)}
+		}
+		return ok
+	case 't':
+		return p.word("true", n, slot{kind: boolean, num: 1})
+	case 'f':
+		return p.word("false", n, slot{kind: boolean})
+	case 'n':
+		return p.word("null", n, slot{})
+	default:
+		v, ok := p.number(want)
+		if ok && want {
+			p.w.slots[n.slot] = slot{kind: number, num: v}
+		}
+		return ok
+	}
+}
+
+func (p *scanner) word(w string, n *wanted, v slot) bool {
+	if len(p.b)-p.i < len(w) || string(p.b[p.i:p.i+len(w)]) != w {
+		return false
+	}
+	p.i += len(w)
+	if n != nil && n.slot >= 0 {
+		p.w.slots[n.slot] = v
+	}
+	return true
+}
+
+func (p *scanner) object(n *wanted) bool {
+	if p.depth++; p.depth > maxDepth {
+		return false
+	}
+	p.i++ // {
+	p.space()
+	if p.i < len(p.b) && p.b[p.i] == '}' {
+		p.i++
+		p.depth--
+		return true
+	}
+	for {
+		p.space()
+		if p.i >= len(p.b) || p.b[p.i] != '"' {
+			return false
+		}
+		raw, plain, ok := p.str()
+		if !ok {
+			return false
+		}
+		kid := p.kid(n, raw, plain)
+		p.space()
+		if p.i >= len(p.b) || p.b[p.i] != ':' {
+			return false
+		}
+		p.i++
+		p.space()
+		if !p.value(kid) {
+			return false
+		}
+		p.space()
+		if p.i >= len(p.b) {
+			return false
+		}
+		c := p.b[p.i]
+		p.i++
+		if c == '}' {
+			p.depth--
+			return true
+		}
+		if c != ',' {
+			return false
+		}
+	}
+}
+
+// kid is the wanted child of that name, with what an earlier member of the
+// same name left behind taken away.
+func (p *scanner) kid(n *wanted, raw []byte, plain bool) *wanted {
+	if n == nil || len(n.kids) == 0 {
+		return nil
+	}
+	if !plain {
+		raw = p.text(raw, false)
+	}
+	for _, k := range n.kids {
+		if k.name == string(raw) {
+			for _, i := range k.below {
+				p.w.slots[i] = slot{}
+			}
+			return k
+		}
+	}
+	return nil
+}
+
+func (p *scanner) array() bool {
+	if p.depth++; p.depth > maxDepth {
+		return false
+	}
+	p.i++ // [
+	p.space()
+	if p.i < len(p.b) && p.b[p.i] == ']' {
+		p.i++
+		p.depth--
+		return true
+	}
+	for {
+		p.space()
+		if !p.value(nil) {
+			return false
+		}
+		p.space()
+		if p.i >= len(p.b) {
+			return false
+		}
+		c := p.b[p.i]
+		p.i++
+		if c == ']' {
+			p.depth--
+			return true
+		}
+		if c != ',' {
+			return false
+		}
+	}
+}
+
+// str passes a string; raw is what stands between the quotes, plain says that
+// it is its own value: no escapes, valid UTF-8.
+func (p *scanner) str() (raw []byte, plain, ok bool) {
+	p.i++ // "
+	from := p.i
+	plain = true
+	high := false
+	for p.i < len(p.b) {
+		switch c := p.b[p.i]; {
+		case c == '"':
+			raw = p.b[from:p.i]
+			p.i++
+			if high && plain {
+				plain = utf8.Valid(raw)
+			}
+			return raw, plain, true
+		case c == '\\':
+			plain = false
+			if !p.escape() {
+				return nil, false, false
+			}
+		case c < ' ':
+			return nil, false, false
+		default:
+			high = high || c >= utf8.RuneSelf
+			p.i++
+		}
+	}
+	return nil, false, false
+}
+
+func (p *scanner) escape() bool {
+	p.i++ // backslash
+	if p.i >= len(p.b) {
+		return false
+	}
+	c := p.b[p.i]
+	p.i++
+	switch c {
+	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
+		return true
+	case 'u':
+		if len(p.b)-p.i < 4 {
+			return false
+		}
+		_, ok := hex4(p.b[p.i:])
+		p.i += 4
+		return ok
+	}
+	return false
+}
+
+func hex4(b []byte) (rune, bool) {
+	var r rune
+	for _, c := range b[:4] {
+		switch {
+		case '0' <= c && c <= '9':
+			c -= '0'
+		case 'a' <= c && c <= 'f':
+			c -= 'a' - 10
+		case 'A' <= c && c <= 'F':
+			c -= 'A' - 10
+		default:
+			return 0, false
+		}
+		r = r<<4 | rune(c)
+	}
+	return r, true
+}
+
+// text is the value of a string whose escapes are known to be well formed.
+func (p *scanner) text(raw []byte, plain bool) []byte {
+	if plain {
+		return raw
+	}
+	at := len(p.w.scratch)
+	out := p.w.scratch
+	for i := 0; i < len(raw); {
+		c := raw[i]
+		switch {
+		case c == '\\' && raw[i+1] == 'u':
+			r, _ := hex4(raw[i+2:])
+			i += 6
+			if utf16.IsSurrogate(r) {
+				pair := utf8.RuneError
+				if i+6 <= len(raw) && raw[i] == '\\' && raw[i+1] == 'u' {
+					low, _ := hex4(raw[i+2:])
+					pair = utf16.DecodeRune(r, low)
+				}
+				if pair != utf8.RuneError {
+					i += 6
+				}
+				r = pair
+			}
+			out = utf8.AppendRune(out, r)
+		case c == '\\':
+			out = append(out, unescaped(raw[i+1]))
+			i += 2
+		case c < utf8.RuneSelf:
+			out = append(out, c)
+			i++
+		default:
+			r, n := utf8.DecodeRune(raw[i:])
+			out = utf8.AppendRune(out, r)
+			i += n
+		}
+	}
+	p.w.scratch = out
+	return out[at:len(out):len(out)]
+}
+
+func unescaped(c byte) byte {
+	switch c {
+	case 'b':
+		return '\b'
+	case 'f':
+		return '\f'
+	case 'n':
+		return '\n'
+	case 'r':
+		return '\r'
+	case 't':
+		return '\t'
+	}
+	return c
+}
+
+// number passes a number and, if it is wanted, reads it.
+func (p *scanner) number(want bool) (float64, bool) {
+	from := p.i
+	if p.i < len(p.b) && p.b[p.i] == '-' {
+		p.i++
+	}
+	switch {
+	case p.i < len(p.b) && p.b[p.i] == '0':
+		p.i++
+	case !p.digits():
+		return 0, false
+	}
+	if p.i < len(p.b) && p.b[p.i] == '.' {
+		p.i++
+		if !p.digits() {
+			return 0, false
+		}
+	}
+	if p.i < len(p.b) && (p.b[p.i] == 'e' || p.b[p.i] == 'E') {
+		p.i++
+		if p.i < len(p.b) && (p.b[p.i] == '+' || p.b[p.i] == '-') {
+			p.i++
+		}
+		if !p.digits() {
+			return 0, false
+		}
+	}
+	if !want {
+		return 0, true
+	}
+	v, err := strconv.ParseFloat(string(p.b[from:p.i]), 64)
+	return v, err == nil
+}
+
+func (p *scanner) digits() bool {
+	from := p.i
+	for p.i < len(p.b) && '0' <= p.b[p.i] && p.b[p.i] <= '9' {
+		p.i++
+	}
+	return p.i > from
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"forebay/gateway/api"
+	"forebay/gateway/internal/rules"
+	"forebay/uplink"
+)
+
+const (
+	uplinkGrace = 5 * time.Second // how long an uplink may be down before it is an alarm
+	sourceGrace = 5 * time.Second
+	clockLimit  = 2 * time.Second // a wall clock that is off by more is an alarm
+)
+
+// Uplinks lists the uplinks as they are configured.
+func (p *plant) Uplinks() []api.Uplink {
+	out := []api.Uplink{}
+	for _, pump := range p.g.pumps {
+		out = append(out, uplinkOf(pump.Status()))
+	}
+	return out
+}
+
+func uplinkOf(s uplink.Status) api.Uplink {
+	u := api.Uplink{
+		ID: s.ID, Kind: s.Kind, Target: s.Target, State: s.State, Since: s.Since.UTC(), Error: s.Error, Class: s.Class,
+		Waiting: s.Waiting.Records, WaitBytes: s.Waiting.Bytes, Out: api.Rate{Records: s.OutRecords, Bytes: s.OutBytes, Total: s.Delivered},
+		DrainBps: s.Drain, Delivered: s.Delivered, Refused: s.Refused, Retries: s.Retries, WireBytes: s.WireBytes,
+	}
+	if !s.RetryAt.IsZero() {
+		at := s.RetryAt.UTC()
+		u.RetryAt = &at
+	}
+	if !s.Waiting.Oldest.IsZero() {
+		at := s.Waiting.Oldest.UTC()
+		u.Oldest = &at
+	}
+	if s.ETAKnown {
+		eta := s.ETA.Seconds()
+		u.ETA = &eta
+	}
+	return u
+}
+
+// Cameras lists the cameras.
+func (p *plant) Cameras() []api.Camera {
+	out := []api.Camera{}
+	for _, c := range p.g.cams.Snapshot() {
+		out = append(out, api.Camera{
+			ID: c.ID, Label: c.Label, LastChunk: c.LastChunk, LastFrame: c.LastFrame, FPS: c.FPS, Codec: c.Codec,
+			Chunks: c.Chunks, Bytes: c.Bytes, Gaps: c.Gaps, FrameURL: c.FrameURL, StaleAfter: c.StaleAfter,
+		})
+	}
+	return out
+}
+
+// conditions are what an operator should know of the gateway itself, as they
+// are now.
+func (p *plant) conditions() []rules.Condition {
+	out := []rules.Condition{}
+	for _, c := range p.g.sp.Stats().Conditions {
+		out = append(out, rules.Condition{Source: "spool", Name: c.Kind, Severity: c.Severity, Active: true, Text: c.Text})
+	}
+	for _, u := range p.Uplinks() {
+		if u.State == "down" && time.Since(u.Since) > uplinkGrace {
+			text := fmt.Sprintf("Uplink %s is down since %s, records are kept here", u.ID, u.Since.Local().Format("15:04"))
+			if u.Error != "" {
+				text += ": " + u.Error
+			}
+			out = append(out, rules.Condition{Source: "uplink/" + u.ID, Name: "down", Severity: 2, Active: true, Text: text})
+		}
+	}
+	for _, s := range p.g.sources {
+		if state, reason := s.Health(); state == "down" || state == "degraded" {
+			severity := 2
+			if state == "degraded" {
+				severity = 3
+			}
+			out = append(out, rules.Condition{Source: s.Kind() + "/" + s.ID(), Name: state, Severity: severity, Active: true, Text: fmt.Sprintf("Source %s is %s: %s", s.ID(), state, reason)})
+		}
+	}
+	for _, c := range p.g.cams.Snapshot() {
+		if c.Stale {
+			seen := c.LastChunk
+			if seen == nil || c.LastFrame != nil && c.LastFrame.After(*seen) {
+				seen = c.LastFrame
+			}
+			out = append(out, rules.Condition{Source: "camera/" + c.ID, Name: "stale", Severity: 3, Active: true, Text: "Camera " + c.ID + " sends nothing since " + seen.Local().Format("15:04:05")})
+		}
+	}
+	for _, pump := range p.g.pumps {
+		if off := pump.Status().ClockOffset; off.Abs() > clockLimit {
+			out = append(out, rules.Condition{Source: "clock", Name: "wrong", Severity: 3, Active: true, Text: fmt.Sprintf("The clock of this box is wrong by %s; records keep their order", off.Round(time.Second))})
+			break
+		}
+	}
+	return out
+}
+
+// report hands the rules what began and what ended. A condition that lasts
+// shorter than its grace is not reported.
+func (p *plant) report() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := map[string]bool{}
+	for _, c := range p.conditions() {
+		key := c.Source + "/" + c.Name
+		now[key] = true
+		if p.since[key].IsZero() {
+			p.since[key] = p.g.clock.now()
+		}
+		if time.Since(p.since[key]) < sourceGrace && c.Source != "spool" && p.reported[key].Source == "" {
+			continue
+		}
+		if p.reported[key].Text != c.Text || p.reported[key].Severity != c.Severity {
+			p.g.loop.Report(c)
+		}
+		p.reported[key] = c
+	}
+	for key, c := range p.reported {
+		if !now[key] {
+			c.Active = false
+			p.g.loop.Report(c)
+			delete(p.reported, key)
+		}
+	}
+	for key := range p.since {
+		if !now[key] {
+			delete(p.since, key)
+		}
+	}
+}
+
+// adopt takes over the conditions that the process before this one reported,
+// so that one that has ended meanwhile is cleared.
+func (p *plant) adopt() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range p.g.loop.Alarms() {
+		i := strings.LastIndexByte(a.Key, '/')
+		if a.Rule != rules.SystemRule || !a.Active() || i < 0 {
+			continue
+		}
+		p.reported[a.Key] = rules.Condition{Source: a.Key[:i], Name: a.Key[i+1:], Severity: a.Severity, Text: a.Text}
+		p.since[a.Key] = a.Raised
+	}
+}

@@ -1,0 +1,102 @@
+package spool
+
+import (
+	"fmt"
+	"time"
+
+	"forebay/gateway/conf"
+	"forebay/spool/record"
+)
+
+const (
+	defaultQuota     = 20e9
+	defaultFreeFloor = 512 << 20
+	defaultSegment   = 64 << 20
+	minSegment       = 256 << 10
+	minQuota         = 4 << 20
+	// MaxShards is how many shards a stream may have.
+	MaxShards = 1024
+)
+
+// Config is the table [spool] of the config file. Zero means the documented
+// default everywhere.
+type Config struct {
+	// Quota is how many bytes the spool may use, everything in its directory
+	// counted. Default 20GB or 80 % of the file system, whichever is less; at
+	// least 4MiB.
+	Quota conf.Size `toml:"quota"`
+	// FreeFloor is how many bytes stay free on the file system for everything
+	// else. Default 512MiB or 5 % of the file system, whichever is less.
+	FreeFloor conf.Size `toml:"free_floor"`
+	// Segment is the size at which a segment file is closed and the next one
+	// begun, in bytes; retention removes whole segments. Default 64MiB, and
+	// never more than a sixteenth of the quota.
+	Segment conf.Size `toml:"segment_bytes"`
+	// Gateway is the name that signs the records' ids. Default: the name the
+	// spool was created with, else "forebay".
+	Gateway string `toml:"-"`
+	// Now is the wall clock; nil is time.Now. It only stamps records: nothing
+	// grows old by it while the spool is open.
+	Now func() time.Time `toml:"-"`
+}
+
+// Check says which value is impossible; the error begins with the field's name
+// in the config file.
+func (c Config) Check() error {
+	if c.Quota != 0 && c.Quota < minQuota {
+		return fmt.Errorf("quota: %v is too small; at least 4MiB are needed", c.Quota)
+	}
+	if c.Segment != 0 && c.Segment < minSegment {
+		return fmt.Errorf("segment_bytes: %v is too small; at least 256KiB are needed", c.Segment)
+	}
+	if c.Segment > 1<<30 {
+		return fmt.Errorf("segment_bytes: %v is too large; at most 1GiB is sensible", c.Segment)
+	}
+	return nil
+}
+
+// StreamConfig describes a stream ([[stream]] in the config file).
+type StreamConfig struct {
+	// Name is the stream's name, as Kinesis allows it.
+	Name conf.Stream `toml:"name"`
+	// Shards is how many shards the stream has; default 1, at most 1024. It
+	// cannot be changed later.
+	Shards int `toml:"shards"`
+	// Class says what the records are worth when the disk is full; default
+	// telemetry.
+	Class record.Class `toml:"class"`
+	// MaxAge: delivered records older than this go. 0 keeps them until the
+	// quota asks for their room.
+	MaxAge conf.Duration `toml:"retention"`
+	// MaxBytes bounds the log that the stream shares with others of the same
+	// class and retention; 0 is no limit but the quota.
+	MaxBytes conf.Size `toml:"max_bytes"`
+	// ExpireUndelivered lets age remove undelivered records too.
+	ExpireUndelivered bool `toml:"expire_undelivered"`
+}
+
+// Check says which value is impossible; the error begins with the field's name
+// in the config file.
+func (c StreamConfig) Check() error {
+	if !conf.ValidStream(string(c.Name)) {
+		return fmt.Errorf("name: %q is not a stream name; use 1 to 128 of a-z, A-Z, 0-9, _, . and -", string(c.Name))
+	}
+	if c.Shards < 0 || c.Shards > MaxShards {
+		return fmt.Errorf("shards: %d is not a number of shards; 1 to %d are allowed", c.Shards, MaxShards)
+	}
+	if c.MaxBytes != 0 && c.MaxBytes < 2*minSegment {
+		return fmt.Errorf("max_bytes: %v is too small; at least 512KiB are needed", c.MaxBytes)
+	}
+	return nil
+}
+
+// withDefaults fills in what zero means.
+func (c StreamConfig) withDefaults() StreamConfig {
+	if c.Shards == 0 {
+		c.Shards = 1
+	}
+	if c.Class == 0 {
+		c.Class = record.ClassTelemetry
+	}
+	return c
+}

@@ -1,0 +1,230 @@
+package spool
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"forebay/spool/record"
+)
+
+// A Cursor is a Reader with a durable place, known by its name. Place and
+// counts are one: after a crash records are delivered again from the durable
+// place and counted from there.
+type Cursor struct {
+	Reader
+	sp  *Spool
+	key cursorKey
+	p   *place // guarded by state.mu
+
+	mu     sync.Mutex
+	losses []loss // reported by Next, ahead of the place
+	oldest oldestArrival
+}
+
+type loss struct {
+	kind     lossKind
+	from, to uint64
+}
+
+// Cursor opens the cursor of a name in a shard. from counts only when it is
+// new; it is then made durable at once, so that retention respects it. One
+// user per name and shard at a time.
+func (t *Stream) Cursor(ctx context.Context, name string, shard record.ShardID, from Start) (*Cursor, error) {
+	if name == "" || len(name) > 256 {
+		return nil, fmt.Errorf("open a cursor: the name %q must have 1 to 256 bytes", name)
+	}
+	sh, err := t.shard(shard)
+	if err != nil {
+		return nil, err
+	}
+	sp := t.sp
+	if err := sp.enter(); err != nil {
+		return nil, err
+	}
+	sp.leave()
+	start, err := sh.resolve(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	key := cursorKey{name, shard}
+	st := sp.state
+	st.mu.Lock()
+	p := st.cursors[key]
+	fresh := p == nil
+	if fresh {
+		p = &place{start: start, next: start}
+		st.cursors[key] = p
+		st.dirtyC[key] = struct{}{}
+	}
+	if p.inUse {
+		st.mu.Unlock()
+		return nil, fmt.Errorf("cursor %q of shard %d is in use", name, shard)
+	}
+	p.inUse = true
+	next := p.next
+	st.mu.Unlock()
+	if fresh {
+		if err := st.flush(ctx); err != nil {
+			st.mu.Lock()
+			p.inUse = false
+			st.mu.Unlock()
+			return nil, fmt.Errorf("open cursor %q: %w", name, err)
+		}
+	}
+	c := &Cursor{Reader: newReader(sh, next), sp: sp, key: key, p: p}
+	c.lost = c.lose
+	return c, nil
+}
+
+// lose notes records that the reader reported as trimmed or corrupt.
+func (c *Cursor) lose(kind lossKind, from, to uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sp.state.mu.Lock()
+	defer c.sp.state.mu.Unlock()
+	c.losses = append(c.losses, loss{kind, from, to})
+	if c.absorb() {
+		c.changed()
+	}
+}
+
+// absorb passes the losses that begin at the place; both mutexes are held.
+func (c *Cursor) absorb() bool {
+	n := 0
+	for ; n < len(c.losses) && c.losses[n].from == c.p.next; n++ {
+		c.count(c.losses[n])
+		c.p.next = c.losses[n].to
+	}
+	c.losses = slices.Delete(c.losses, 0, n)
+	return n > 0
+}
+
+func (c *Cursor) count(l loss) {
+	if l.kind == lossCorrupt {
+		c.p.corrupt += l.to - l.from
+	} else {
+		c.p.expired += l.to - l.from
+	}
+}
+
+// changed lets the place be written; state.mu is held.
+func (c *Cursor) changed() {
+	c.sp.state.dirtyC[c.key] = struct{}{}
+	touch(c.sp.state.kick)
+	touch(c.sp.state.moved)
+}
+
+// Commit moves the place behind sequence number upTo. It is gathered with
+// others and durable within 100 ms, and at Close of the spool. The tally says
+// what became of the records passed since the last Commit; its sum must be
+// their number, less what Next reported as trimmed or corrupt, which the spool
+// counts itself. A tally that does not add up is an error and nothing moves.
+// Committing a place that is passed already, with an empty tally, does nothing.
+func (c *Cursor) Commit(upTo uint64, t record.Tally) error {
+	next, _ := c.sh.end()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := c.sp.state
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if upTo < c.p.next && t.Sum() == 0 {
+		return nil
+	}
+	if upTo < c.p.next || upTo >= next {
+		return fmt.Errorf("commit cursor %q of shard %d: %d is not between %d and %d", c.key.name, c.key.shard, upTo, c.p.next, next-1)
+	}
+	lost, n := uint64(0), 0
+	for ; n < len(c.losses) && c.losses[n].to <= upTo+1; n++ {
+		lost += c.losses[n].to - c.losses[n].from
+	}
+	if passed := upTo + 1 - c.p.next; passed != t.Sum()+lost {
+		return fmt.Errorf("commit cursor %q of shard %d: the tally accounts for %d records, but %d were passed", c.key.name, c.key.shard, t.Sum(), passed-lost)
+	}
+	for _, l := range c.losses[:n] {
+		c.count(l)
+	}
+	c.losses = slices.Delete(c.losses, 0, n)
+	c.p.next = upTo + 1
+	c.p.delivered += t.Delivered
+	c.p.filtered += t.Filtered
+	c.p.refused += t.Refused
+	c.absorb()
+	c.changed()
+	return nil
+}
+
+// Committed is the sequence number behind the place.
+func (c *Cursor) Committed() uint64 {
+	c.sp.state.mu.Lock()
+	defer c.sp.state.mu.Unlock()
+	return c.p.next
+}
+
+// Backlog is what lies between the place and the newest record.
+func (c *Cursor) Backlog() record.Backlog {
+	at := c.Committed()
+	c.sh.log.mu.RLock()
+	at = max(at, c.sh.first.next)
+	b := record.Backlog{Records: c.sh.next - min(at, c.sh.next)}
+	if kept := c.sh.next - c.sh.first.next; kept > 0 {
+		b.Bytes = int64(float64(c.sh.bytes-c.sh.first.bytes) / float64(kept) * float64(b.Records))
+	}
+	c.sh.log.mu.RUnlock()
+	if b.Records > 0 {
+		b.Oldest = c.oldestArrival(at)
+	}
+	return b
+}
+
+func (c *Cursor) oldestArrival(seq uint64) time.Time {
+	c.mu.Lock()
+	o := c.oldest
+	c.mu.Unlock()
+	if o.seq != seq {
+		o = oldestArrival{seq, c.sh.readArrival(seq)}
+		c.mu.Lock()
+		c.oldest = o
+		c.mu.Unlock()
+	}
+	return timeOf(o.arr)
+}
+
+// Close ends the cursor; its place stays.
+func (c *Cursor) Close() error {
+	_ = c.Reader.Close() // only ends a waiting Next
+	c.sp.state.mu.Lock()
+	defer c.sp.state.mu.Unlock()
+	c.p.inUse = false
+	return nil
+}
+
+// DropCursor forgets a cursor in all shards, and with it the claim it has on
+// records that were not delivered. A cursor that is in use is not dropped.
+func (s *Spool) DropCursor(ctx context.Context, name string) error {
+	s.state.mu.Lock()
+	n := 0
+	for k, p := range s.state.cursors {
+		if k.name != name {
+			continue
+		}
+		if p.inUse {
+			s.state.mu.Unlock()
+			return fmt.Errorf("drop cursor %q: it is in use in shard %d", name, k.shard)
+		}
+		n++
+	}
+	for k := range s.state.cursors {
+		if k.name == name {
+			delete(s.state.cursors, k)
+			s.state.dirtyC[k] = struct{}{}
+		}
+	}
+	s.state.mu.Unlock()
+	if n == 0 {
+		return fmt.Errorf("drop cursor %q: there is none of that name", name)
+	}
+	return s.state.flush(ctx)
+}

@@ -1,0 +1,250 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"time"
+
+	"forebay/spool/record"
+)
+
+// Where the end of a shard cannot be read any more, numbering goes on this far
+// behind what is known, so that no number is ever given twice. More records
+// than that do not fit into what was lost.
+const (
+	blockJump   = maxBlock / minRecord
+	segmentJump = 1 << 27
+)
+
+// load finds the log's segments and reads the heads of the newest. hints are
+// the shards' next numbers from state.db, exact after an orderly close.
+func (l *commitLog) load(ctx context.Context, hints map[record.ShardID]uint64, exact bool) error {
+	if err := os.MkdirAll(l.dir, 0o750); err != nil {
+		return err
+	}
+	if err := removeOrphans(l.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	nums, err := listSegments(l.dir)
+	if err != nil {
+		return err
+	}
+	l.wmu.Lock()
+	defer l.wmu.Unlock()
+	for _, n := range nums {
+		seg := &segment{log: l.num, num: n, path: filepath.Join(l.dir, segmentFile(n))}
+		seg.blocks.Store(-1)
+		seg.sealed.Store(fileSize(seg.path+"-wal") == 0)
+		seg.measure()
+		l.segs = append(l.segs, seg)
+	}
+	whole := true // the newest segment told everything
+	if len(l.segs) > 0 {
+		if whole, err = l.loadHeads(ctx); err != nil {
+			return err
+		}
+	}
+	l.applyHints(hints, exact, whole)
+	if err := l.loadTail(ctx); err != nil {
+		return err
+	}
+	if len(l.segs) == 0 || !whole {
+		return l.openNext(ctx)
+	}
+	return l.openActive(ctx)
+}
+
+// loadHeads reads the newest segment. whole is false where something in it is
+// damaged, so that it is not written again.
+func (l *commitLog) loadHeads(ctx context.Context) (whole bool, err error) {
+	seg := l.segs[len(l.segs)-1]
+	seg.sealed.Store(false)
+	meta, err := seg.loadMeta(ctx)
+	if err == nil {
+		var last int64
+		if last, err = seg.lastBlock(ctx); err == nil {
+			seg.blocks.Store(last)
+		}
+	}
+	if err != nil {
+		if !isDamage(err) && !isForeign(seg.path) {
+			return false, err
+		}
+		l.sp.raise("corrupt", 2, fmt.Sprintf("%s cannot be read: %v; its records are lost, all others are served", seg.file(), err))
+		return false, l.loadOlderHeads(ctx)
+	}
+	l.setHeads(meta)
+	index := newSegIndex()
+	damagedTail := 0
+	err = seg.scanHeads(ctx, 1, seg.blocks.Load(), func(st stored) error {
+		if st.err != nil {
+			damagedTail++
+			return nil
+		}
+		damagedTail = 0 // its directory tells where the shards stood
+		index.add(st.blk)
+		st.blk.head = nil
+		l.count(st.blk)
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	seg.mu.Lock()
+	seg.index = index
+	seg.mu.Unlock()
+	if damagedTail > 0 {
+		l.sp.raise("corrupt", 2, fmt.Sprintf("the last %d blocks of %s are damaged; their records are lost, all others are served", damagedTail, seg.file()))
+		for _, sh := range l.slots {
+			sh.next += uint64(damagedTail) * blockJump
+		}
+	}
+	return damagedTail == 0, nil
+}
+
+// isForeign reports whether the file is no SQLite file any more.
+func isForeign(path string) bool {
+	var f *record.FormatError
+	return errors.As(checkHeader(path, appSegment), &f)
+}
+
+// loadOlderHeads takes the heads from the newest segment that can be read; what
+// came after it is unknown.
+func (l *commitLog) loadOlderHeads(ctx context.Context) error {
+	for i := len(l.segs) - 2; i >= 0; i-- {
+		meta, err := l.segs[i].loadMeta(ctx)
+		if err != nil {
+			continue
+		}
+		l.setHeads(meta)
+		for _, sh := range l.slots {
+			sh.next += segmentJump
+		}
+		return nil
+	}
+	for _, sh := range l.slots {
+		sh.next += segmentJump
+	}
+	return nil
+}
+
+func (l *commitLog) setHeads(m *segMeta) {
+	l.maxArr = m.maxArr
+	maps.Copy(l.sources, m.sources)
+	for _, sh := range l.slots {
+		h := m.head(sh.id)
+		sh.next, sh.bytes, sh.newest = h.next, h.bytes, h.arrived
+	}
+}
+
+// applyHints corrects what a damaged segment could not tell by what state.db
+// knows.
+func (l *commitLog) applyHints(hints map[record.ShardID]uint64, exact, whole bool) {
+	defer l.behindCursors()
+	for _, sh := range l.slots {
+		switch hint := hints[sh.id]; {
+		case whole && len(l.segs) > 0:
+			// The log is the truth.
+		case exact:
+			sh.next = hint
+		default:
+			sh.next = max(sh.next, hint)
+			if len(l.segs) == 0 && hint > 1 {
+				sh.next = hint + segmentJump
+			}
+		}
+	}
+}
+
+// behindCursors sees to it that no number is given again that a cursor has
+// passed: its record went out under it, even if a disk that lied about a sync
+// has lost the record since.
+func (l *commitLog) behindCursors() {
+	places := map[record.ShardID]uint64{}
+	l.sp.state.mu.Lock()
+	for k, p := range l.sp.state.cursors {
+		places[k.shard] = max(places[k.shard], p.next)
+	}
+	l.sp.state.mu.Unlock()
+	for _, sh := range l.slots {
+		if at := places[sh.id]; at > sh.next {
+			l.sp.raise("corrupt", 2, fmt.Sprintf("shard %d of stream %q ends at %d, but records up to %d were read once; the disk has lost them", sh.id, sh.stream.name, sh.next-1, at-1))
+			sh.next = at
+		}
+	}
+}
+
+// loadTail finds where the kept records begin.
+func (l *commitLog) loadTail(ctx context.Context) error {
+	for _, seg := range l.segs {
+		meta, err := seg.loadMeta(ctx)
+		if err != nil {
+			if isDamage(err) || isForeign(seg.path) {
+				continue
+			}
+			return err
+		}
+		for _, sh := range l.slots {
+			sh.first = meta.head(sh.id)
+		}
+		seg.release()
+		break
+	}
+	if n := len(l.segs); n > 0 {
+		l.segs[n-1].closed.Store(l.sp.clock.now())
+	}
+	return nil
+}
+
+func (s *segment) knownMeta() *segMeta {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.meta
+}
+
+// sealLeftovers seals, in the background, older segments that a crash left with
+// a WAL.
+func (l *commitLog) sealLeftovers(ctx context.Context) {
+	segs := l.segments()
+	for i, seg := range segs {
+		if seg.sealed.Load() || i == len(segs)-1 {
+			continue
+		}
+		w, err := openSegWriter(ctx, seg, l.sp.seam, l.sp.walBytes)
+		if err != nil {
+			l.log.Warn("segment could not be opened to seal it", "file", seg.file(), "error", err)
+			continue
+		}
+		l.sp.retire(l, w)
+	}
+}
+
+// openActive goes on writing the newest segment; wmu is held.
+func (l *commitLog) openActive(ctx context.Context) error {
+	seg := l.segs[len(l.segs)-1]
+	seg.release()
+	w, err := openSegWriter(ctx, seg, l.sp.seam, l.sp.walBytes)
+	if err != nil {
+		// A full or read-only disk: what is stored is served, and writing
+		// is tried again by the writer.
+		l.suspect = storeError(err)
+		l.sp.raise("segment", 1, seg.file()+" could not be opened for writing: "+err.Error())
+		return nil
+	}
+	l.w, l.rolled = w, time.Now()
+	seg.blocks.Store(w.last)
+	// After a crash records grow old from their arrival where the clocks agree,
+	// else from now.
+	if m := seg.knownMeta(); l.written != 0 {
+		seg.closed.Store(l.written)
+	} else if m != nil && l.maxArr > m.created && l.maxArr < l.sp.clock.now() {
+		seg.closed.Store(l.maxArr)
+	}
+	seg.measure()
+	return nil
+}

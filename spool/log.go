@@ -1,0 +1,596 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"forebay/spool/record"
+)
+
+const (
+	queueBytes = 16 << 20 // that may wait for one log
+	txnBytes   = 4 << 20  // that one commit takes from the queue
+	cacheBytes = 8 << 20  // of committed blocks that a log keeps for readers at its end
+)
+
+func parent(path string) string { return filepath.Dir(path) }
+
+// A commitLog is the streams of one class and retention: one writer, one
+// commit, a sequence of segments.
+//
+// Lock order: wmu before mu; qmu alone; a segment's mu after mu is released.
+type commitLog struct {
+	sp  *Spool
+	num uint32
+	dir string
+	log *slog.Logger
+
+	// wmu is held while something is written. It guards the fields up to mu.
+	wmu     sync.Mutex
+	w       *segWriter // nil after a failed write, until a new segment is open
+	enc     encoder
+	next    []uint64 // by slot, ahead of the published ones only while wmu is held
+	own     []*shard // by slot, the writer's copy
+	ids     []record.ShardID
+	rolled  time.Time // when the active segment was opened
+	retryAt time.Time // not before this is a new segment tried
+	suspect error     // why w is nil
+	written int64     // when the log was last written before an orderly close, retention clock; else 0
+
+	mu        sync.RWMutex
+	slots     []*shard
+	segs      []*segment // oldest first; the last one is active
+	sources   map[string]sourceTotal
+	maxArr    int64
+	cached    []*block // newest blocks, oldest first
+	cachedLen int64
+
+	qmu     sync.Mutex
+	cond    *sync.Cond
+	q       *fairQueue
+	room    chan struct{} // closed and replaced whenever room comes free
+	closing bool
+
+	keeps atomic.Pointer[retention]
+	full  atomic.Bool // producers are held back
+	bad   atomic.Uint64
+	quiet chan struct{} // closed when the writer has ended
+
+	pend   []pending
+	pieces []piece
+	blocks []*block
+}
+
+// A shard is a numbered sequence of records within a stream.
+type shard struct {
+	id     record.ShardID
+	stream *Stream
+	index  int
+	from   record.HashKey
+	to     record.HashKey
+	log    *commitLog
+	slot   int32
+
+	// guarded by log.mu
+	first   headRow // where the oldest segment begins
+	next    uint64
+	bytes   int64 // of payload ever, estimate
+	newest  int64
+	tail    []tailEntry // the cached blocks that hold the shard, oldest first
+	waiters chan struct{}
+	oldest  oldestArrival
+}
+
+type tailEntry struct {
+	g group
+	b *block
+}
+
+// oldestArrival remembers when the oldest kept record arrived.
+type oldestArrival struct {
+	seq uint64
+	arr int64
+}
+
+func newCommitLog(sp *Spool, num uint32) *commitLog {
+	l := &commitLog{
+		sp: sp, num: num, dir: filepath.Join(sp.dir, logDir(num)), log: sp.log.With("log", num),
+		enc: encoder{boot: sp.identity.Boot}, sources: map[string]sourceTotal{}, maxArr: minTime,
+		q: newFairQueue(queueBytes), room: make(chan struct{}), quiet: make(chan struct{}),
+	}
+	l.cond = sync.NewCond(&l.qmu)
+	l.keeps.Store(&retention{})
+	return l
+}
+
+// addShard makes room for a shard; ids rise.
+func (l *commitLog) addShard(sh *shard) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sh.log, sh.slot = l, int32(len(l.slots))
+	sh.first, sh.next, sh.newest = headRow{next: 1, arrived: minTime}, 1, minTime
+	l.slots = append(l.slots, sh)
+}
+
+func (l *commitLog) shardByID(id record.ShardID) *shard {
+	i, ok := slices.BinarySearchFunc(l.slots, id, func(s *shard, id record.ShardID) int { return int(int64(s.id) - int64(id)) })
+	if !ok {
+		return nil
+	}
+	return l.slots[i]
+}
+
+// append queues an item; see Stream.Append.
+func (l *commitLog) append(ctx context.Context, it *item) error {
+	l.qmu.Lock()
+	for {
+		switch {
+		case l.closing:
+			l.qmu.Unlock()
+			return record.ErrClosed
+		case l.full.Load():
+			l.qmu.Unlock()
+			return fmt.Errorf("append to log %d: %w", l.num, record.ErrFull)
+		}
+		if l.q.admits(it.source, it.bytes) {
+			l.q.push(it)
+			l.cond.Signal()
+			l.qmu.Unlock()
+			return nil
+		}
+		room := l.room
+		l.qmu.Unlock()
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		l.qmu.Lock()
+	}
+}
+
+// wake lets those who wait for room look again; qmu is held.
+func (l *commitLog) wake() {
+	close(l.room)
+	l.room = make(chan struct{})
+}
+
+// run is the log's writer. It ends when the log is closed and all that was
+// queued is settled.
+func (l *commitLog) run() {
+	defer close(l.quiet)
+	for {
+		l.qmu.Lock()
+		for l.q.empty() && !l.closing {
+			l.cond.Wait()
+		}
+		if l.q.empty() {
+			l.qmu.Unlock()
+			return
+		}
+		l.pieces = l.q.take(min(txnBytes, l.segmentBytes()), l.pieces[:0])
+		l.qmu.Unlock()
+		l.settle(l.pieces)
+		clear(l.pieces)
+	}
+}
+
+// settle writes the pieces and tells those who wait for them.
+func (l *commitLog) settle(pieces []piece) {
+	l.pend = l.pend[:0]
+	for _, p := range pieces {
+		for i := p.from; i < p.to; i++ {
+			if p.it.slots[i] < 0 {
+				continue // outside the limits; its result is set
+			}
+			r := &p.it.recs[i]
+			pe := pending{rec: r, res: &p.it.res[i], slot: p.it.slots[i], arr: p.it.arr, mono: int64(r.Mono)}
+			if !r.Arrived.IsZero() {
+				pe.arr = r.Arrived.UnixNano()
+			}
+			if pe.mono == 0 {
+				pe.mono = p.it.mono
+			}
+			l.pend = append(l.pend, pe)
+		}
+	}
+	if len(l.pend) > 0 {
+		if err := l.store(); err != nil {
+			for i := range l.pend {
+				*l.pend[i].res = record.Result{Err: err}
+			}
+		}
+		clear(l.pend)
+	}
+	var settled []*item
+	for _, p := range pieces {
+		if p.to == len(p.it.recs) && (len(settled) == 0 || settled[len(settled)-1] != p.it) {
+			settled = append(settled, p.it)
+		}
+	}
+	l.qmu.Lock()
+	for _, it := range settled {
+		l.q.release(it)
+	}
+	l.wake()
+	l.qmu.Unlock()
+	for _, it := range settled {
+		it.done(it.res)
+	}
+}
+
+// store writes l.pend. Where a commit fails, everything of it fails.
+func (l *commitLog) store() error {
+	need := int64(4 * segmentPageSize)
+	for i := range l.pend {
+		p := &l.pend[i]
+		need += 2*int64(p.bound()) + int64(len(p.rec.Blob)) // blocks go through the WAL
+		if p.outside() {
+			need += int64(len(p.rec.Data))
+		}
+	}
+	if err := l.sp.makeRoom(l, need); err != nil {
+		return err
+	}
+	l.wmu.Lock()
+	defer l.wmu.Unlock()
+	if err := l.ready(); err != nil {
+		return err
+	}
+	ctx := context.Background()
+	chunkStart := l.w.chunkSize
+	err := l.encode()
+	if err == nil {
+		start := time.Now()
+		err = l.w.commit(ctx, l.blocks)
+		l.sp.stats.lastFsync.Store(int64(time.Since(start)))
+	}
+	if err != nil {
+		l.next = l.next[:0] // read again from what is published
+		return l.failed(err, chunkStart)
+	}
+	l.publish(l.blocks)
+	clear(l.blocks)
+	return nil
+}
+
+// encode makes l.blocks of l.pend, each up to maxBlock.
+func (l *commitLog) encode() error {
+	l.blocks = l.blocks[:0]
+	for from := 0; from < len(l.pend); {
+		size, to := 0, from
+		for to < len(l.pend) {
+			p := &l.pend[to]
+			if len(p.rec.Blob) > 0 || p.outside() {
+				if err := l.w.outside(p); err != nil {
+					return err
+				}
+			}
+			n := p.bound()
+			if size > 0 && size+n > maxBlock {
+				break
+			}
+			size += n
+			to++
+		}
+		l.blocks = append(l.blocks, l.enc.encode(l.pend[from:to], l.next, l.ids, l.isQuarantine))
+		from = to
+	}
+	return nil
+}
+
+func (l *commitLog) isQuarantine(slot int32) bool {
+	return l.own[slot].stream.quarantine
+}
+
+// ready sees to it that there is an active segment with room; wmu is held.
+func (l *commitLog) ready() error {
+	if l.w == nil {
+		if err := l.reopen(); err != nil {
+			return err
+		}
+	}
+	if l.w.bytes >= l.segmentBytes() || (l.w.last > 0 && time.Since(l.rolled) >= l.rollAfter()) {
+		if err := l.roll(); err != nil {
+			// The old segment goes on; a full disk must not stop a log that
+			// still finds room in its file.
+			l.sp.raise("segment", 3, "a new segment of log "+logDir(l.num)+" could not be opened: "+err.Error())
+		}
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for len(l.ids) < len(l.slots) {
+		sh := l.slots[len(l.ids)]
+		l.own, l.ids = append(l.own, sh), append(l.ids, sh.id)
+	}
+	for len(l.next) < len(l.slots) {
+		l.next = append(l.next, l.slots[len(l.next)].next)
+	}
+	return nil
+}
+
+// segmentBytes is the size at which the active segment is closed.
+func (l *commitLog) segmentBytes() int64 {
+	if m := l.retention().maxBytes; m > 0 {
+		return max(min(l.sp.segmentBytes, m/8), 4*segmentPageSize)
+	}
+	return l.sp.segmentBytes
+}
+
+// rollAfter is how long a segment stays active.
+func (l *commitLog) rollAfter() time.Duration {
+	r := l.retention()
+	if r.maxAge > 0 {
+		return max(min(r.maxAge/8, time.Hour), time.Second)
+	}
+	return time.Hour
+}
+
+// failed says what a failed write means and takes the segment out of use
+// where it cannot be trusted; wmu is held.
+func (l *commitLog) failed(cause error, chunkStart int64) error {
+	err := storeError(cause)
+	if errors.Is(err, record.ErrFull) {
+		if l.w.chunks != nil {
+			// What the failed batch left in the chunk file is in the way.
+			_ = l.w.chunks.Truncate(chunkStart)
+			l.w.chunkSize, l.w.dirty = chunkStart, false
+		}
+		l.sp.diskFull(l, err)
+		return err
+	}
+	l.bad.Add(1)
+	l.suspect = err
+	l.sp.retire(l, l.w)
+	l.w = nil
+	l.retryAt = time.Time{}
+	kind := "fsync"
+	if errors.Is(err, record.ErrReadOnly) {
+		kind = "read-only"
+	}
+	l.sp.raise(kind, 1, fmt.Sprintf("%s could not be written: %v; what was not acknowledged will be sent again by its producers", logDir(l.num), cause))
+	return err
+}
+
+// reopen starts a new segment after a failed write, once the old one was read
+// back; wmu is held.
+func (l *commitLog) reopen() error {
+	if now := time.Now(); now.Before(l.retryAt) {
+		return l.suspect
+	}
+	l.retryAt = time.Now().Add(time.Second)
+	ctx := context.Background()
+	old := l.active()
+	var damaged int
+	for id, last := int64(1), old.blocks.Load(); id <= last; {
+		run, err := old.readRun(ctx, id, last)
+		if err != nil {
+			l.suspect = storeError(fmt.Errorf("verify %s: %w", old.file(), err))
+			return l.suspect
+		}
+		for _, st := range run {
+			if st.err != nil {
+				damaged++
+				l.damaged(old, st)
+			}
+			id = st.id + 1
+		}
+	}
+	if err := l.openNext(ctx); err != nil {
+		l.suspect = storeError(err)
+		return l.suspect
+	}
+	l.sp.clear("read-only")
+	l.log.Warn("log goes on in a new segment after a failed write", "segment", l.active().num, "cause", l.suspect, "damaged_blocks", damaged)
+	l.suspect = nil
+	return nil
+}
+
+// roll closes the active segment and opens the next; wmu is held.
+func (l *commitLog) roll() error {
+	old := l.w
+	if err := l.openNext(context.Background()); err != nil {
+		return err
+	}
+	l.sp.retire(l, old)
+	return nil
+}
+
+// active is the segment that is written now.
+func (l *commitLog) active() *segment {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if len(l.segs) == 0 {
+		return nil
+	}
+	return l.segs[len(l.segs)-1]
+}
+
+// openNext creates the next segment with the heads of this moment and makes it
+// the active one; wmu is held.
+func (l *commitLog) openNext(ctx context.Context) error {
+	l.mu.RLock()
+	n := newSegment{
+		log: l.num, num: 1, gateway: l.sp.identity.Gateway, epoch: l.sp.identity.Epoch, wall: l.sp.now().UnixNano(),
+		meta: segMeta{created: l.sp.clock.now(), maxArr: l.maxArr, prevBlocks: -1, heads: map[record.ShardID]headRow{}, sources: maps.Clone(l.sources)},
+	}
+	if k := len(l.segs); k > 0 {
+		old := l.segs[k-1]
+		n.num, n.prev, n.meta.prevBlocks = old.num+1, old.num, old.blocks.Load()
+		n.meta.prevWritten = old.closed.Load()
+	}
+	names := make(map[record.ShardID]*shard, len(l.slots))
+	for _, sh := range l.slots {
+		names[sh.id] = sh
+		n.meta.heads[sh.id] = headRow{sh.next, sh.bytes, sh.newest}
+	}
+	l.mu.RUnlock()
+	n.names = func(id record.ShardID) (string, int) { return names[id].stream.name, names[id].index }
+	seg := &segment{log: l.num, num: n.num, path: filepath.Join(l.dir, segmentFile(n.num)), meta: &n.meta, index: newSegIndex()}
+	if err := createSegment(ctx, seg.path, n); err != nil {
+		return err
+	}
+	w, err := openSegWriter(ctx, seg, l.sp.seam, l.sp.walBytes)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	if len(l.segs) == 0 {
+		for _, sh := range l.slots {
+			sh.first = n.meta.head(sh.id)
+		}
+	}
+	seg.closed.Store(n.meta.created)
+	l.segs = append(l.segs, seg)
+	l.mu.Unlock()
+	l.w, l.rolled = w, time.Now()
+	seg.measure()
+	return nil
+}
+
+// publish makes committed blocks visible to readers and wakes them.
+func (l *commitLog) publish(blocks []*block) {
+	seg := l.w.seg
+	var recs uint64
+	var payload int64
+	l.mu.Lock()
+	for _, b := range blocks {
+		seg.index.add(b)
+		l.count(b)
+		for i, g := range b.groups {
+			sh := l.shardByID(g.shard)
+			sh.tail = append(sh.tail, tailEntry{b.groups[i], b})
+			if sh.waiters != nil {
+				close(sh.waiters)
+				sh.waiters = nil
+			}
+		}
+		recs += uint64(b.count)
+		payload += int64(b.bodyLen)
+		l.cached = append(l.cached, b)
+		l.cachedLen += b.size() + 512
+	}
+	seg.blocks.Store(l.w.last)
+	l.evict()
+	l.mu.Unlock()
+	seg.closed.Store(l.sp.clock.now())
+	before := seg.size.Load()
+	l.sp.used.Add(seg.measure() - before)
+	l.sp.stats.committed(recs, payload, l.w, l.sp.now())
+}
+
+// count takes a block into the heads; mu is held.
+func (l *commitLog) count(b *block) {
+	l.maxArr = max(l.maxArr, b.maxArr)
+	for i, g := range b.groups {
+		sh := l.shardByID(g.shard)
+		if sh == nil {
+			continue
+		}
+		end := b.bodyLen
+		if i+1 < len(b.groups) {
+			end = b.groups[i+1].off
+		}
+		sh.next = g.first + uint64(g.count)
+		sh.bytes += int64(end - g.off)
+		sh.newest = b.maxArr
+	}
+	for _, s := range b.sources {
+		t := l.sources[s.name]
+		t.taken += s.count
+		t.quarantined += s.quarantined
+		t.last = max(t.last, s.last)
+		l.sources[s.name] = t
+	}
+}
+
+// evict keeps the cache of blocks within its bound; mu is held.
+func (l *commitLog) evict() {
+	drop := 0
+	for l.cachedLen > cacheBytes && drop < len(l.cached)-1 {
+		b := l.cached[drop]
+		l.cachedLen -= b.size() + 512
+		for _, g := range b.groups {
+			sh := l.shardByID(g.shard)
+			sh.tail[0] = tailEntry{}
+			sh.tail = sh.tail[1:]
+		}
+		l.cached[drop] = nil
+		drop++
+	}
+	l.cached = l.cached[drop:]
+}
+
+// damaged notes a block that cannot be read: all that its head tells is lost.
+// Where the head is damaged too, the range is noted by the reader that meets
+// the gap.
+func (l *commitLog) damaged(seg *segment, st stored) {
+	if st.blk == nil {
+		return
+	}
+	for _, g := range st.blk.groups {
+		l.sp.state.addCorrupt(corruptRange{shard: g.shard, from: g.first, to: g.first + uint64(g.count), file: seg.file(), block: st.id})
+	}
+}
+
+// segment finds a segment by its number.
+func (l *commitLog) segment(num uint64) *segment {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	i := sort.Search(len(l.segs), func(i int) bool { return l.segs[i].num >= num })
+	if i < len(l.segs) && l.segs[i].num == num {
+		return l.segs[i]
+	}
+	return nil
+}
+
+// retention is what the log's streams ask for together: it keeps as long as
+// the one that keeps longest.
+type retention struct {
+	class    record.Class
+	maxAge   time.Duration // 0: no limit
+	maxBytes int64         // 0: no limit
+	expire   bool          // age removes undelivered records too
+}
+
+func (l *commitLog) retention() retention { return *l.keeps.Load() }
+
+// reckon works out the retention again, after a stream was added or changed.
+func (l *commitLog) reckon() {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var r retention
+	for i, sh := range l.slots {
+		if i > 0 && sh.stream == l.slots[i-1].stream {
+			continue
+		}
+		c := sh.stream.Config()
+		one := retention{c.Class, c.MaxAge.D(), int64(c.MaxBytes), c.ExpireUndelivered}
+		if i == 0 {
+			r = one
+			continue
+		}
+		r.class = max(r.class, one.class)
+		r.maxAge = longest(r.maxAge, one.maxAge)
+		r.maxBytes = longest(r.maxBytes, one.maxBytes)
+		r.expire = r.expire && one.expire
+	}
+	l.keeps.Store(&r)
+}
+
+// longest is the greater limit, where 0 is no limit at all.
+func longest[T ~int64](a, b T) T {
+	if a == 0 || b == 0 {
+		return 0
+	}
+	return max(a, b)
+}

@@ -1,0 +1,659 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"sort"
+	"sync"
+	"time"
+
+	"forebay/spool/record"
+)
+
+// batchBytes is about how much one step of a reader yields.
+const batchBytes = 1 << 20
+
+// A Start says where a reader begins.
+type Start struct {
+	kind startKind
+	seq  uint64
+	at   time.Time
+}
+
+type startKind uint8
+
+const (
+	startOldest startKind = iota
+	startNewest
+	startAfter
+	startSince
+)
+
+// Oldest begins at the oldest record that is kept.
+func Oldest() Start { return Start{} }
+
+// Newest begins behind the newest record of this moment.
+func Newest() Start { return Start{kind: startNewest} }
+
+// After begins behind sequence number seq. After(0) is the first record ever:
+// what is no longer kept of it is reported as a *record.TrimmedError.
+func After(seq uint64) Start { return Start{kind: startAfter, seq: seq} }
+
+// Since begins at the first record that arrived at t or later, by our wall
+// clock. Order is by sequence number: where the clock went backwards, earlier
+// arrivals may follow.
+func Since(t time.Time) Start { return Start{kind: startSince, at: t} }
+
+// A Reader follows one shard. It is used by one goroutine at a time; Close may
+// be called from another.
+type Reader struct {
+	sh     *shard
+	pos    uint64 // sequence number wanted next
+	limit  uint64 // sequence number to stop at, 0 for none
+	cur    groupReader
+	has    bool
+	recs   []record.Record
+	run    []stored // read from a segment, not yet passed
+	seg    *segment // that run is from
+	after  int64    // block number behind run
+	lost   func(kind lossKind, from, to uint64)
+	closed chan struct{}
+	once   *sync.Once
+}
+
+type lossKind uint8
+
+const (
+	lossExpired lossKind = iota
+	lossCorrupt
+)
+
+func newReader(sh *shard, pos uint64) Reader {
+	return Reader{sh: sh, pos: pos, closed: make(chan struct{}), once: &sync.Once{}}
+}
+
+// Reader follows a shard without a durable place. record.ErrNoShard.
+func (t *Stream) Reader(shard record.ShardID, from Start) (*Reader, error) {
+	sh, err := t.shard(shard)
+	if err != nil {
+		return nil, err
+	}
+	pos, err := sh.resolve(context.Background(), from)
+	if err != nil {
+		return nil, err
+	}
+	r := newReader(sh, pos)
+	return &r, nil
+}
+
+// Scan yields what is stored now, in order, and ends at the record that was
+// newest when it was called. A batch is a view that is valid until the next
+// step. *record.TrimmedError and *record.CorruptError are yielded once and the
+// scan goes on behind the loss; after any other error it ends.
+func (t *Stream) Scan(ctx context.Context, shard record.ShardID, from Start) iter.Seq2[record.Batch, error] {
+	return func(yield func(record.Batch, error) bool) {
+		sh, err := t.shard(shard)
+		if err != nil {
+			yield(record.Batch{}, err)
+			return
+		}
+		pos, err := sh.resolve(ctx, from)
+		if err != nil {
+			yield(record.Batch{}, err)
+			return
+		}
+		r := newReader(sh, pos)
+		r.limit, _ = sh.end()
+		defer r.Close()
+		for {
+			if err := ctx.Err(); err != nil {
+				yield(record.Batch{}, context.Cause(ctx))
+				return
+			}
+			b, err := r.Poll(ctx, 1<<20)
+			switch {
+			case err != nil && !isLoss(err):
+				yield(record.Batch{}, err)
+				return
+			case err == nil && len(b.Recs) == 0:
+				return
+			}
+			if !yield(b, err) {
+				return
+			}
+		}
+	}
+}
+
+// isLoss reports whether a reader goes on behind the error.
+func isLoss(err error) bool {
+	if _, ok := errors.AsType[*record.TrimmedError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[*record.CorruptError](err)
+	return ok
+}
+
+// end is the next sequence number of the shard and the first that is kept.
+func (sh *shard) end() (next, first uint64) {
+	sh.log.mu.RLock()
+	defer sh.log.mu.RUnlock()
+	return sh.next, sh.first.next
+}
+
+// Next waits for records and yields at most max of them and about 1 MiB. The
+// batch is a view that is valid until the next call. A *record.TrimmedError or
+// *record.CorruptError says what is lost; the reader goes on behind it at the
+// next call. record.ErrClosed when the reader or the spool was closed.
+func (r *Reader) Next(ctx context.Context, max int) (record.Batch, error) {
+	for {
+		b, err := r.Poll(ctx, max)
+		if err != nil || len(b.Recs) > 0 {
+			return b, err
+		}
+		wait := r.sh.wait(r.pos)
+		if wait == nil {
+			continue
+		}
+		select {
+		case <-wait:
+		case <-r.closed:
+			return record.Batch{}, record.ErrClosed
+		case <-r.sh.log.sp.closing:
+			return record.Batch{}, record.ErrClosed
+		case <-ctx.Done():
+			return record.Batch{}, context.Cause(ctx)
+		}
+	}
+}
+
+// wait is a channel that closes with the next commit to the shard; nil if
+// there is something at pos already.
+func (sh *shard) wait(pos uint64) <-chan struct{} {
+	sh.log.mu.Lock()
+	defer sh.log.mu.Unlock()
+	if pos < sh.next {
+		return nil
+	}
+	if sh.waiters == nil {
+		sh.waiters = make(chan struct{})
+	}
+	return sh.waiters
+}
+
+// Poll is Next without waiting: an empty batch means that nothing is there
+// now.
+func (r *Reader) Poll(ctx context.Context, max int) (record.Batch, error) {
+	sp := r.sh.log.sp
+	if err := sp.enter(); err != nil {
+		return record.Batch{}, err
+	}
+	defer sp.leave()
+	select {
+	case <-r.closed:
+		return record.Batch{}, record.ErrClosed
+	default:
+	}
+	for {
+		if r.has && r.cur.left() > 0 {
+			b, err := r.decode(max)
+			if !errors.Is(err, errGone) {
+				return b, err
+			}
+			r.has = false // retention took the segment; find out what is left
+		}
+		found, err := r.seek(ctx)
+		if err != nil || !found {
+			return record.Batch{Shard: r.sh.id, Next: r.pos}, err
+		}
+	}
+}
+
+// enter keeps the spool's files open until leave.
+func (s *Spool) enter() error {
+	s.reading.RLock()
+	select {
+	case <-s.closing:
+		s.reading.RUnlock()
+		return record.ErrClosed
+	default:
+		return nil
+	}
+}
+
+func (s *Spool) leave() { s.reading.RUnlock() }
+
+// Pos is the sequence number that the reader reads next.
+func (r *Reader) Pos() uint64 { return r.pos }
+
+// Behind is how many records lie between the reader and the newest.
+func (r *Reader) Behind() uint64 {
+	next, first := r.sh.end()
+	return next - min(next, max(r.pos, first))
+}
+
+// Close ends the reader; a Next that waits gets record.ErrClosed.
+func (r *Reader) Close() error {
+	r.once.Do(func() { close(r.closed) })
+	return nil
+}
+
+// decode yields records of the current block.
+func (r *Reader) decode(limit int) (record.Batch, error) {
+	r.recs = r.recs[:0]
+	size := 0
+	for r.cur.left() > 0 && len(r.recs) < limit && size < batchBytes && (r.limit == 0 || r.pos < r.limit) {
+		before := r.cur
+		r.recs = append(r.recs, record.Record{})
+		rec := &r.recs[len(r.recs)-1]
+		out, err := r.cur.next(rec)
+		whole := err == nil
+		if whole && out.n > 0 {
+			rec.Data, err = r.readOutside(out)
+		}
+		if err != nil {
+			r.recs = r.recs[:len(r.recs)-1]
+			if errors.Is(err, errGone) || len(r.recs) > 0 {
+				r.cur = before
+				if len(r.recs) > 0 {
+					break // what is good first
+				}
+				return record.Batch{}, err
+			}
+			to := r.pos + 1
+			if !whole { // the rest of the block cannot be found
+				to = r.cur.g.first + uint64(r.cur.g.count)
+				r.has = false
+			}
+			b := r.cur.b
+			return record.Batch{}, r.damage(r.sh.log.segment(b.seg), b.id, to, err)
+		}
+		size += len(rec.Data) + len(rec.Key) + 64
+		r.pos = rec.Pos.Seq + 1
+	}
+	if r.limit != 0 && r.pos >= r.limit {
+		r.has = false
+	}
+	return record.Batch{Shard: r.sh.id, Recs: r.recs, Next: r.pos}, nil
+}
+
+func (r *Reader) readOutside(out outsideData) ([]byte, error) {
+	seg := r.sh.log.segment(r.cur.b.seg)
+	if seg == nil {
+		return nil, errGone
+	}
+	b, err := seg.readChunk(out)
+	r.sh.log.sp.handles.used(seg)
+	return b, err
+}
+
+// use makes the block that holds pos the current one.
+func (r *Reader) use(b *block, g group) {
+	r.cur, r.has = newGroupReader(b, g, r.sh.log.num), true
+	var rec record.Record
+	for seq := g.first; seq < r.pos && r.cur.left() > 0; seq++ {
+		if _, err := r.cur.next(&rec); err != nil {
+			return // decode meets the same error and reports it
+		}
+	}
+}
+
+// damage counts a loss and moves behind it.
+func (r *Reader) damage(seg *segment, id int64, to uint64, cause error) error {
+	e := &record.CorruptError{Block: id, Shard: r.sh.id, From: r.pos, To: to, Err: cause, Hint: "the records before and after it are served; the file is kept for inspection until retention removes it"}
+	if seg != nil {
+		e.File = seg.file()
+	}
+	sp := r.sh.log.sp
+	if sp.state.addCorrupt(corruptRange{shard: r.sh.id, from: e.From, to: e.To, file: e.File, block: id}) > 0 {
+		sp.raise("corrupt", 2, e.Error())
+	}
+	r.pos = to
+	if r.lost != nil {
+		r.lost(lossCorrupt, e.From, e.To)
+	}
+	return e
+}
+
+// seek finds the block that holds pos. false: it is not written yet.
+func (r *Reader) seek(ctx context.Context) (bool, error) {
+	r.has = false
+	l, sh := r.sh.log, r.sh
+	for {
+		l.mu.RLock()
+		next, first, segs := sh.next, sh.first.next, l.segs
+		g, b := sh.inCache(r.pos)
+		l.mu.RUnlock()
+		switch {
+		case r.pos >= next, r.limit != 0 && r.pos >= r.limit:
+			return false, nil
+		case r.pos < first:
+			e := &record.TrimmedError{Shard: sh.id, From: r.pos, To: first}
+			r.pos = first
+			if r.lost != nil {
+				r.lost(lossExpired, e.From, e.To)
+			}
+			return false, e
+		case b != nil:
+			r.run, r.seg = nil, nil
+			r.use(b, g)
+			return true, nil
+		}
+		found, err := r.cold(ctx, segs, next)
+		if errors.Is(err, errGone) {
+			r.run, r.seg = nil, nil
+			if l.segment(segs[0].num) == segs[0] {
+				return false, fmt.Errorf("read shard %d: %w", sh.id, err)
+			}
+			continue
+		}
+		if found || err != nil {
+			return found, err
+		}
+	}
+}
+
+// inCache finds the committed block in memory that holds seq; log.mu is held.
+func (sh *shard) inCache(seq uint64) (group, *block) {
+	n := len(sh.tail)
+	if n == 0 || sh.tail[0].g.first > seq {
+		return group{}, nil
+	}
+	i := sort.Search(n, func(i int) bool { return sh.tail[i].g.first > seq }) - 1
+	if e := sh.tail[i]; seq < e.g.first+uint64(e.g.count) {
+		return e.g, e.b
+	}
+	return group{}, nil
+}
+
+// cold reads the segments. false without an error: look again.
+func (r *Reader) cold(ctx context.Context, segs []*segment, next uint64) (bool, error) {
+	for {
+		if found, err := r.fromRun(); found || err != nil {
+			return found, err
+		}
+		i, err := r.segmentOf(ctx, segs)
+		if err != nil {
+			return false, err
+		}
+		end, err := r.sh.headAt(ctx, segs, i+1, next)
+		if err != nil {
+			return false, err
+		}
+		if segs[i] != r.seg {
+			r.seg, r.after = segs[i], 1
+			if err := r.place(ctx, segs, i); err != nil {
+				if isDamage(err) || isForeign(r.seg.path) {
+					return false, r.damage(r.seg, 0, end, err)
+				}
+				return false, err
+			}
+		}
+		last, err := r.sh.log.blocksOf(ctx, segs, i)
+		if err == nil && r.after > last {
+			// Passed the whole segment without meeting pos.
+			r.seg = nil
+			return false, r.damage(segs[i], 0, end, errors.New("records are missing"))
+		}
+		if err == nil {
+			r.run, err = r.seg.readRun(ctx, r.after, last)
+			r.sh.log.sp.handles.used(r.seg)
+		}
+		switch {
+		case err != nil && isDamage(err):
+			r.seg = nil
+			return false, r.damage(segs[i], 0, end, err)
+		case err != nil:
+			return false, err
+		case len(r.run) == 0:
+			r.after = last + 1
+		default:
+			r.after = r.run[len(r.run)-1].id + 1
+		}
+	}
+}
+
+// fromRun looks for pos in what was read.
+func (r *Reader) fromRun() (bool, error) {
+	for len(r.run) > 0 {
+		st := r.run[0]
+		if st.blk != nil {
+			if g, ok := st.blk.group(r.sh.id); ok && g.first+uint64(g.count) > r.pos {
+				if g.first > r.pos {
+					return false, r.damage(r.seg, st.id-1, g.first, errors.New("records are missing"))
+				}
+				r.run = r.run[1:]
+				if st.err != nil {
+					r.sh.log.damaged(r.seg, st)
+					return false, r.damage(r.seg, st.id, g.first+uint64(g.count), st.err)
+				}
+				r.use(st.blk, g)
+				return true, nil
+			}
+		}
+		r.run = r.run[1:]
+	}
+	r.run = nil
+	return false, nil
+}
+
+// place chooses the block to begin with in a segment that is entered.
+func (r *Reader) place(ctx context.Context, segs []*segment, i int) error {
+	head, err := r.sh.headAt(ctx, segs, i, 0)
+	if err != nil || r.pos <= head {
+		return err // the segment's first record of the shard: from its beginning
+	}
+	if _, err := r.sh.log.blocksOf(ctx, segs, i); err != nil {
+		return err
+	}
+	x, err := r.sh.log.indexOf(ctx, segs[i])
+	if err != nil {
+		return err
+	}
+	r.after = x.bySeq(r.sh.id, r.pos)
+	return nil
+}
+
+// segmentOf finds the segment that should hold pos.
+func (r *Reader) segmentOf(ctx context.Context, segs []*segment) (int, error) {
+	var failed error
+	head := func(i int) uint64 {
+		h, err := r.sh.headAt(ctx, segs, i, ^uint64(0))
+		if err != nil {
+			failed = err
+		}
+		return h
+	}
+	if r.seg != nil { // most often the same one or its neighbour
+		if k, ok := slices.BinarySearchFunc(segs, r.seg.num, func(s *segment, n uint64) int { return int(int64(s.num) - int64(n)) }); ok {
+			for ; k < len(segs) && k >= 0 && failed == nil; k++ {
+				if head(k+1) > r.pos {
+					return k, failed
+				}
+				if k > 0 && segs[k-1] == r.seg {
+					break
+				}
+			}
+		}
+	}
+	i := sort.Search(len(segs), func(i int) bool { return head(i) > r.pos }) - 1
+	return max(i, 0), failed
+}
+
+// headAt is the shard's number where segs[i] begins, or behind the last of
+// them. A segment whose head cannot be read counts as empty.
+func (sh *shard) headAt(ctx context.Context, segs []*segment, i int, behind uint64) (uint64, error) {
+	for ; i < len(segs); i++ {
+		m, err := segs[i].loadMeta(ctx)
+		sh.log.sp.handles.used(segs[i])
+		if err == nil {
+			return m.head(sh.id).next, nil
+		}
+		if !isDamage(err) && !isForeign(segs[i].path) {
+			return 0, err
+		}
+	}
+	return behind, nil
+}
+
+// blocksOf is how many blocks of segs[i] count. What lies behind them was
+// never acknowledged.
+func (l *commitLog) blocksOf(ctx context.Context, segs []*segment, i int) (int64, error) {
+	if n := segs[i].blocks.Load(); n >= 0 {
+		return n, nil
+	}
+	n := int64(-1)
+	if i+1 < len(segs) {
+		if m, err := segs[i+1].loadMeta(ctx); err == nil {
+			n = m.prevBlocks
+		}
+	}
+	if n < 0 {
+		var err error
+		if n, err = segs[i].lastBlock(ctx); err != nil {
+			return 0, err
+		}
+	}
+	segs[i].blocks.Store(n)
+	return n, nil
+}
+
+func (l *commitLog) indexOf(ctx context.Context, seg *segment) (*segIndex, error) {
+	x, err := seg.indexed(ctx)
+	l.sp.handles.used(seg)
+	return x, err
+}
+
+// resolve turns a start into a sequence number.
+func (sh *shard) resolve(ctx context.Context, from Start) (uint64, error) {
+	next, first := sh.end()
+	switch from.kind {
+	case startNewest:
+		return next, nil
+	case startAfter:
+		return min(from.seq+1, next), nil
+	case startSince:
+		return sh.sinceTime(ctx, from.at)
+	}
+	return first, nil
+}
+
+// sinceTime is the first kept record whose arrival is t or later; the shard's
+// end if there is none.
+func (sh *shard) sinceTime(ctx context.Context, at time.Time) (uint64, error) {
+	l := sh.log
+	if err := l.sp.enter(); err != nil {
+		return 0, err
+	}
+	defer l.sp.leave()
+	next, first := sh.end()
+	switch y := at.Year(); {
+	case y < 1700:
+		return first, nil
+	case y > 2250:
+		return next, nil
+	}
+	t := at.UnixNano()
+	l.mu.RLock()
+	segs, newest := l.segs, l.maxArr
+	l.mu.RUnlock()
+	if newest < t {
+		return next, nil
+	}
+	// The greatest arrival up to a segment's end rises from segment to segment,
+	// whatever the clock did.
+	var failed error
+	k := sort.Search(len(segs)-1, func(i int) bool {
+		m, err := segs[i+1].loadMeta(ctx)
+		l.sp.handles.used(segs[i+1])
+		if err != nil {
+			failed = err
+			return true
+		}
+		return m.maxArr >= t
+	})
+	if failed != nil && !isDamage(failed) {
+		return 0, failed
+	}
+	for ; k < len(segs); k++ {
+		seq, ok, err := sh.sinceIn(ctx, segs, k, t, first)
+		if ok {
+			return min(seq, next), nil
+		}
+		if err != nil && !isDamage(err) && !isForeign(segs[k].path) && !errors.Is(err, errGone) {
+			return 0, err
+		}
+	}
+	return next, nil
+}
+
+// sinceIn looks for the first record with an arrival of t or later in one
+// segment.
+func (sh *shard) sinceIn(ctx context.Context, segs []*segment, k int, t int64, first uint64) (uint64, bool, error) {
+	last, err := sh.log.blocksOf(ctx, segs, k)
+	if err != nil {
+		return 0, false, err
+	}
+	x, err := sh.log.indexOf(ctx, segs[k])
+	if err != nil {
+		return 0, false, err
+	}
+	for id := x.byTime(t); id <= last; {
+		run, err := segs[k].readRun(ctx, id, last)
+		if err != nil {
+			return 0, false, err
+		}
+		if len(run) == 0 {
+			break
+		}
+		for _, st := range run {
+			id = st.id + 1
+			if st.err != nil || st.blk.maxArr < t {
+				continue
+			}
+			g, ok := st.blk.group(sh.id)
+			if !ok {
+				continue
+			}
+			gr := newGroupReader(st.blk, g, sh.log.num)
+			var rec record.Record
+			for gr.left() > 0 {
+				if _, err := gr.next(&rec); err != nil {
+					break
+				}
+				if rec.Arrived.UnixNano() >= t && rec.Pos.Seq >= first {
+					return rec.Pos.Seq, true, nil
+				}
+			}
+		}
+	}
+	return 0, false, nil
+}
+
+// arrival is when the record seq arrived, minTime if it cannot be told. It is
+// remembered for the last one asked for.
+func (sh *shard) arrival(seq uint64) int64 {
+	sh.log.mu.RLock()
+	o := sh.oldest
+	sh.log.mu.RUnlock()
+	if o.seq == seq {
+		return o.arr
+	}
+	arr := sh.readArrival(seq)
+	sh.log.mu.Lock()
+	sh.oldest = oldestArrival{seq, arr}
+	sh.log.mu.Unlock()
+	return arr
+}
+
+func (sh *shard) readArrival(seq uint64) int64 {
+	r := newReader(sh, seq)
+	b, err := r.Poll(context.Background(), 1)
+	if err != nil || len(b.Recs) == 0 {
+		return minTime
+	}
+	return b.Recs[0].Arrived.UnixNano()
+}

@@ -1,0 +1,227 @@
+package spool
+
+import (
+	"context"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"modernc.org/sqlite"
+
+	"forebay/spool/record"
+)
+
+const (
+	// formatVersion is written into user_version of every file; a file with
+	// a greater one is left untouched.
+	formatVersion = 1
+	// application_id of the files: "FBST" for state.db, "FBSG" for segments.
+	appState   = 0x46425354
+	appSegment = 0x46425347
+
+	statePageSize   = 4 << 10
+	segmentPageSize = 16 << 10
+)
+
+// Result codes of SQLite that we act on (sqlite.org/rescode.html).
+const (
+	sqliteBusy     = 5
+	sqliteReadOnly = 8
+	sqliteIOErr    = 10
+	sqliteCorrupt  = 11
+	sqliteFull     = 13
+	sqliteCantOpen = 14
+	sqliteNotADB   = 26
+)
+
+// A database is one connection to one SQLite file. Its user serialises.
+type database struct {
+	*sql.Conn
+	pool *sql.DB
+}
+
+// openMode says how a file is opened.
+type openMode string
+
+const (
+	openWrite     openMode = "mode=rw"
+	openCreate    openMode = "mode=rwc"
+	openRead      openMode = "mode=ro"
+	openImmutable openMode = "mode=ro&immutable=1"
+)
+
+func openDatabase(ctx context.Context, path string, mode openMode) (*database, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	abs = filepath.ToSlash(abs)
+	if !strings.HasPrefix(abs, "/") {
+		abs = "/" + abs // a Windows drive letter
+	}
+	u := url.URL{Scheme: "file", Path: abs, RawQuery: string(mode)}
+	pool, err := sql.Open("sqlite", u.String())
+	if err != nil {
+		return nil, err
+	}
+	pool.SetMaxOpenConns(1)
+	conn, err := pool.Conn(ctx)
+	if err == nil {
+		db := &database{Conn: conn, pool: pool}
+		if err = db.run(ctx, "PRAGMA busy_timeout=10000"); err == nil {
+			return db, nil
+		}
+		_ = conn.Close()
+	}
+	_ = pool.Close()
+	return nil, fmt.Errorf("open %s: %w", path, err)
+}
+
+func (d *database) Close() error {
+	if d == nil {
+		return nil
+	}
+	return errors.Join(d.Conn.Close(), d.pool.Close())
+}
+
+// run executes statements one after the other. Pragmas must each be their own
+// statement: page_size counts only before journal_mode=wal, and is silently
+// ignored in a list.
+func (d *database) run(ctx context.Context, statements ...string) error {
+	for _, s := range statements {
+		if _, err := d.ExecContext(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// truncateWAL brings everything from the WAL into the file and empties the
+// WAL. It fails where a reader or a full disk kept it from doing so: only
+// after a nil may the file be opened immutable.
+func (d *database) truncateWAL(ctx context.Context) error {
+	var busy, pages, done int
+	if err := d.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &pages, &done); err != nil {
+		return err
+	}
+	if busy != 0 || pages > 0 {
+		return fmt.Errorf("checkpoint left %d of %d pages in the WAL", pages-done, pages)
+	}
+	return nil
+}
+
+func sqliteCode(err error) int {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		return e.Code()
+	}
+	return 0
+}
+
+// storeError is what a failed write means for a producer: ErrFull (no room;
+// passes by itself), ErrReadOnly, or ErrCannotStore. The cause stays wrapped.
+func storeError(err error) error {
+	code := sqliteCode(err) & 0xff
+	switch {
+	case errors.Is(err, record.ErrFull), errors.Is(err, record.ErrReadOnly), errors.Is(err, record.ErrCannotStore):
+		return err
+	case code == sqliteFull, errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%w: %w", record.ErrFull, err)
+	case code == sqliteReadOnly, errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("%w: %w", record.ErrReadOnly, err)
+	}
+	return fmt.Errorf("%w: %w", record.ErrCannotStore, err)
+}
+
+// isDamage reports whether a read failed because of what is in the file, so
+// that trying again cannot help.
+func isDamage(err error) bool {
+	switch code := sqliteCode(err); code & 0xff {
+	case sqliteCorrupt, sqliteNotADB:
+		return true
+	case sqliteIOErr:
+		// SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ, SQLITE_IOERR_DATA.
+		return code == 266 || code == 522 || code == 8202
+	}
+	return false
+}
+
+// checkHeader reads the first 100 bytes of a SQLite file and refuses what this
+// program does not read. It opens the file for reading only and touches
+// nothing else, so a newer spool stays as it is.
+func checkHeader(path string, app uint32) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var h [100]byte
+	n, _ := f.ReadAt(h[:], 0)
+	if n < len(h) || string(h[:16]) != "SQLite format 3\x00" {
+		return &record.FormatError{Path: path, Reason: "is not a spool's file", Hint: "the file is damaged or belongs to another program; restore it from a backup or give another directory"}
+	}
+	be := binary.BigEndian
+	if id := be.Uint32(h[68:]); id != app {
+		return &record.FormatError{Path: path, Reason: fmt.Sprintf("is a SQLite file of another program (application_id %#x)", id), Hint: "give another directory"}
+	}
+	if v := be.Uint32(h[60:]); v != formatVersion {
+		return &record.FormatError{Path: path, Reason: fmt.Sprintf("has format version %d; this program reads %d", v, formatVersion), Hint: "run the version of forebay that wrote it, or a newer one; nothing was changed"}
+	}
+	return nil
+}
+
+// makeDatabase creates a SQLite file in one step: it is built under a
+// temporary name, synced, and renamed, so that a file under its own name is
+// always whole.
+func makeDatabase(ctx context.Context, path string, app uint32, pageSize int, fill func(*database) error) error {
+	tmp := path + ".new"
+	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
+		if err := os.Remove(tmp + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	db, err := openDatabase(ctx, tmp, openCreate)
+	if err != nil {
+		return err
+	}
+	err = db.run(ctx,
+		fmt.Sprintf("PRAGMA page_size=%d", pageSize),
+		"PRAGMA synchronous=OFF", // one sync below, before the rename
+		fmt.Sprintf("PRAGMA application_id=%d", app),
+		fmt.Sprintf("PRAGMA user_version=%d", formatVersion),
+		"PRAGMA journal_mode=WAL",
+		"BEGIN")
+	if err == nil {
+		err = fill(db)
+	}
+	if err == nil {
+		err = db.run(ctx, "COMMIT")
+	}
+	if err == nil {
+		err = db.truncateWAL(ctx)
+	}
+	if err = errors.Join(err, db.Close()); err != nil {
+		return fmt.Errorf("create %s: %w", path, err)
+	}
+	if err := syncPath(tmp); err != nil {
+		return fmt.Errorf("create %s: %w", path, err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncPath(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

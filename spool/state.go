@@ -1,0 +1,332 @@
+package spool
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"forebay/spool/record"
+)
+
+// A stateDB is state.db: what the spool is, its streams and shards, cursors
+// and counts. All writing goes through mu; cursors and counts are gathered and
+// written together.
+type stateDB struct {
+	mu      sync.Mutex
+	db      *database
+	now     func() time.Time
+	clock   func() int64
+	cursors map[cursorKey]*place
+	shed    map[string]uint64
+	corrupt map[record.ShardID][]corruptRange
+	dirtyC  map[cursorKey]struct{}
+	dirtyS  map[string]struct{}
+	dirtyR  []corruptRange
+	kick    chan struct{} // something is dirty
+	moved   chan struct{} // a cursor moved: retention may have something to do
+	failed  error         // of the last flush
+}
+
+type cursorKey struct {
+	name  string
+	shard record.ShardID
+}
+
+// A place is a cursor's durable state. For every place
+// next - start = delivered + filtered + refused + expired + corrupt.
+type place struct {
+	start, next                  uint64
+	delivered, filtered, refused uint64
+	expired, corrupt             uint64
+	inUse                        bool
+}
+
+// A corruptRange is records that were found damaged, to excluded.
+type corruptRange struct {
+	shard    record.ShardID
+	from, to uint64
+	file     string
+	block    int64
+}
+
+const stateSchema = `
+CREATE TABLE meta(key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+CREATE TABLE logs(id INTEGER PRIMARY KEY, class TEXT NOT NULL, max_age INTEGER NOT NULL, max_bytes INTEGER NOT NULL, expire_undelivered INTEGER NOT NULL,
+	written INTEGER NOT NULL);
+CREATE TABLE streams(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, log INTEGER NOT NULL REFERENCES logs(id), class TEXT NOT NULL,
+	max_age INTEGER NOT NULL, max_bytes INTEGER NOT NULL, expire_undelivered INTEGER NOT NULL, created INTEGER NOT NULL);
+CREATE TABLE shards(id INTEGER PRIMARY KEY AUTOINCREMENT, stream INTEGER NOT NULL REFERENCES streams(id), idx INTEGER NOT NULL,
+	hash_from BLOB NOT NULL, hash_to BLOB NOT NULL, next INTEGER NOT NULL);
+CREATE TABLE cursors(name TEXT NOT NULL, shard INTEGER NOT NULL, start INTEGER NOT NULL, next INTEGER NOT NULL, delivered INTEGER NOT NULL,
+	filtered INTEGER NOT NULL, refused INTEGER NOT NULL, expired INTEGER NOT NULL, corrupt INTEGER NOT NULL, PRIMARY KEY(name, shard)) WITHOUT ROWID;
+CREATE TABLE shed(source TEXT PRIMARY KEY, records INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE corrupt(shard INTEGER NOT NULL, first INTEGER NOT NULL, past INTEGER NOT NULL, file TEXT NOT NULL, block INTEGER NOT NULL,
+	PRIMARY KEY(shard, first)) WITHOUT ROWID;
+`
+
+// createState makes state.db of an empty spool.
+func createState(ctx context.Context, path, gateway, machine string, wall int64) error {
+	return makeDatabase(ctx, path, appState, statePageSize, func(db *database) error {
+		if err := db.run(ctx, stateSchema); err != nil {
+			return err
+		}
+		for k, v := range map[string]any{"gateway": gateway, "epoch": newEpoch().String(), "machine": machine, "created": wall, "clock": 0, "wall": wall, "clean": 1} {
+			if _, err := db.ExecContext(ctx, "INSERT INTO meta VALUES(?,?)", k, v); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func newEpoch() record.Epoch {
+	var b [8]byte
+	for {
+		_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+		if v := binary.BigEndian.Uint64(b[:]); v != 0 {
+			return record.Epoch(v)
+		}
+	}
+}
+
+// stateMeta is the table meta of state.db.
+type stateMeta struct {
+	gateway, epoch, machine string
+	clock, wall             int64
+	clean                   bool // closed in order: the shards' next is exact
+}
+
+func readStateMeta(ctx context.Context, db *database) (m stateMeta, err error) {
+	get := func(key string, to any) {
+		if err == nil {
+			if err = db.QueryRowContext(ctx, "SELECT value FROM meta WHERE key=?", key).Scan(to); err != nil {
+				err = fmt.Errorf("read %s: %w", key, err)
+			}
+		}
+	}
+	get("gateway", &m.gateway)
+	get("epoch", &m.epoch)
+	get("machine", &m.machine)
+	get("clock", &m.clock)
+	get("wall", &m.wall)
+	get("clean", &m.clean)
+	return m, err
+}
+
+func openState(ctx context.Context, dir string) (*database, error) {
+	db, err := openDatabase(ctx, filepath.Join(dir, "state.db"), openWrite)
+	if err != nil {
+		return nil, err
+	}
+	err = db.run(ctx, "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA wal_autocheckpoint=256", "PRAGMA cache_size=-512")
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open state.db: %w", err), db.Close())
+	}
+	return db, nil
+}
+
+// load reads cursors, shed counts and known damage.
+func (s *stateDB) load(ctx context.Context) error {
+	s.cursors, s.shed, s.corrupt = map[cursorKey]*place{}, map[string]uint64{}, map[record.ShardID][]corruptRange{}
+	s.dirtyC, s.dirtyS = map[cursorKey]struct{}{}, map[string]struct{}{}
+	err := each(ctx, s.db, "SELECT name, shard, start, next, delivered, filtered, refused, expired, corrupt FROM cursors", func(scan func(...any) error) error {
+		var k cursorKey
+		p := &place{}
+		if err := scan(&k.name, &k.shard, &p.start, &p.next, &p.delivered, &p.filtered, &p.refused, &p.expired, &p.corrupt); err != nil {
+			return err
+		}
+		s.cursors[k] = p
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = each(ctx, s.db, "SELECT source, records FROM shed", func(scan func(...any) error) error {
+		var name string
+		var n uint64
+		err := scan(&name, &n)
+		s.shed[name] = n
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return each(ctx, s.db, "SELECT shard, first, past, file, block FROM corrupt ORDER BY shard, first", func(scan func(...any) error) error {
+		var r corruptRange
+		err := scan(&r.shard, &r.from, &r.to, &r.file, &r.block)
+		s.corrupt[r.shard] = append(s.corrupt[r.shard], r)
+		return err
+	})
+}
+
+// each calls f for every row.
+func each(ctx context.Context, db *database, query string, f func(scan func(...any) error) error, args ...any) error {
+	rows, err := db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := f(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// txn runs f in a transaction; mu is held.
+func (s *stateDB) txn(ctx context.Context, f func() error) error {
+	if err := s.db.run(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	err := f()
+	if err == nil {
+		err = s.db.run(ctx, "COMMIT")
+	}
+	if err != nil {
+		_ = s.db.run(ctx, "ROLLBACK") // may have ended by itself
+	}
+	return err
+}
+
+// exec runs a statement with arguments and drops its result.
+func (s *stateDB) exec(ctx context.Context, query string, args ...any) error {
+	_, err := s.db.ExecContext(ctx, query, args...)
+	return err
+}
+
+// touch tells the keeper that there is something to write.
+func touch(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (s *stateDB) addShed(source string, n uint64) {
+	s.mu.Lock()
+	s.shed[source] += n
+	s.dirtyS[source] = struct{}{}
+	s.mu.Unlock()
+	touch(s.kick)
+}
+
+// addCorrupt notes damaged records. What is known already is left out.
+func (s *stateDB) addCorrupt(r corruptRange) (added uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.corrupt[r.shard]
+	var all []corruptRange
+	fresh := []corruptRange{r}
+	for _, o := range old { // cut what is known out of what is new
+		var rest []corruptRange
+		for _, f := range fresh {
+			if o.to <= f.from || o.from >= f.to {
+				rest = append(rest, f)
+				continue
+			}
+			if f.from < o.from {
+				left := f
+				left.to = o.from
+				rest = append(rest, left)
+			}
+			if f.to > o.to {
+				right := f
+				right.from = o.to
+				rest = append(rest, right)
+			}
+		}
+		fresh = rest
+	}
+	if len(fresh) == 0 {
+		return 0
+	}
+	all = append(append(all, old...), fresh...)
+	sortRanges(all)
+	s.corrupt[r.shard] = all
+	s.dirtyR = append(s.dirtyR, fresh...)
+	for _, f := range fresh {
+		added += f.to - f.from
+	}
+	touch(s.kick)
+	return added
+}
+
+// corruptIn counts the known damaged records of a shard in [from, to).
+func (s *stateDB) corruptIn(shard record.ShardID, from, to uint64) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var n uint64
+	for _, r := range s.corrupt[shard] {
+		if a, b := max(r.from, from), min(r.to, to); a < b {
+			n += b - a
+		}
+	}
+	return n
+}
+
+// flush writes what is dirty in one transaction. After an error it stays
+// dirty.
+func (s *stateDB) flush(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.flushLocked(ctx)
+}
+
+func (s *stateDB) flushLocked(ctx context.Context) error {
+	if len(s.dirtyC) == 0 && len(s.dirtyS) == 0 && len(s.dirtyR) == 0 {
+		return nil
+	}
+	err := s.txn(ctx, func() error {
+		for k := range s.dirtyC {
+			p := s.cursors[k]
+			if p == nil {
+				if err := s.exec(ctx, "DELETE FROM cursors WHERE name=? AND shard=?", k.name, k.shard); err != nil {
+					return err
+				}
+				continue
+			}
+			if err := s.exec(ctx, "INSERT OR REPLACE INTO cursors VALUES(?,?,?,?,?,?,?,?,?)", k.name, k.shard,
+				int64(p.start), int64(p.next), int64(p.delivered), int64(p.filtered), int64(p.refused), int64(p.expired), int64(p.corrupt)); err != nil {
+				return err
+			}
+		}
+		for name := range s.dirtyS {
+			if err := s.exec(ctx, "INSERT OR REPLACE INTO shed VALUES(?,?)", name, int64(s.shed[name])); err != nil {
+				return err
+			}
+		}
+		for _, r := range s.dirtyR {
+			if err := s.exec(ctx, "INSERT OR REPLACE INTO corrupt VALUES(?,?,?,?,?)", r.shard, int64(r.from), int64(r.to), r.file, r.block); err != nil {
+				return err
+			}
+		}
+		return s.stampClock(ctx)
+	})
+	s.failed = err
+	if err != nil {
+		return fmt.Errorf("write state.db: %w", storeError(err))
+	}
+	clear(s.dirtyC)
+	clear(s.dirtyS)
+	s.dirtyR = nil
+	return nil
+}
+
+// stampClock carries the retention clock over a restart.
+func (s *stateDB) stampClock(ctx context.Context) error {
+	if err := s.exec(ctx, "UPDATE meta SET value=? WHERE key='clock'", s.clock()); err != nil {
+		return err
+	}
+	return s.exec(ctx, "UPDATE meta SET value=? WHERE key='wall'", s.now().UnixNano())
+}
+
+// setMeta writes one value of the table meta.
+func (s *stateDB) setMeta(ctx context.Context, key string, value any) error {
+	return s.exec(ctx, "INSERT OR REPLACE INTO meta VALUES(?,?)", key, value)
+}

@@ -1,0 +1,130 @@
+package spool
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Stats is the spool at a glance.
+type Stats struct {
+	Dir   string
+	Used  int64 // bytes in the directory, everything counted
+	Quota int64 // bytes it may use
+	Free  int64 // bytes free on the file system
+	// Full: producers of at least one log are being held back.
+	Full bool
+	// ReadOnly: the disk takes no writes.
+	ReadOnly bool
+	// Conditions are what an operator should know, worst first. Kinds: full,
+	// nearly-full, read-only, fsync, corrupt, dropped, segment, state.
+	Conditions []Condition
+	Commits    uint64 // since the spool was opened
+	Fsyncs     uint64 // of commits and chunk files
+	Records    uint64
+	Bytes      uint64 // of records as they lie in blocks
+	Written    uint64 // bytes to the disk, WAL and checkpoint both counted, estimate
+	LastCommit time.Time
+	LastFsync  time.Duration // how long the last commit took
+}
+
+// A Condition is something that should raise an alarm as long as it stands.
+type Condition struct {
+	Kind     string
+	Text     string
+	Severity int // 1 is the most urgent, 4 the least
+	Since    time.Time
+}
+
+// counters are counted by the writers.
+type counters struct {
+	commits, fsyncs, records, bytes, written atomic.Uint64
+	lastCommit, lastFsync                    atomic.Int64
+}
+
+// committed counts one commit.
+func (c *counters) committed(records uint64, payload int64, w *segWriter, now time.Time) {
+	c.commits.Add(1)
+	c.fsyncs.Add(w.syncs)
+	c.records.Add(records)
+	c.bytes.Add(uint64(payload))
+	c.written.Add(uint64(w.written))
+	w.syncs, w.written = 0, 0
+	c.lastCommit.Store(now.UnixNano())
+}
+
+// conditions holds what stands now, by kind.
+type conditions struct {
+	mu  sync.Mutex
+	set map[string]Condition
+}
+
+// raise makes a condition stand, or renews its text.
+func (s *Spool) raise(kind string, severity int, text string) {
+	s.alarms.mu.Lock()
+	old, was := s.alarms.set[kind]
+	if s.alarms.set == nil {
+		s.alarms.set = map[string]Condition{}
+	}
+	c := Condition{Kind: kind, Text: text, Severity: severity, Since: s.now()}
+	if was {
+		c.Since = old.Since
+	}
+	s.alarms.set[kind] = c
+	s.alarms.mu.Unlock()
+	if !was {
+		s.log.Warn("spool condition raised", "kind", kind, "severity", severity, "text", text)
+	}
+}
+
+func (s *Spool) clear(kind string) {
+	s.alarms.mu.Lock()
+	_, was := s.alarms.set[kind]
+	delete(s.alarms.set, kind)
+	s.alarms.mu.Unlock()
+	if was {
+		s.log.Info("spool condition cleared", "kind", kind)
+	}
+}
+
+func (s *Spool) stands(kind string) bool {
+	s.alarms.mu.Lock()
+	defer s.alarms.mu.Unlock()
+	_, ok := s.alarms.set[kind]
+	return ok
+}
+
+func (s *Spool) conditionList() []Condition {
+	s.alarms.mu.Lock()
+	defer s.alarms.mu.Unlock()
+	var out []Condition
+	for _, c := range s.alarms.set {
+		out = append(out, c)
+	}
+	slices.SortFunc(out, func(a, b Condition) int {
+		return cmp.Or(cmp.Compare(a.Severity, b.Severity), cmp.Compare(a.Kind, b.Kind))
+	})
+	return out
+}
+
+// Stats tells the spool's state of this moment.
+func (s *Spool) Stats() Stats {
+	c := &s.stats
+	st := Stats{
+		Dir: s.dir, Used: s.used.Load(), Quota: s.quota, ReadOnly: s.stands("read-only"), Conditions: s.conditionList(),
+		Commits: c.commits.Load(), Fsyncs: c.fsyncs.Load(), Records: c.records.Load(), Bytes: c.bytes.Load(), Written: c.written.Load(),
+		LastFsync: time.Duration(c.lastFsync.Load()),
+	}
+	if at := c.lastCommit.Load(); at != 0 {
+		st.LastCommit = time.Unix(0, at).UTC()
+	}
+	if _, free, err := s.seam.space(s.dir); err == nil {
+		st.Free = free
+	}
+	for _, l := range s.allLogs() {
+		st.Full = st.Full || l.full.Load()
+	}
+	return st
+}

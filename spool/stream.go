@@ -1,0 +1,446 @@
+package spool
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"math/big"
+	"os"
+	"sort"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"forebay/gateway/conf"
+	"forebay/spool/record"
+)
+
+// quarantineStream holds what did not decode; the ledger counts it apart.
+const quarantineStream = "quarantine"
+
+// A Stream is records under one name, in shards. Its methods may be called
+// from many goroutines.
+type Stream struct {
+	sp         *Spool
+	id         int64
+	name       string
+	created    time.Time
+	log        *commitLog
+	shards     []*shard // by index, which is by hash range
+	quarantine bool
+	keys       keyCache
+
+	mu  sync.RWMutex
+	cfg StreamConfig
+}
+
+// A Shard is what is known of a shard now.
+type Shard struct {
+	ID       record.ShardID
+	Index    int            // within the stream, from 0
+	From, To record.HashKey // hash range, both inclusive
+	First    uint64         // oldest sequence number kept
+	Next     uint64         // sequence number that the next record gets
+	Oldest   time.Time      // arrival of the oldest record kept; zero if there is none
+	Newest   time.Time      // arrival of the newest record; zero if there was none
+	Bytes    int64          // of records kept, estimate
+}
+
+// A keyCache remembers the shards of keys seen lately, because the MD5 of a
+// key costs more than all else that appending a record does.
+type keyCache struct {
+	seed  maphash.Seed
+	slots []atomic.Pointer[keySlot]
+}
+
+type keySlot struct {
+	key  string
+	slot int32
+}
+
+// Name is the stream's name.
+func (t *Stream) Name() string { return t.name }
+
+// Config is the stream's settings as they count now.
+func (t *Stream) Config() StreamConfig {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.cfg
+}
+
+// Created is when the stream was made, by the wall clock.
+func (t *Stream) Created() time.Time { return t.created }
+
+// Shards lists the shards by index.
+func (t *Stream) Shards() []Shard {
+	out := make([]Shard, len(t.shards))
+	for i, sh := range t.shards {
+		out[i] = sh.describe()
+	}
+	return out
+}
+
+func (sh *shard) describe() Shard {
+	sh.log.mu.RLock()
+	d := Shard{
+		ID: sh.id, Index: sh.index, From: sh.from, To: sh.to, First: sh.first.next, Next: sh.next,
+		Bytes: sh.bytes - sh.first.bytes, Newest: timeOf(sh.newest),
+	}
+	sh.log.mu.RUnlock()
+	if d.First < d.Next {
+		d.Oldest = timeOf(sh.arrival(d.First))
+	}
+	return d
+}
+
+func timeOf(ns int64) time.Time {
+	if ns == minTime {
+		return time.Time{}
+	}
+	return time.Unix(0, ns).UTC()
+}
+
+func (t *Stream) shard(id record.ShardID) (*shard, error) {
+	for _, sh := range t.shards {
+		if sh.id == id {
+			return sh, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: stream %q has no shard %d", record.ErrNoShard, t.name, id)
+}
+
+// slotOf picks the shard of a record.
+func (t *Stream) slotOf(r *record.Record) int32 {
+	if len(t.shards) == 1 {
+		return t.shards[0].slot
+	}
+	if r.HashKey != nil {
+		return t.slotOfHash(*r.HashKey)
+	}
+	at := &t.keys.slots[maphash.String(t.keys.seed, r.Key)%uint64(len(t.keys.slots))]
+	if k := at.Load(); k != nil && k.key == r.Key {
+		return k.slot
+	}
+	slot := t.slotOfHash(record.HashOf(r.Key))
+	at.Store(&keySlot{key: string(append([]byte(nil), r.Key...)), slot: slot})
+	return slot
+}
+
+func (t *Stream) slotOfHash(h record.HashKey) int32 {
+	i := sort.Search(len(t.shards), func(i int) bool { return bytes.Compare(t.shards[i].to[:], h[:]) >= 0 })
+	return t.shards[i].slot
+}
+
+// Append hands records over. It blocks while the log's queue is full, so that
+// a producer is never faster than the disk; ctx cancels only that wait. If it
+// returns nil, done is called exactly once, after the commit or its failure,
+// with a result per record in the order of recs; of one source in the order of
+// the calls. The records and the bytes they point to belong to the spool until
+// then, and the results belong to done only while it runs.
+//
+// done runs on the log's own goroutine: it must be quick, must not block and
+// must not call Append.
+//
+// A record outside the limits gets a *record.InvalidError as its result and
+// the others are stored all the same. An error of Append itself
+// (record.ErrFull, record.ErrClosed, ctx's) means that nothing was taken and
+// done is not called. record.ErrFull passes by itself when there is room: the
+// producer tries again after a pause.
+func (t *Stream) Append(ctx context.Context, recs []record.Record, done func([]record.Result)) error {
+	if len(recs) == 0 {
+		return errors.New("append: no records")
+	}
+	it := &item{
+		source: recs[0].Source, recs: recs, slots: make([]int32, len(recs)), res: make([]record.Result, len(recs)),
+		arr: t.sp.now().UnixNano(), mono: int64(t.sp.Mono()), done: done,
+	}
+	for i := range recs {
+		r := &recs[i]
+		it.bytes += int64(r.Size())
+		if err := check(r); err != nil {
+			it.res[i].Err, it.slots[i] = err, -1
+			continue
+		}
+		it.slots[i] = t.slotOf(r)
+	}
+	return t.log.append(ctx, it)
+}
+
+// check is the record's own check and what the block format asks for.
+func check(r *record.Record) error {
+	if err := r.Check(); err != nil {
+		return err
+	}
+	if !r.Arrived.IsZero() {
+		if y := r.Arrived.Year(); y < 1700 || y > 2250 {
+			return &record.InvalidError{Field: "arrival time", Reason: fmt.Sprintf("is in the year %d", y)}
+		}
+	}
+	return nil
+}
+
+// Put is Append for a caller that can wait: it returns after the commit, with
+// a result per record. ctx cancels the wait; the records may then still be
+// stored.
+func (t *Stream) Put(ctx context.Context, recs []record.Record) ([]record.Result, error) {
+	ready := make(chan []record.Result, 1)
+	err := t.Append(ctx, recs, func(res []record.Result) { ready <- res })
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case res := <-ready:
+		return res, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// CreateStream makes a stream; record.ErrStreamExists if the name is taken. It
+// is durable when CreateStream returns.
+func (s *Spool) CreateStream(ctx context.Context, c StreamConfig) (*Stream, error) {
+	if err := c.Check(); err != nil {
+		return nil, fmt.Errorf("create a stream: %w", err)
+	}
+	s.create.Lock()
+	defer s.create.Unlock()
+	if _, err := s.Stream(string(c.Name)); err == nil {
+		return nil, fmt.Errorf("%w: %q", record.ErrStreamExists, string(c.Name))
+	}
+	return s.makeStream(ctx, c.withDefaults())
+}
+
+// Ensure creates the stream, or takes over changed retention settings and
+// class of an existing one. The number of shards of an existing stream stays;
+// asking for another (not 0) is an error.
+//
+// A stream stays in the log it was created in. Where several streams share it,
+// the log keeps as long as the one that keeps longest.
+func (s *Spool) Ensure(ctx context.Context, c StreamConfig) (*Stream, error) {
+	if err := c.Check(); err != nil {
+		return nil, fmt.Errorf("ensure a stream: %w", err)
+	}
+	s.create.Lock()
+	defer s.create.Unlock()
+	t, err := s.Stream(string(c.Name))
+	if err != nil {
+		return s.makeStream(ctx, c.withDefaults())
+	}
+	if c.Shards != 0 && c.Shards != len(t.shards) {
+		return nil, fmt.Errorf("shards: stream %q has %d shards and %d are asked for; the number cannot be changed", t.name, len(t.shards), c.Shards)
+	}
+	c.Shards = len(t.shards)
+	c = c.withDefaults()
+	if c == t.Config() {
+		return t, nil
+	}
+	s.state.mu.Lock()
+	err = s.state.txn(ctx, func() error {
+		return s.state.exec(ctx, "UPDATE streams SET class=?, max_age=?, max_bytes=?, expire_undelivered=? WHERE id=?",
+			c.Class.String(), int64(c.MaxAge), int64(c.MaxBytes), c.ExpireUndelivered, t.id)
+	})
+	s.state.mu.Unlock()
+	if err != nil {
+		return nil, fmt.Errorf("change stream %q: %w", t.name, storeError(err))
+	}
+	t.mu.Lock()
+	t.cfg = c
+	t.mu.Unlock()
+	t.log.reckon()
+	return t, nil
+}
+
+// makeStream writes a stream to state.db and opens its log; create is held.
+func (s *Spool) makeStream(ctx context.Context, c StreamConfig) (*Stream, error) {
+	s.mu.RLock()
+	closed, num, fresh := s.closed, s.logKeys[keyOf(c)], false
+	if num == 0 {
+		num, fresh = uint32(len(s.logs)+1), true
+	}
+	s.mu.RUnlock()
+	if closed {
+		return nil, record.ErrClosed
+	}
+	created := s.now().UTC()
+	t := &Stream{sp: s, name: string(c.Name), created: created, cfg: c, quarantine: string(c.Name) == quarantineStream}
+	s.state.mu.Lock()
+	err := s.state.txn(ctx, func() error { return s.insertStream(ctx, t, num, fresh) })
+	s.state.mu.Unlock()
+	if err != nil {
+		return nil, fmt.Errorf("create stream %q: %w", t.name, storeError(err))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.logs[num]
+	if fresh {
+		l = newCommitLog(s, num)
+	}
+	t.attach(l)
+	if fresh {
+		l.wmu.Lock()
+		err := l.openFirst(ctx)
+		l.wmu.Unlock()
+		if err != nil {
+			// The stream stands in state.db; its log is tried again by the
+			// writer, and at the next start.
+			l.suspect = storeError(err)
+			s.raise("segment", 1, "the first segment of "+logDir(num)+" could not be opened: "+err.Error())
+		}
+		s.logs[num], s.logKeys[keyOf(c)] = l, num
+		s.startLog(l)
+	}
+	s.streams[t.name] = t
+	return t, nil
+}
+
+func (s *Spool) insertStream(ctx context.Context, t *Stream, num uint32, fresh bool) error {
+	c := t.cfg
+	if fresh {
+		if err := s.state.exec(ctx, "INSERT INTO logs VALUES(?,?,?,?,?,0)", num, c.Class.String(), int64(c.MaxAge), int64(c.MaxBytes), c.ExpireUndelivered); err != nil {
+			return err
+		}
+	}
+	res, err := s.state.db.ExecContext(ctx, "INSERT INTO streams(name, log, class, max_age, max_bytes, expire_undelivered, created) VALUES(?,?,?,?,?,?,?)",
+		t.name, num, c.Class.String(), int64(c.MaxAge), int64(c.MaxBytes), c.ExpireUndelivered, t.created.UnixNano())
+	if err != nil {
+		return err
+	}
+	if t.id, err = res.LastInsertId(); err != nil {
+		return err
+	}
+	for i := range c.Shards {
+		sh := &shard{stream: t, index: i}
+		sh.from, sh.to = hashRange(i, c.Shards)
+		res, err := s.state.db.ExecContext(ctx, "INSERT INTO shards(stream, idx, hash_from, hash_to, next) VALUES(?,?,?,?,1)", t.id, i, sh.from[:], sh.to[:])
+		if err != nil {
+			return err
+		}
+		id, err := res.LastInsertId()
+		if err != nil {
+			return err
+		}
+		sh.id = record.ShardID(id)
+		t.shards = append(t.shards, sh)
+	}
+	return nil
+}
+
+// attach gives the stream's shards their places in the log.
+func (t *Stream) attach(l *commitLog) {
+	t.log = l
+	for _, sh := range t.shards {
+		l.addShard(sh)
+	}
+	l.reckon()
+	if len(t.shards) > 1 {
+		t.keys = keyCache{seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[keySlot], 4096)}
+	}
+}
+
+// hashRange is the i-th of n equal parts of the ring, both ends inclusive.
+func hashRange(i, n int) (from, to record.HashKey) {
+	ring := new(big.Int).Lsh(big.NewInt(1), 128)
+	at := func(i int) *big.Int {
+		v := new(big.Int).Mul(ring, big.NewInt(int64(i)))
+		return v.Div(v, big.NewInt(int64(n)))
+	}
+	at(i).FillBytes(from[:])
+	end := at(i + 1)
+	end.Sub(end, big.NewInt(1)).FillBytes(to[:])
+	return from, to
+}
+
+// loadStreams reads streams and shards from state.db and opens their logs.
+// exact says that the shards' stored numbers are those of an orderly close.
+func (s *Spool) loadStreams(ctx context.Context, exact bool) error {
+	err := each(ctx, s.state.db, "SELECT id, class, max_age, max_bytes, expire_undelivered, written FROM logs ORDER BY id", func(scan func(...any) error) error {
+		var num uint32
+		var class string
+		var key logKey
+		var written int64
+		if err := scan(&num, &class, &key.maxAge, &key.maxBytes, &key.expire, &written); err != nil {
+			return err
+		}
+		var err error
+		if key.class, err = record.ParseClass(class); err != nil {
+			return err
+		}
+		s.logs[num], s.logKeys[key] = newCommitLog(s, num), num
+		if exact {
+			s.logs[num].written = written
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read state.db: %w", err)
+	}
+	byID := map[int64]*Stream{}
+	logOf := map[int64]uint32{}
+	err = each(ctx, s.state.db, "SELECT id, name, log, class, max_age, max_bytes, expire_undelivered, created FROM streams ORDER BY id", func(scan func(...any) error) error {
+		t := &Stream{sp: s}
+		var log uint32
+		var class string
+		var created int64
+		if err := scan(&t.id, &t.name, &log, &class, &t.cfg.MaxAge, &t.cfg.MaxBytes, &t.cfg.ExpireUndelivered, &created); err != nil {
+			return err
+		}
+		var err error
+		t.cfg.Name, t.created, t.quarantine = conf.Stream(t.name), time.Unix(0, created).UTC(), t.name == quarantineStream
+		t.cfg.Class, err = record.ParseClass(class)
+		byID[t.id], s.streams[t.name], logOf[t.id] = t, t, log
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("read state.db: %w", err)
+	}
+	hints := map[record.ShardID]uint64{}
+	var order []*Stream
+	err = each(ctx, s.state.db, "SELECT id, stream, idx, hash_from, hash_to, next FROM shards ORDER BY id", func(scan func(...any) error) error {
+		sh := &shard{}
+		var stream int64
+		var from, to []byte
+		var next uint64
+		if err := scan(&sh.id, &stream, &sh.index, &from, &to, &next); err != nil {
+			return err
+		}
+		t := byID[stream]
+		if t == nil || len(from) != len(sh.from) || len(to) != len(sh.to) || s.logs[logOf[stream]] == nil {
+			return fmt.Errorf("shard %d is damaged", sh.id)
+		}
+		copy(sh.from[:], from)
+		copy(sh.to[:], to)
+		sh.stream = t
+		if len(t.shards) == 0 {
+			order = append(order, t)
+		}
+		t.shards = append(t.shards, sh)
+		hints[sh.id] = next
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read state.db: %w", err)
+	}
+	for _, t := range order { // by rising shard id
+		t.cfg.Shards = len(t.shards)
+		t.attach(s.logs[logOf[t.id]])
+	}
+	for _, l := range s.logs {
+		if err := l.load(ctx, hints, exact); err != nil {
+			return fmt.Errorf("open %s: %w", logDir(l.num), err)
+		}
+	}
+	return nil
+}
+
+// openFirst makes a log's directory and first segment; wmu is held.
+func (l *commitLog) openFirst(ctx context.Context) error {
+	if err := os.MkdirAll(l.dir, 0o750); err != nil {
+		return err
+	}
+	if err := syncDir(l.sp.dir); err != nil {
+		return err
+	}
+	return l.openNext(ctx)
+}

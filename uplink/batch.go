@@ -1,0 +1,114 @@
+package uplink
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"forebay/spool/record"
+)
+
+// A hold is records copied from a cursor's views, so that they live until the
+// far side has acknowledged them. Its memory is used again.
+type hold struct {
+	recs  []record.Record
+	done  int // records from the front that are settled
+	bytes int // of key and data, of all
+	since time.Time
+	full  bool // it was filled to its limit: more is waiting
+	arena []byte
+}
+
+func (h *hold) left() []record.Record { return h.recs[h.done:] }
+func (h *hold) empty() bool           { return h.done == len(h.recs) }
+
+// reset empties the hold; one that is much too large for what it held gives
+// its memory back.
+func (h *hold) reset() {
+	clear(h.recs)
+	h.recs, h.done, h.full, h.since = h.recs[:0], 0, false, time.Time{}
+	if cap(h.arena) > 64<<10 && cap(h.arena) > 8*h.bytes {
+		h.arena, h.recs = nil, nil
+	}
+	h.arena, h.bytes = h.arena[:0], 0
+}
+
+func weight(r *record.Record) int { return len(r.Key) + len(r.Data) }
+
+// add copies a record in.
+func (h *hold) add(r *record.Record, names *interner) {
+	c := *r
+	c.Key = names.str(r.Key)
+	c.Source = names.str(r.Source)
+	c.Type = names.str(r.Type)
+	if r.HashKey != nil {
+		k := *r.HashKey
+		c.HashKey = &k
+	}
+	if len(r.Attrs) > 0 {
+		c.Attrs = names.attrs(r.Attrs)
+	}
+	c.Data = h.bytesOf(r.Data)
+	if r.Blob != nil {
+		c.Blob = slices.Clone(r.Blob)
+	}
+	h.recs = append(h.recs, c)
+	h.bytes += weight(r)
+}
+
+// bytesOf copies b into the arena. A full arena is left to the records in it
+// and replaced by a larger one.
+func (h *hold) bytesOf(b []byte) []byte {
+	if len(b) > cap(h.arena)-len(h.arena) {
+		h.arena = make([]byte, 0, max(len(b), min(2*cap(h.arena), maxHold), 4<<10))
+	}
+	at := len(h.arena)
+	h.arena = append(h.arena, b...)
+	return h.arena[at:len(h.arena):len(h.arena)]
+}
+
+// An interner gives the same string for the same bytes, so that a lane's few
+// keys and sources are not copied for each record.
+type interner struct {
+	seen  map[string]string
+	last  [4]string
+	turn  int
+	lastA map[string]string
+}
+
+const maxNames = 4096
+
+func (n *interner) str(s string) string {
+	if s == "" {
+		return ""
+	}
+	for _, l := range n.last {
+		if l == s {
+			return l
+		}
+	}
+	own, ok := n.seen[s]
+	if !ok {
+		if n.seen == nil || len(n.seen) >= maxNames {
+			n.seen = make(map[string]string)
+		}
+		own = strings.Clone(s)
+		n.seen[own] = own
+	}
+	n.last[n.turn%len(n.last)] = own
+	n.turn++
+	return own
+}
+
+func (n *interner) attrs(a map[string]string) map[string]string {
+	if maps.Equal(a, n.lastA) {
+		return n.lastA
+	}
+	c := make(map[string]string, len(a))
+	for k, v := range a {
+		c[n.str(k)] = strings.Clone(v)
+	}
+	n.lastA = c
+	return c
+}

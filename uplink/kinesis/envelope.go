@@ -1,0 +1,201 @@
+package kinesis
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"slices"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"forebay/spool/record"
+)
+
+// An Envelope writes records as JSON objects that lose nothing of a record but
+// its monotonic time, its explicit hash key and, where a string is not UTF-8,
+// the bytes that are not. It is not safe for concurrent use.
+type Envelope struct {
+	head  []byte // {"id":"GATEWAY/EPOCH/
+	names []string
+}
+
+// NewEnvelope writes the records of one gateway.
+func NewEnvelope(id record.Identity) *Envelope {
+	head := appendEscaped([]byte(`{"id":"`), id.Gateway)
+	head = append(head, '/')
+	head = append(head, id.Epoch.String()...)
+	return &Envelope{head: append(head, '/')}
+}
+
+// Append appends the envelope of r, which lies in the given stream, to dst:
+// one JSON object in UTF-8, without a newline. A payload that is JSON stands
+// in it byte for byte as `data`; any other as base64 in `data_b64`; an empty
+// one not at all. JSON that holds a newline, begins or ends with white space,
+// is not UTF-8 or nests deeper than 512 counts as not JSON here, so that no
+// reader changes a byte of it. The bytes of r's chunk are not written, only
+// their number.
+func (e *Envelope) Append(dst []byte, stream string, r *record.Record) []byte {
+	dst = append(dst, e.head...)
+	dst = strconv.AppendUint(dst, uint64(r.Pos.Shard), 10)
+	dst = append(dst, '/')
+	dst = strconv.AppendUint(dst, r.Pos.Seq, 10)
+	dst = appendEscaped(append(dst, `","stream":"`...), stream)
+	dst = appendEscaped(append(dst, `","key":"`...), r.Key)
+	dst = append(dst, '"')
+	if !r.At.IsZero() {
+		dst = appendTime(append(dst, `,"at":`...), r.At)
+	}
+	dst = appendTime(append(dst, `,"arrived":`...), r.Arrived)
+	dst = appendEscaped(append(dst, `,"source":"`...), r.Source)
+	dst = append(dst, '"')
+	if r.Type != "" {
+		dst = appendEscaped(append(dst, `,"type":"`...), r.Type)
+		dst = append(dst, '"')
+	}
+	if len(r.Attrs) > 0 {
+		dst = e.appendAttrs(append(dst, `,"attrs":{`...), r.Attrs)
+	}
+	if n := max(r.Chunk.Len, int64(len(r.Blob))); n > 0 {
+		dst = strconv.AppendInt(append(dst, `,"chunk":`...), n, 10)
+	}
+	switch {
+	case len(r.Data) == 0:
+	case inlineJSON(r.Data):
+		dst = append(append(dst, `,"data":`...), r.Data...)
+	default:
+		dst = base64.StdEncoding.AppendEncode(append(dst, `,"data_b64":"`...), r.Data)
+		dst = append(dst, '"')
+	}
+	return append(dst, '}')
+}
+
+func (e *Envelope) appendAttrs(dst []byte, attrs map[string]string) []byte {
+	e.names = e.names[:0]
+	for k := range attrs {
+		e.names = append(e.names, k)
+	}
+	slices.Sort(e.names)
+	for i, k := range e.names {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = appendEscaped(append(dst, '"'), k)
+		dst = appendEscaped(append(dst, `":"`...), attrs[k])
+		dst = append(dst, '"')
+	}
+	clear(e.names)
+	return append(dst, '}')
+}
+
+// appendTime writes t in UTC as RFC 3339, which has four digits for the year:
+// a clock beyond that is written as the nearest time there is.
+func appendTime(dst []byte, t time.Time) []byte {
+	t = t.UTC()
+	switch y := t.Year(); {
+	case y < 1:
+		t = time.Time{}
+	case y > 9999:
+		t = time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC)
+	}
+	dst = append(dst, '"')
+	dst = t.AppendFormat(dst, time.RFC3339Nano)
+	return append(dst, '"')
+}
+
+// maxInline is how deep JSON may nest to stand in the envelope: common parsers
+// stop at a thousand, and the envelope adds a level.
+const maxInline = 512
+
+// inlineJSON reports whether a reader of the envelope gets data back byte for
+// byte if it stands there as it is.
+func inlineJSON(data []byte) bool {
+	if isSpace(data[0]) || isSpace(data[len(data)-1]) {
+		return false
+	}
+	ascii := true
+	for _, c := range data {
+		if c == '\n' || c == '\r' {
+			return false
+		}
+		ascii = ascii && c < utf8.RuneSelf
+	}
+	return (ascii || utf8.Valid(data)) && json.Valid(data) && !deep(data)
+}
+
+func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
+
+// deep reports whether valid JSON nests deeper than maxInline.
+func deep(data []byte) bool {
+	if len(data) <= 2*maxInline {
+		return false
+	}
+	depth, inString := 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '[' || c == '{':
+			if depth++; depth > maxInline {
+				return true
+			}
+		case c == ']' || c == '}':
+			depth--
+		}
+	}
+	return false
+}
+
+const hexDigits = "0123456789abcdef"
+
+// appendEscaped appends s as the inside of a JSON string (RFC 8259, section
+// 7): quotation mark, reverse solidus and all control characters are escaped,
+// DEL and the line separators that JavaScript minds too, and what is not
+// UTF-8 becomes U+FFFD.
+func appendEscaped(dst []byte, s string) []byte {
+	start := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c >= 0x20 && c < 0x7f && c != '"' && c != '\\' {
+			i++
+			continue
+		}
+		if c >= utf8.RuneSelf {
+			r, n := utf8.DecodeRuneInString(s[i:])
+			if (r != utf8.RuneError || n > 1) && r != '\u2028' && r != '\u2029' {
+				i += n
+				continue
+			}
+			dst = append(dst, s[start:i]...)
+			switch r {
+			case '\u2028':
+				dst = append(dst, `\u2028`...)
+			case '\u2029':
+				dst = append(dst, `\u2029`...)
+			default:
+				dst = append(dst, "\ufffd"...)
+			}
+			i += n
+			start = i
+			continue
+		}
+		dst = append(dst, s[start:i]...)
+		switch c {
+		case '"', '\\':
+			dst = append(dst, '\\', c)
+		case '\n':
+			dst = append(dst, '\\', 'n')
+		case '\r':
+			dst = append(dst, '\\', 'r')
+		case '\t':
+			dst = append(dst, '\\', 't')
+		default:
+			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+		}
+		i++
+		start = i
+	}
+	return append(dst, s[start:]...)
+}

@@ -1,0 +1,313 @@
+package kinesis
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"forebay/spool/record"
+	"forebay/uplink/lane"
+
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+)
+
+// A Sink sends batches to Kinesis streams. It is safe for concurrent use.
+type Sink struct {
+	cfg      Config
+	region   string
+	endpoint string
+	maxUnit  int
+	timeout  time.Duration
+	client   *http.Client
+	signer   *v4.Signer
+	creds    credentials
+	clock    clock
+	pace     pace
+	log      *slog.Logger
+
+	packers sync.Pool // *packer
+	bodies  sync.Pool // *buffer
+
+	mu      sync.Mutex
+	checked map[string]time.Time // target streams that exist and keep keys together, and since when we know
+	last    string               // the target stream used last
+}
+
+// parallel is how many target streams one Send serves at a time.
+const parallel = 4
+
+// New makes a sink of a config that Check has passed. id signs the envelopes.
+// Nothing is sent before the first Send or Probe. Errors: the CA file cannot
+// be read, or neither config nor environment says where to send.
+func New(cfg Config, id record.Identity, log *slog.Logger) (*Sink, error) {
+	if err := cfg.Check(); err != nil {
+		return nil, err
+	}
+	s := &Sink{
+		cfg:     cfg,
+		maxUnit: int(cfg.MaxRecord.Or(defaultUnit)),
+		timeout: cfg.RequestTimeout.Or(defaultLimit),
+		signer:  v4.NewSigner(),
+		log:     log,
+		checked: make(map[string]time.Time),
+	}
+	s.creds.cfg = cfg
+	s.pace.limit = maxRequest / 8
+	var err error
+	if s.region, err = regionOf(cfg); err != nil {
+		return nil, err
+	}
+	if s.endpoint = cfg.Endpoint; s.endpoint == "" {
+		s.endpoint = endpointOf(s.region)
+	}
+	if s.client, err = newClient(cfg.CA); err != nil {
+		return nil, err
+	}
+	s.packers.New = func() any {
+		p := &packer{aggregate: cfg.Aggregate != "off", maxUnit: s.maxUnit}
+		if cfg.Format != "raw" {
+			p.env = NewEnvelope(id)
+		}
+		return p
+	}
+	return s, nil
+}
+
+// Target is where the sink sends, in words.
+func (s *Sink) Target() string { return s.cfg.Target() }
+
+// ClockOffset is how far the target's clock is ahead of ours, to the second
+// and half a round trip; 0 until the target has answered. Requests are signed
+// with the target's time, so an offset is an alarm and not an outage.
+func (s *Sink) ClockOffset() time.Duration { return s.clock.offset() }
+
+// Close gives up idle connections. It must not be called during Send.
+func (s *Sink) Close() error {
+	s.client.CloseIdleConnections()
+	return nil
+}
+
+// work is one batch on its way through Send.
+type work struct {
+	*lane.Batch
+	hash string
+	out  *lane.Outcome
+
+	sent    int  // records in the request under way
+	most    int  // records a unit may hold; 0: as many as fit
+	alone   bool // goes in a request of its own
+	stopped bool
+}
+
+func (w *work) left() []record.Record { return w.Recs[w.out.Done:] }
+func (w *work) open() bool            { return !w.stopped && w.out.Done < len(w.Recs) }
+
+func (w *work) stop(e *Error) {
+	w.stopped = true
+	w.out.Class, w.out.Err, w.out.RetryAfter = e.Class, e, e.RetryAfter
+}
+
+// Send sends the batches, which are of different lanes, and gives an outcome
+// for each, in their order. It sends every record once, in requests that hold
+// one Kinesis record of a lane at most: a lane stops at its first failure, the
+// others go on. Only where the target says that something in a request is not
+// valid are parts of it sent again, to find out what. The records are not used
+// after Send has returned.
+//
+// ctx ends the wait for an answer; what was under way is then Ambiguous.
+func (s *Sink) Send(ctx context.Context, lanes []lane.Batch) []lane.Outcome {
+	out := make([]lane.Outcome, len(lanes))
+	groups := make(map[string][]*work)
+	for i := range lanes {
+		b := &lanes[i]
+		name := s.cfg.stream(b.Lane.Stream)
+		groups[name] = append(groups[name], &work{Batch: b, hash: decimal(b.Lane.Hash), out: &out[i]})
+	}
+	var wg sync.WaitGroup
+	turn := make(chan struct{}, parallel)
+	for name, works := range groups {
+		turn <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-turn }()
+			s.sendStream(ctx, name, works)
+		})
+	}
+	wg.Wait()
+	return out
+}
+
+// sendStream sends what goes to one target stream.
+func (s *Sink) sendStream(ctx context.Context, stream string, works []*work) {
+	p := s.packers.Get().(*packer)
+	defer s.packers.Put(p)
+	if err := s.prepare(ctx, stream); err != nil {
+		failAll(works, asError(err))
+		return
+	}
+	for {
+		buf := s.buffer()
+		req := s.fill(buf, p, stream, works)
+		if len(req) == 0 {
+			buf.release()
+			for _, w := range works {
+				if w.open() { // fill packs one unit at least, or stops its lane
+					w.stop(&Error{Class: lane.Transient, Text: "nothing could be packed"})
+				}
+			}
+			return
+		}
+		answer, err := s.put(ctx, buf, len(req))
+		buf.release()
+		if err == nil {
+			settle(req, answer)
+			continue
+		}
+		e := asError(err)
+		if e.split {
+			narrow(req, e)
+			continue
+		}
+		if e.Code == "ResourceNotFoundException" {
+			s.forget(stream)
+			if s.cfg.CreateShards > 0 {
+				e.Class = lane.Transient // the next Send creates it
+			}
+		}
+		failAll(works, e)
+		return
+	}
+}
+
+// fill writes the next request into buf: a unit of each lane that still has
+// records. It gives the lanes that are in it; none means that nothing is left.
+func (s *Sink) fill(buf *buffer, p *packer, stream string, works []*work) []*work {
+	buf.b = openRequest(buf.b[:0], stream)
+	room := s.pace.size()
+	var req []*work
+	for _, w := range works {
+		if !w.open() || (w.alone && len(req) > 0) {
+			continue
+		}
+		if len(req) == maxEntries || room < unitCurrent && len(req) > 0 {
+			break
+		}
+		limit := room
+		if !w.Backlog {
+			limit = min(limit, unitCurrent-1)
+		}
+		recs := w.left()
+		if w.most > 0 {
+			recs = recs[:min(w.most, len(recs))]
+		}
+		u, err := p.pack(&w.Lane, w.hash, recs, limit)
+		if err != nil {
+			w.stop(&Error{Class: lane.Poison, Text: err.Error()})
+			continue
+		}
+		if u.size() > room && len(req) > 0 {
+			continue // its turn comes with the next request
+		}
+		if len(req) > 0 {
+			buf.b = append(buf.b, ',')
+		}
+		before := len(buf.b)
+		buf.b = appendUnit(buf.b, u, w.hash)
+		w.out.Bytes += len(buf.b) - before
+		w.sent = u.n
+		room -= u.size()
+		req = append(req, w)
+		if w.alone {
+			break
+		}
+	}
+	buf.b = append(buf.b, `]}`...)
+	return req
+}
+
+// settle takes the answer's entries, one for each lane of the request.
+func settle(req []*work, answer []entry) {
+	for i, w := range req {
+		e := answer[i].outcome()
+		switch {
+		case e == nil:
+			w.out.Done += w.sent
+		case e.split && w.sent > 1:
+			w.most = w.sent / 2
+		default:
+			w.stop(e)
+		}
+	}
+}
+
+// narrow makes the next requests smaller after the target called this one
+// invalid: first each lane alone, then half of its records, until the record
+// that is to blame stands alone.
+func narrow(req []*work, e *Error) {
+	if len(req) > 1 {
+		for _, w := range req {
+			w.alone = true
+		}
+		return
+	}
+	w := req[0]
+	if w.sent > 1 {
+		w.most = w.sent / 2
+		return
+	}
+	w.stop(e)
+}
+
+func failAll(works []*work, e *Error) {
+	for _, w := range works {
+		if w.open() {
+			w.stop(e)
+		}
+	}
+}
+
+// put sends a PutRecords request of n entries and gives the answer's entries.
+func (s *Sink) put(ctx context.Context, buf *buffer, n int) ([]entry, error) {
+	start := time.Now()
+	status, h, body, err := s.call(ctx, "PutRecords", buf)
+	s.pace.took(len(buf.b), time.Since(start), s.timeout, err)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := parsePutRecords(body, n)
+	if err != nil {
+		return nil, &Error{Class: lane.Offline, Text: portal(status, h), Err: err}
+	}
+	s.learn(h)
+	return entries, nil
+}
+
+// pace is how many bytes a request may hold, so that a slow link passes it
+// well within the request's timeout.
+type pace struct {
+	mu    sync.Mutex
+	limit int
+}
+
+const minPace = 16 << 10
+
+func (p *pace) size() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.limit
+}
+
+// took learns from a request of n bytes.
+func (p *pace) took(n int, d, timeout time.Duration, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case d >= timeout:
+		p.limit = max(p.limit/4, minPace)
+	case d >= timeout/3:
+		p.limit = max(p.limit/2, minPace)
+	case err == nil && d < timeout/8 && n >= p.limit:
+		p.limit = min(p.limit*2, maxRequest)
+	}
+}

@@ -1,0 +1,398 @@
+package uplink
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"forebay/spool/record"
+	"forebay/uplink/lane"
+)
+
+// unit is what makes a batch worth a request of its own: below it a lane
+// lingers, above it the sink may choose large units.
+const unit = 24 << 10
+
+// maxRead is how many records one step of a cursor is asked for at most.
+const maxRead = 8192
+
+// A laneRun is one lane on its way: one batch being sent, and the next one
+// being read meanwhile. Its goroutine alone uses the cursor.
+type laneRun struct {
+	p    *Pump
+	lane lane.Lane
+	cur  Cursor
+
+	answer chan lane.Outcome // of the batch that was queued; room for one
+	wake   chan struct{}     // the pause is over
+
+	// Its goroutine's own.
+	now, next *hold
+	names     interner
+	window    int // bytes that a batch may have: less after throttling
+	size      int // bytes of a record, running mean
+	backoff   backoff
+	tally     record.Tally // passed, but not yet in a Commit that worked
+	closed    bool         // the cursor has ended
+	lastErr   string       // of reading, so that it is logged once
+
+	// Under p.mu.
+	batch   lane.Batch
+	weight  int
+	taken   bool
+	busy    bool // has records
+	ended   bool
+	class   lane.Class
+	err     error
+	retryAt time.Time
+	moved   time.Time // last acknowledgement, or since when there is something to send
+	waiting record.Backlog
+}
+
+func newLane(p *Pump, f LaneCursor) *laneRun {
+	return &laneRun{
+		p:      p,
+		lane:   f.Lane,
+		cur:    f.Cursor,
+		answer: make(chan lane.Outcome, 1),
+		wake:   make(chan struct{}, 1),
+		now:    new(hold),
+		next:   new(hold),
+		window: maxHold,
+		size:   256,
+	}
+}
+
+// run is the lane's life, until ctx or the cursor ends.
+func (l *laneRun) run(ctx context.Context) {
+	defer l.note(func() { l.ended, l.busy = true, false })
+	for {
+		if l.now.empty() {
+			if l.next.empty() {
+				if l.closed || !l.await(ctx) {
+					return
+				}
+			}
+			l.top(ctx)
+			l.now, l.next = l.next, l.now
+			l.next.reset()
+		}
+		sent := l.offer()
+		out, ok := l.listen(ctx)
+		if !ok || !l.settle(ctx, sent, out) {
+			return
+		}
+	}
+}
+
+// note changes what others see of the lane.
+func (l *laneRun) note(f func()) {
+	b := l.cur.Backlog()
+	l.p.mu.Lock()
+	defer l.p.mu.Unlock()
+	was := l.class
+	l.waiting = b
+	f()
+	if l.class != was {
+		l.p.refresh(time.Now())
+	}
+}
+
+// watch keeps the backlog of a lane that waits up to date.
+func (l *laneRun) watch() {
+	b := l.cur.Backlog()
+	l.p.mu.Lock()
+	l.waiting = b
+	l.p.mu.Unlock()
+}
+
+// await waits for the first records of a batch; false if there are none to come.
+func (l *laneRun) await(ctx context.Context) bool {
+	l.note(func() { l.busy = false })
+	for l.next.empty() {
+		b, err := l.cur.Next(ctx, l.room())
+		if !l.took(ctx, b, err) {
+			return false
+		}
+		if err != nil && !isLoss(err) && !l.sleep(ctx, slowBase) {
+			return false
+		}
+	}
+	l.note(func() { l.busy, l.moved = true, time.Now() })
+	return true
+}
+
+// top reads on until the batch is full, or nothing more is there and the
+// linger of its first record is over. Lanes linger up to the same moments, so
+// that they share requests.
+func (l *laneRun) top(ctx context.Context) {
+	p := l.p
+	for {
+		if l.poll(ctx) || l.next.bytes >= unit || l.closed {
+			return
+		}
+		passed := l.next.since.Sub(p.started)
+		wait := time.Until(p.started.Add((passed/p.linger + 1) * p.linger))
+		if wait <= 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// poll reads what is there now into the next batch; true if that fills it.
+func (l *laneRun) poll(ctx context.Context) bool {
+	limit := l.p.holdLimit()
+	for l.next.bytes < limit {
+		if l.closed {
+			return false
+		}
+		b, err := l.cur.Poll(ctx, l.room())
+		if !l.took(ctx, b, err) {
+			return false
+		}
+		if len(b.Recs) == 0 && !isLoss(err) {
+			return false
+		}
+	}
+	l.next.full = true
+	return true
+}
+
+// room is how many records to ask for.
+func (l *laneRun) room() int {
+	return min(max((l.p.holdLimit()-l.next.bytes)/max(l.size, 1)+1, 1), maxRead)
+}
+
+// took copies a batch and deals with the errors of reading; false if reading
+// is over.
+func (l *laneRun) took(ctx context.Context, b record.Batch, err error) bool {
+	if len(b.Recs) > 0 {
+		if l.next.empty() {
+			l.next.since = time.Now()
+		}
+		before := l.next.bytes
+		for i := range b.Recs {
+			l.next.add(&b.Recs[i], &l.names)
+		}
+		l.size = (3*l.size + (l.next.bytes-before)/len(b.Recs)) / 4
+	}
+	if err == nil {
+		l.lastErr = ""
+		return true
+	}
+	var (
+		trimmed *record.TrimmedError
+		corrupt *record.CorruptError
+		end     *record.ShardEndError
+	)
+	log := l.p.log.With("stream", l.lane.Stream, "shard", uint32(l.lane.Shard))
+	switch {
+	case errors.As(err, &trimmed):
+		log.Error("records were removed before they were delivered",
+			"first", trimmed.From, "last", trimmed.To-1, "lost", trimmed.To-trimmed.From)
+		return true
+	case errors.As(err, &corrupt):
+		// The error itself says which, where that can be told.
+		log.Error("records are damaged and cannot be delivered", "lost", corrupt.To-corrupt.From, "error", err)
+		return true
+	case errors.Is(err, record.ErrClosed), errors.As(err, &end):
+		l.closed = true
+		return false
+	case ctx.Err() != nil:
+		return false
+	}
+	if l.lastErr != err.Error() {
+		l.lastErr = err.Error()
+		log.Error("cannot read the log", "error", err)
+	}
+	return true
+}
+
+// isLoss reports whether the cursor goes on behind the error.
+func isLoss(err error) bool {
+	var (
+		trimmed *record.TrimmedError
+		corrupt *record.CorruptError
+	)
+	return errors.As(err, &trimmed) || errors.As(err, &corrupt)
+}
+
+// offer queues the front of the batch at hand and says how many records it is.
+func (l *laneRun) offer() int {
+	recs := l.now.left()
+	n, size := 0, 0
+	for n < len(recs) && (n == 0 || size+weight(&recs[n]) <= l.window) {
+		size += weight(&recs[n])
+		n++
+	}
+	l.p.enqueue(l, lane.Batch{
+		Lane:    l.lane,
+		Recs:    recs[:n],
+		Backlog: l.now.full || size >= unit || n < len(recs) || !l.next.empty(),
+	}, size)
+	return n
+}
+
+// listen waits for the outcome of what was offered, and reads the next batch
+// meanwhile. false: ctx has ended and nothing was sent.
+func (l *laneRun) listen(ctx context.Context) (lane.Outcome, bool) {
+	// The next batch is read while this one is under way.
+	if !l.closed && l.next.bytes == 0 {
+		l.poll(ctx)
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	done := ctx.Done()
+	for {
+		select {
+		case out := <-l.answer:
+			return out, true
+		case <-done:
+			if l.p.withdraw(l) {
+				return lane.Outcome{}, false
+			}
+			done = nil // the Send is under way; Run bounds it
+		case <-tick.C:
+			l.watch()
+		}
+	}
+}
+
+// settle does what an outcome asks for: commits what is safe, moves a record
+// that can never be taken out of the way, pauses. false if ctx has ended.
+func (l *laneRun) settle(ctx context.Context, sent int, out lane.Outcome) bool {
+	if out.Done > 0 {
+		l.backoff.reset()
+		l.pass(out.Done, record.Tally{Delivered: uint64(out.Done)})
+	}
+	if out.Class != lane.Throttled && out.Done > 0 {
+		l.window = min(l.window+unit, maxHold)
+	}
+	if out.Done == sent {
+		l.note(func() {
+			if l.class != lane.OK && l.class != lane.Throttled {
+				l.p.wakeLanes(l.class) // what held this lane up is over for others too
+			}
+			l.class, l.err, l.retryAt = lane.OK, nil, time.Time{}
+		})
+		return ctx.Err() == nil
+	}
+	if out.Class == lane.Poison {
+		return l.refuse(ctx, out.Err) && ctx.Err() == nil
+	}
+	if out.Class == lane.Throttled {
+		l.window = max(min(l.window, l.batch0())/2, 1<<10)
+	}
+	l.p.count(func(m *meter) { m.retries++ })
+	// A lane that is offline pauses as the link does; its pause ends when the
+	// target is heard of again.
+	base, most := retryBase, l.p.retryMax
+	switch out.Class {
+	case lane.Auth, lane.Misconfigured:
+		base = slowBase
+	case lane.Throttled:
+		most = min(most, throttleMax)
+	}
+	pause := max(l.backoff.next(base, most), min(out.RetryAfter, l.p.retryMax))
+	l.note(func() { l.class, l.err, l.retryAt = out.Class, out.Err, time.Now().Add(pause) })
+	return l.sleep(ctx, pause)
+}
+
+// batch0 is the weight of the batch that was sent last.
+func (l *laneRun) batch0() int {
+	l.p.mu.Lock()
+	defer l.p.mu.Unlock()
+	return l.weight
+}
+
+// pass moves the cursor over the first n records at hand.
+func (l *laneRun) pass(n int, t record.Tally) {
+	recs := l.now.left()[:n]
+	bytes := 0
+	for i := range recs {
+		bytes += weight(&recs[i])
+	}
+	l.now.done += n
+	l.tally.Delivered += t.Delivered
+	l.tally.Filtered += t.Filtered
+	l.tally.Refused += t.Refused
+	upTo := recs[n-1].Pos.Seq
+	if err := l.cur.Commit(upTo, l.tally); err != nil {
+		// The records are delivered all the same; the next Commit covers them,
+		// and after a restart they go out again with the same ids.
+		l.p.log.Error("cannot move the cursor", "stream", l.lane.Stream, "shard", uint32(l.lane.Shard), "up_to", upTo, "error", err)
+	} else {
+		l.tally = record.Tally{}
+	}
+	l.p.count(func(m *meter) {
+		l.moved = time.Now()
+		m.delivered += t.Delivered
+		m.refused += t.Refused
+		if t.Delivered > 0 {
+			m.bytes += uint64(bytes)
+		}
+	})
+}
+
+// refuse copies the first record at hand to the stream "refused", however
+// often it takes, and passes it. One that comes from there stays there.
+func (l *laneRun) refuse(ctx context.Context, why error) bool {
+	r := l.now.left()[0]
+	reason := "the target cannot take it"
+	if why != nil {
+		reason = why.Error()
+	}
+	log := l.p.log.With("stream", l.lane.Stream, "shard", uint32(l.lane.Shard), "seq", r.Pos.Seq)
+	for said := false; l.lane.Stream != RefusedStream; {
+		err := l.p.src.Refuse(ctx, l.lane.Stream, r, reason)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		if !said {
+			log.Error("cannot keep a refused record", "error", err)
+			said = true
+		}
+		pause := l.backoff.next(retryBase, l.p.retryMax)
+		l.note(func() { l.class, l.err, l.retryAt = lane.Poison, err, time.Now().Add(pause) })
+		if !l.sleep(ctx, pause) {
+			return false
+		}
+	}
+	log.Warn("record refused by the target", "reason", reason)
+	l.pass(1, record.Tally{Refused: 1})
+	l.backoff.reset()
+	l.note(func() { l.class, l.err, l.retryAt = lane.OK, nil, time.Time{} })
+	return true
+}
+
+// sleep waits for d, or until the pause is ended; false if ctx has ended.
+func (l *laneRun) sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-l.wake: // from before this pause
+	default:
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-l.wake:
+			return true
+		case <-timer.C:
+			return true
+		case <-tick.C:
+			l.watch()
+		}
+	}
+}

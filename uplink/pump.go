@@ -1,0 +1,324 @@
+package uplink
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"forebay/spool/record"
+	"forebay/uplink/lane"
+)
+
+const (
+	// sends is how many Sends, of disjoint lanes, are under way at a time.
+	sends = 2
+	// maxHold bounds what is read of one lane ahead of its Send, in bytes of
+	// key and data; memory bounds it for all lanes together, twice over since
+	// a batch is read while another is sent.
+	maxHold, minHold, memory = 1 << 20, 32 << 10, 48 << 20
+	// maxSend is what one Send is given at most, in bytes, and in lanes.
+	maxSend, maxLanes = 4 << 20, 500
+	// shareAbove is from how many bytes on two Sends share the waiting lanes.
+	shareAbove = 512 << 10
+	// gather is how long the first lane waits for others, whose linger ends at
+	// the same moment.
+	gather = 2 * time.Millisecond
+
+	relist    = 5 * time.Second
+	idleProbe = 60 * time.Second
+	probeTime = 30 * time.Second
+	stopGrace = 5 * time.Second
+
+	defaultLinger   = 100 * time.Millisecond
+	defaultRetryMax = 60 * time.Second
+	retryBase       = 100 * time.Millisecond
+	// slowBase is the first pause where only a person can help.
+	slowBase = time.Second
+	// throttleMax is the longest pause after throttling: targets count by the
+	// second, and the smaller batch does the rest.
+	throttleMax = 2 * time.Second
+)
+
+// A Pump moves records from a Log to a Sink, each lane in order, until its
+// context ends. Nothing makes it give up.
+type Pump struct {
+	cfg      Config
+	sink     Sink
+	src      Log
+	log      *slog.Logger
+	linger   time.Duration
+	retryMax time.Duration
+	kick     chan struct{} // something changed that the loop should look at
+
+	mu       sync.Mutex
+	started  time.Time
+	lanes    map[laneKey]*laneRun
+	queue    []*laneRun // have a batch to send
+	queued   time.Time  // when the first of them came
+	inFlight int
+	link     link
+	meter    meter
+	shown    shown
+}
+
+type laneKey struct {
+	stream string
+	shard  record.ShardID
+}
+
+// Options are what a pump may be given beside its config.
+type Options struct {
+	// Logger gets state changes and losses. nil is slog.Default().
+	Logger *slog.Logger
+}
+
+// NewPump makes a pump of a config that Check has passed. The sink belongs to
+// the caller, who closes it after Run has returned.
+func NewPump(cfg Config, sink Sink, log Log, opts Options) *Pump {
+	p := &Pump{
+		cfg:      cfg,
+		sink:     sink,
+		src:      log,
+		log:      opts.Logger,
+		linger:   cfg.Linger.Or(defaultLinger),
+		retryMax: cfg.RetryMax.Or(defaultRetryMax),
+		kick:     make(chan struct{}, 1),
+		lanes:    make(map[laneKey]*laneRun),
+	}
+	if p.log == nil {
+		p.log = slog.Default()
+	}
+	p.log = p.log.With("uplink", string(cfg.ID))
+	p.link.state = StateConnecting
+	p.shown = shown{state: StateConnecting, since: time.Now()}
+	return p
+}
+
+// Run pumps until ctx ends, and then returns nil. What is being sent at that
+// moment has five seconds to be acknowledged; what is not then goes out again
+// at the next start. Run must not be called twice.
+func (p *Pump) Run(ctx context.Context) error {
+	sendCtx, cut := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	defer func() {
+		grace := time.AfterFunc(stopGrace, cut)
+		wg.Wait()
+		grace.Stop()
+		cut()
+	}()
+
+	p.mu.Lock()
+	p.started = time.Now()
+	_, p.link.probe = p.sink.(Prober)
+	p.mu.Unlock()
+
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var listed time.Time
+	for {
+		if now := time.Now(); now.Sub(listed) >= relist {
+			p.list(ctx, &wg)
+			listed = now
+		}
+		wait := p.step(ctx, sendCtx, &wg)
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-p.kick:
+		case <-timer.C:
+		case <-tick.C:
+			p.sample(time.Now())
+		}
+	}
+}
+
+// RetryNow ends every pause: the link is tried at once, and so is every lane.
+func (p *Pump) RetryNow() {
+	p.mu.Lock()
+	p.link.retryAt = time.Time{}
+	p.wakeLanes(lane.OK)
+	p.mu.Unlock()
+	p.poke()
+}
+
+// poke makes the loop look again.
+func (p *Pump) poke() {
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
+}
+
+// wakeLanes ends the pauses of the lanes that failed in the given way; in any
+// way, if it is lane.OK. p.mu is held.
+func (p *Pump) wakeLanes(c lane.Class) {
+	for _, l := range p.lanes {
+		if c != lane.OK && l.class != c {
+			continue
+		}
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// list asks the Log for its lanes and starts those that are new.
+func (p *Pump) list(ctx context.Context, wg *sync.WaitGroup) {
+	found, err := p.src.Lanes(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			p.log.Error("cannot list the streams to hand on", "error", err)
+		}
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	listed := make(map[laneKey]bool, len(found))
+	for _, f := range found {
+		k := laneKey{f.Stream, f.Shard}
+		listed[k] = true
+		if p.lanes[k] != nil || !p.cfg.Match(f.Stream) {
+			continue
+		}
+		l := newLane(p, f)
+		p.lanes[k] = l
+		wg.Go(func() { l.run(ctx) })
+	}
+	for k, l := range p.lanes {
+		if l.ended && !listed[k] {
+			delete(p.lanes, k)
+		}
+	}
+}
+
+// holdLimit is how many bytes a lane may read ahead.
+func (p *Pump) holdLimit() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return min(max(memory/(2*max(len(p.lanes), 1)), minHold), maxHold)
+}
+
+// step does what can be done now: probes the link, starts Sends. It gives the
+// time until it has to be asked again if nothing happens.
+func (p *Pump) step(ctx, sendCtx context.Context, wg *sync.WaitGroup) time.Duration {
+	for {
+		p.mu.Lock()
+		now := time.Now()
+		if wait := p.link.retryAt.Sub(now); wait > 0 {
+			p.mu.Unlock()
+			return wait
+		}
+		if p.link.state == StateUp && len(p.queue) == 0 && p.inFlight == 0 && now.Sub(p.link.heard) >= idleProbe {
+			_, p.link.probe = p.sink.(Prober)
+		}
+		if p.link.probe {
+			p.mu.Unlock()
+			p.probe(ctx)
+			if ctx.Err() != nil {
+				return time.Hour
+			}
+			continue
+		}
+		batch, wait := p.take(now)
+		p.mu.Unlock()
+		if len(batch) == 0 {
+			return wait
+		}
+		wg.Go(func() { p.send(sendCtx, batch) })
+	}
+}
+
+// take takes lanes off the queue for one Send; none, and how long to wait,
+// where there is nothing to do now. p.mu is held.
+func (p *Pump) take(now time.Time) ([]*laneRun, time.Duration) {
+	if len(p.queue) == 0 || p.inFlight >= sends {
+		return nil, time.Hour // until something is queued or done
+	}
+	total := 0
+	for _, l := range p.queue {
+		total += l.weight
+	}
+	if wait := p.queued.Add(min(gather, p.linger)).Sub(now); wait > 0 && total < shareAbove && len(p.queue) < len(p.lanes) {
+		return nil, wait
+	}
+	most := min(len(p.queue), maxLanes)
+	if total > shareAbove && p.inFlight+1 < sends {
+		most = min(most, (len(p.queue)+1)/2)
+	}
+	n, size := 0, 0
+	for n < most && (n == 0 || size+p.queue[n].weight <= maxSend) {
+		size += p.queue[n].weight
+		p.queue[n].taken = true
+		n++
+	}
+	batch := append([]*laneRun(nil), p.queue[:n]...)
+	p.queue = append(p.queue[:0], p.queue[n:]...)
+	p.inFlight++
+	return batch, 0
+}
+
+// enqueue offers the lane's batch to the next Send.
+func (p *Pump) enqueue(l *laneRun, b lane.Batch, weight int) {
+	p.mu.Lock()
+	l.batch, l.weight, l.taken = b, weight, false
+	if len(p.queue) == 0 {
+		p.queued = time.Now()
+	}
+	p.queue = append(p.queue, l)
+	p.mu.Unlock()
+	p.poke()
+}
+
+// withdraw takes the lane's batch back; false if a Send has it.
+func (p *Pump) withdraw(l *laneRun) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l.taken {
+		return false
+	}
+	for i, q := range p.queue {
+		if q == l {
+			p.queue = append(p.queue[:i], p.queue[i+1:]...)
+			break
+		}
+	}
+	return true
+}
+
+var errOutcomes = errors.New("the sink did not answer for every lane")
+
+// send is one Send and the news of it to its lanes.
+func (p *Pump) send(ctx context.Context, lanes []*laneRun) {
+	batches := make([]lane.Batch, len(lanes))
+	for i, l := range lanes {
+		batches[i] = l.batch
+	}
+	out := p.sink.Send(ctx, batches)
+	if len(out) != len(lanes) {
+		out = make([]lane.Outcome, len(lanes))
+		for i := range out {
+			out[i] = lane.Outcome{Class: lane.Ambiguous, Err: errOutcomes}
+		}
+	}
+	for i := range out {
+		n := len(batches[i].Recs)
+		out[i].Done = min(max(out[i].Done, 0), n)
+		if out[i].Class == lane.OK && out[i].Done < n {
+			out[i].Class = lane.Transient
+		}
+	}
+	p.mu.Lock()
+	p.inFlight--
+	p.judge(out, time.Now())
+	p.mu.Unlock()
+	for i, l := range lanes {
+		l.answer <- out[i]
+	}
+	p.poke()
+}

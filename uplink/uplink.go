@@ -1,0 +1,231 @@
+// Package uplink hands the log on: a Pump reads each shard of the chosen
+// streams through a durable cursor, gives the records to a Sink in order, and
+// moves a cursor only when the far side has acknowledged. It also keeps the
+// list of the kinds of sinks there are.
+package uplink
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path"
+	"strings"
+	"time"
+
+	"forebay/gateway/conf"
+	"forebay/spool/record"
+	"forebay/uplink/kinesis"
+	"forebay/uplink/lane"
+)
+
+// A Sink is one far side.
+type Sink interface {
+	// Send sends batches of different lanes and returns when it knows what
+	// became of each: an outcome per batch, in their order. Within a lane it
+	// keeps the order, and of a batch exactly the first Outcome.Done records
+	// are acknowledged by the far side; what was tried behind them is not, as
+	// far as it knows. Send repeats nothing by itself. It is called
+	// concurrently, for disjoint lanes. The records are the caller's again
+	// when Send returns.
+	Send(ctx context.Context, lanes []lane.Batch) []lane.Outcome
+	// Close frees what the sink holds. It is called after the last Send.
+	Close() error
+}
+
+// A Prober is a Sink that can say cheaply whether the far side is there. Its
+// error may tell its class by a method LaneClass() lane.Class; without one it
+// counts as lane.Offline.
+type Prober interface {
+	Probe(ctx context.Context) error
+}
+
+// A Cursor is a durable place in one shard; *spool.Cursor is one. The pump
+// uses it from one goroutine.
+type Cursor interface {
+	// Next waits for records, at most max of them. A *record.TrimmedError or
+	// a *record.CorruptError tells of a loss; the next call goes on behind it.
+	// record.ErrClosed and a *record.ShardEndError are the end.
+	Next(ctx context.Context, max int) (record.Batch, error)
+	// Poll is Next without waiting.
+	Poll(ctx context.Context, max int) (record.Batch, error)
+	// Commit moves the place behind the record with sequence number upTo.
+	Commit(upTo uint64, t record.Tally) error
+	// Backlog is what lies between the committed place and the newest record.
+	Backlog() record.Backlog
+}
+
+// A LaneCursor is a lane and the uplink's place in it.
+type LaneCursor struct {
+	lane.Lane
+	Cursor
+}
+
+// A Log is where a pump's lanes come from.
+type Log interface {
+	// Lanes lists the shards of the streams for which Config.Match holds. It
+	// is asked again every few seconds; a lane that was listed before comes
+	// with the same Cursor. The cursors belong to the Log, which closes them
+	// after Run has returned. The lanes of a split shard's children should be
+	// listed only when the parent's is drained.
+	Lanes(ctx context.Context) ([]LaneCursor, error)
+	// Refuse keeps a record that the far side can never take, in the stream
+	// "refused", with the reason; nil means that the copy is on disk. The
+	// record's bytes are the pump's again when it returns. stream is where
+	// the record came from.
+	Refuse(ctx context.Context, stream string, r record.Record, reason string) error
+}
+
+// RefusedStream is where records go that a far side can never take.
+const RefusedStream = "refused"
+
+// Config is one [[uplink]] of the config file. Exactly one table of a kind
+// stands in it, which is the target. Zero means the documented default.
+type Config struct {
+	// ID names the uplink, and its cursors. Required.
+	ID conf.Name `toml:"id"`
+	// Streams are patterns of the streams to hand on; * stands for anything.
+	// Default: all but "refused". A stream "refused" is handed on only where a
+	// pattern names it without *.
+	Streams []string `toml:"streams"`
+	// From is where a new uplink begins in what is stored already: "oldest"
+	// or "newest". Default "oldest".
+	From string `toml:"from"`
+	// Linger is how long a record waits for others to share a request with.
+	// Default 100ms.
+	Linger conf.Duration `toml:"linger"`
+	// RetryMax is the longest pause between two tries. There is no last try.
+	// Default 60s.
+	RetryMax conf.Duration `toml:"retry_max"`
+
+	// Kinesis is the target Amazon Kinesis Data Streams, or what speaks its
+	// protocol.
+	Kinesis *kinesis.Config `toml:"kinesis"`
+}
+
+// A kind is a sort of sink: the one table to add to.
+type kind struct {
+	name   string
+	used   func(c *Config) bool
+	check  func(c *Config) error
+	target func(c *Config) string
+	open   func(c *Config, id record.Identity, log *slog.Logger) (Sink, error)
+}
+
+func kinds() []kind {
+	return []kind{
+		{
+			name:   "kinesis",
+			used:   func(c *Config) bool { return c.Kinesis != nil },
+			check:  func(c *Config) error { return c.Kinesis.Check() },
+			target: func(c *Config) string { return c.Kinesis.Target() },
+			open: func(c *Config, id record.Identity, log *slog.Logger) (Sink, error) {
+				return kinesis.New(*c.Kinesis, id, log)
+			},
+		},
+	}
+}
+
+// Kinds names the targets there are, as their tables are called.
+func Kinds() []string {
+	var names []string
+	for _, k := range kinds() {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+func (c *Config) kind() (kind, error) {
+	var found []kind
+	for _, k := range kinds() {
+		if k.used(c) {
+			found = append(found, k)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return kind{}, fmt.Errorf("id: uplink %q has no target; add a table such as [uplink.%s]", c.ID, kinds()[0].name)
+	}
+	return kind{}, fmt.Errorf("id: uplink %q has %d targets, %s and %s; give each an uplink of its own", c.ID, len(found), found[0].name, found[1].name)
+}
+
+// Kind is the name of the target's table, "" if there is not exactly one.
+func (c Config) Kind() string {
+	k, err := c.kind()
+	if err != nil {
+		return ""
+	}
+	return k.name
+}
+
+// Target is where the uplink goes, in words.
+func (c Config) Target() string {
+	k, err := c.kind()
+	if err != nil {
+		return ""
+	}
+	return k.target(&c)
+}
+
+// Check says whether the values can be meant; the error begins with the name
+// of the field, "kinesis.stream" for one of the target's.
+func (c Config) Check() error {
+	if c.ID == "" {
+		return fmt.Errorf("id: is missing; give the uplink a name")
+	}
+	for _, p := range c.Streams {
+		if _, err := path.Match(p, ""); err != nil || p == "" || strings.Contains(p, "/") {
+			return fmt.Errorf("streams: %q is not a pattern; write for example \"mqtt\", \"line-*\" or \"*\"", p)
+		}
+	}
+	switch c.From {
+	case "", "oldest", "newest":
+	default:
+		return fmt.Errorf("from: %q is not \"oldest\" or \"newest\"", c.From)
+	}
+	if d := c.Linger.D(); d > time.Minute {
+		return fmt.Errorf("linger: %s is more than 1m", c.Linger)
+	}
+	if d := c.RetryMax.D(); d != 0 && (d < time.Second || d > time.Hour) {
+		return fmt.Errorf("retry_max: %s is not between 1s and 1h", c.RetryMax)
+	}
+	k, err := c.kind()
+	if err != nil {
+		return err
+	}
+	if err := k.check(&c); err != nil {
+		return fmt.Errorf("%s.%w", k.name, err)
+	}
+	return nil
+}
+
+// Match reports whether the uplink hands on the stream of that name.
+func (c Config) Match(stream string) bool {
+	if len(c.Streams) == 0 {
+		return stream != RefusedStream
+	}
+	for _, p := range c.Streams {
+		if ok, err := path.Match(p, stream); err == nil && ok {
+			if stream == RefusedStream && strings.ContainsAny(p, "*?[") {
+				continue
+			}
+			return true
+		}
+	}
+	return false
+}
+
+// New makes the sink that a config names. id signs what is sent. Nothing is
+// sent yet.
+func New(c Config, id record.Identity, log *slog.Logger) (Sink, error) {
+	k, err := c.kind()
+	if err != nil {
+		return nil, err
+	}
+	s, err := k.open(&c, id, log)
+	if err != nil {
+		return nil, fmt.Errorf("open uplink %q: %w", c.ID, err)
+	}
+	return s, nil
+}
