@@ -135,7 +135,7 @@ func (c linkCmd) Run(ctx context.Context, e *env) error {
 			return errors.Join(err, l.Close())
 		}
 	}
-	lis, err := net.Listen(network, addr)
+	lis, err := (&net.ListenConfig{}).Listen(ctx, network, addr)
 	if err != nil {
 		return errors.Join(fmt.Errorf("link control: %w", err), l.Close())
 	}
@@ -145,7 +145,9 @@ func (c linkCmd) Run(ctx context.Context, e *env) error {
 	select {
 	case <-ctx.Done():
 		err = srv.Close()
-		<-served
+		if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
+			err = errors.Join(err, serr)
+		}
 	case err = <-served:
 	}
 	return errors.Join(err, l.Close())

@@ -154,7 +154,7 @@ func (c tailCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	defer cl.Close()
-	enc := json.NewEncoder(e.out)
+	var line []byte
 	for r, err := range cl.Records(ctx, api.Tail{Stream: c.Stream, From: c.From, Shard: c.Shard, Limit: c.Limit, Follow: c.Follow || c.From == "newest"}) {
 		var gone *api.Error
 		if errors.As(err, &gone) && gone.Status == 410 {
@@ -165,7 +165,11 @@ func (c tailCmd) Run(ctx context.Context, e *env) error {
 			return err
 		}
 		if c.JSON {
-			if err := enc.Encode(r); err != nil {
+			if line, err = r.AppendJSON(line[:0]); err == nil {
+				line = append(line, '\n')
+				_, err = e.out.Write(line)
+			}
+			if err != nil {
 				return fmt.Errorf("print a record: %w", err)
 			}
 			continue

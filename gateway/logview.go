@@ -123,10 +123,23 @@ func (l *forUplink) Lanes(ctx context.Context) ([]uplink.LaneCursor, error) {
 				}
 				l.open[sh.ID] = cur
 			}
-			out = append(out, uplink.LaneCursor{Lane: lane.Lane{Stream: t.Name(), Shard: sh.ID, Hash: sh.From}, Cursor: l.open[sh.ID]})
+			out = append(out, uplink.LaneCursor{Lane: lane.Lane{Stream: t.Name(), Shard: sh.ID, Hash: laneHash(t.Name(), sh)}, Cursor: l.open[sh.ID]})
 		}
 	}
 	return out, nil
+}
+
+// laneHash is a point within the shard's range that differs from stream to
+// stream, so that the many streams of one shard do not all land on the far
+// side's first one. It is the same after any restart: a lane stays where it is.
+func laneHash(stream string, sh spool.Shard) record.HashKey {
+	for i := range 4096 {
+		h := record.HashOf(fmt.Sprintf("%s/%d/%d", stream, sh.Index, i))
+		if sh.From.Compare(h) <= 0 && h.Compare(sh.To) <= 0 {
+			return h
+		}
+	}
+	return sh.From // a range so narrow that any point in it will do
 }
 
 // close ends the cursors; their places stay.

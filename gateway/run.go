@@ -252,7 +252,7 @@ func (g *gateway) buildIntake() error {
 		if err != nil {
 			return err
 		}
-		s, err := mqtt.New(c, g.log.With("part", "mqtt", "source", string(c.ID)))
+		s, err := mqtt.New(c, g.log.With("part", "mqtt", "source", string(c.ID)), mqtt.OnShed(func(n uint64) { port.Shed(n, "the gateway stopped before it could be stored") }))
 		if err != nil {
 			return fmt.Errorf("source %s: %w", c.ID, err)
 		}

@@ -297,7 +297,7 @@ func (s *checkedSegment) check(ctx context.Context, before *checkedSegment) erro
 		return nil
 	}
 	defer done()
-	m, err := readMeta(ctx, db)
+	m, err := readMeta(ctx, db, s.log, s.num)
 	if err != nil {
 		s.problem("%s: its head cannot be read: %v", s.name, err)
 		return nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -111,6 +112,7 @@ func (s *segment) open(ctx context.Context) error {
 	err = db.run(ctx, "PRAGMA cache_size=-256")
 	if err == nil {
 		s.run, err = db.PrepareContext(ctx, "SELECT id, head, body FROM block WHERE id BETWEEN ? AND ? ORDER BY id")
+		err = asDamage(err)
 	}
 	if err != nil {
 		_ = db.Close()
@@ -164,7 +166,7 @@ func (s *segment) loadMeta(ctx context.Context) (*segMeta, error) {
 	if err := s.open(ctx); err != nil {
 		return nil, err
 	}
-	m, err := readMeta(ctx, s.db)
+	m, err := readMeta(ctx, s.db, s.log, s.num)
 	if err != nil {
 		return nil, fmt.Errorf("read the head of %s: %w", s.file(), err)
 	}
@@ -172,44 +174,91 @@ func (s *segment) loadMeta(ctx context.Context) (*segMeta, error) {
 	return m, nil
 }
 
-func readMeta(ctx context.Context, db *database) (*segMeta, error) {
+// The tables of a segment, each value followed by a newline, are what the
+// checksum in meta is over: meta's own columns first, then heads by shard,
+// then sources by name. SQLite itself does not notice a flipped bit.
+const (
+	metaColumns    = "log, segment, created, wall, max_arrival, prev, prev_blocks, prev_written, gateway, epoch"
+	metaQuery      = "SELECT " + metaColumns + ", crc FROM meta"
+	headsQuery     = "SELECT shard, stream, idx, next, bytes, arrived FROM heads ORDER BY shard"
+	sourcesQuery   = "SELECT source, taken, quarantined, last FROM sources ORDER BY source"
+	metaColumnsSum = "SELECT " + metaColumns + " FROM meta"
+)
+
+// readMeta reads and verifies what a segment knows about everything before it.
+func readMeta(ctx context.Context, db *database, log uint32, num uint64) (*segMeta, error) {
 	m := &segMeta{heads: map[record.ShardID]headRow{}, sources: map[string]sourceTotal{}}
-	err := db.QueryRowContext(ctx, "SELECT created, max_arrival, prev_blocks, prev_written FROM meta").Scan(&m.created, &m.maxArr, &m.prevBlocks, &m.prevWritten)
+	var gotLog uint32
+	var gotNum uint64
+	var crc int64
+	var skip any
+	err := db.QueryRowContext(ctx, metaQuery).Scan(&gotLog, &gotNum, &m.created, &skip, &m.maxArr, &skip, &m.prevBlocks, &m.prevWritten, &skip, &skip, &crc)
 	if err != nil {
-		return nil, err
+		return nil, asDamage(err)
 	}
-	rows, err := db.QueryContext(ctx, "SELECT shard, next, bytes, arrived FROM heads")
-	if err != nil {
-		return nil, err
+	if gotLog != log || gotNum != num {
+		return nil, fmt.Errorf("%w: it says it is segment %d of log %d", errDamaged, gotNum, gotLog)
 	}
-	defer rows.Close()
-	for rows.Next() {
+	err = each(ctx, db, headsQuery, func(scan func(...any) error) error {
 		var id record.ShardID
 		var h headRow
-		if err := rows.Scan(&id, &h.next, &h.bytes, &h.arrived); err != nil {
-			return nil, err
-		}
+		err := scan(&id, &skip, &skip, &h.next, &h.bytes, &h.arrived)
 		m.heads[id] = h
+		return err
+	})
+	if err != nil {
+		return nil, asDamage(err)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, err
+	err = each(ctx, db, sourcesQuery, func(scan func(...any) error) error {
+		var name string
+		var t sourceTotal
+		err := scan(&name, &t.taken, &t.quarantined, &t.last)
+		m.sources[name] = t
+		return err
+	})
+	if err != nil {
+		return nil, asDamage(err)
 	}
-	return m, readSources(ctx, db, m)
+	sum, err := metaSum(ctx, db)
+	if err == nil && int64(sum) != crc {
+		err = fmt.Errorf("%w: the checksum of its head is wrong", errDamaged)
+	}
+	return m, asDamage(err)
 }
 
-func readSources(ctx context.Context, db *database, m *segMeta) error {
-	rows, err := db.QueryContext(ctx, "SELECT source, taken, quarantined, last FROM sources")
+// metaSum is the checksum of everything a segment says about what came before.
+func metaSum(ctx context.Context, db *database) (uint32, error) {
+	h := crc32.New(castagnoli)
+	for _, query := range []string{metaColumnsSum, headsQuery, sourcesQuery} {
+		rows, err := db.QueryContext(ctx, query)
+		if err != nil {
+			return 0, err
+		}
+		if err := sumRows(h, rows); err != nil {
+			return 0, err
+		}
+	}
+	return h.Sum32(), nil
+}
+
+func sumRows(to io.Writer, rows *sql.Rows) error {
+	defer rows.Close()
+	columns, err := rows.Columns()
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
+	values, into := make([]sql.RawBytes, len(columns)), make([]any, len(columns))
+	for i := range values {
+		into[i] = &values[i]
+	}
 	for rows.Next() {
-		var name string
-		var t sourceTotal
-		if err := rows.Scan(&name, &t.taken, &t.quarantined, &t.last); err != nil {
+		if err := rows.Scan(into...); err != nil {
 			return err
 		}
-		m.sources[name] = t
+		for _, v := range values {
+			_, _ = to.Write(v) // a hash never fails
+			_, _ = to.Write([]byte{'\n'})
+		}
 	}
 	return rows.Err()
 }
@@ -231,6 +280,7 @@ func (s *segment) readRun(ctx context.Context, from, to int64) ([]stored, error)
 			var id int64
 			var head, body []byte
 			if err = rows.Scan(&id, &head, &body); err != nil {
+				err = asDamage(err)
 				break
 			}
 			size += len(head) + len(body) + 256
@@ -288,7 +338,7 @@ func scanHeads(ctx context.Context, db *database, from, to int64, seg uint64, f 
 		st := stored{}
 		var head []byte
 		if err := rows.Scan(&st.id, &head); err != nil {
-			return last, err
+			return last, asDamage(err)
 		}
 		if st.blk, st.err = decodeHead(head); st.err == nil {
 			st.blk.seg, st.blk.id = seg, st.id
@@ -317,7 +367,7 @@ func (s *segment) lastBlock(ctx context.Context) (int64, error) {
 	}
 	var n int64
 	err := s.db.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM block").Scan(&n)
-	return n, err
+	return n, asDamage(err)
 }
 
 // indexed is the segment's index, built now if it is not there.
@@ -390,7 +440,7 @@ func createSegment(ctx context.Context, path string, n newSegment) error {
 	return makeDatabase(ctx, path, appSegment, segmentPageSize, func(db *database) error {
 		err := db.run(ctx,
 			`CREATE TABLE meta(log INTEGER NOT NULL, segment INTEGER NOT NULL, created INTEGER NOT NULL, wall INTEGER NOT NULL,
-				max_arrival INTEGER NOT NULL, prev INTEGER NOT NULL, prev_blocks INTEGER NOT NULL, prev_written INTEGER NOT NULL, gateway TEXT NOT NULL, epoch TEXT NOT NULL)`,
+				max_arrival INTEGER NOT NULL, prev INTEGER NOT NULL, prev_blocks INTEGER NOT NULL, prev_written INTEGER NOT NULL, gateway TEXT NOT NULL, epoch TEXT NOT NULL, crc INTEGER NOT NULL)`,
 			`CREATE TABLE heads(shard INTEGER PRIMARY KEY, stream TEXT NOT NULL, idx INTEGER NOT NULL, next INTEGER NOT NULL,
 				bytes INTEGER NOT NULL, arrived INTEGER NOT NULL)`,
 			`CREATE TABLE sources(source TEXT PRIMARY KEY, taken INTEGER NOT NULL, quarantined INTEGER NOT NULL, last INTEGER NOT NULL) WITHOUT ROWID`,
@@ -398,7 +448,7 @@ func createSegment(ctx context.Context, path string, n newSegment) error {
 		if err != nil {
 			return err
 		}
-		_, err = db.ExecContext(ctx, "INSERT INTO meta VALUES(?,?,?,?,?,?,?,?,?,?)",
+		_, err = db.ExecContext(ctx, "INSERT INTO meta VALUES(?,?,?,?,?,?,?,?,?,?,0)",
 			n.log, int64(n.num), n.meta.created, n.wall, n.meta.maxArr, int64(n.prev), n.meta.prevBlocks, n.meta.prevWritten, n.gateway, n.epoch.String())
 		if err != nil {
 			return err
@@ -414,6 +464,11 @@ func createSegment(ctx context.Context, path string, n newSegment) error {
 				return err
 			}
 		}
-		return nil
+		sum, err := metaSum(ctx, db)
+		if err != nil {
+			return err
+		}
+		_, err = db.ExecContext(ctx, "UPDATE meta SET crc=?", int64(sum))
+		return err
 	})
 }

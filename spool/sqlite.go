@@ -32,13 +32,15 @@ const (
 
 // Result codes of SQLite that we act on (sqlite.org/rescode.html).
 const (
-	sqliteBusy     = 5
-	sqliteReadOnly = 8
-	sqliteIOErr    = 10
-	sqliteCorrupt  = 11
-	sqliteFull     = 13
-	sqliteCantOpen = 14
-	sqliteNotADB   = 26
+	sqliteBusy      = 5
+	sqliteNoMem     = 7
+	sqliteReadOnly  = 8
+	sqliteInterrupt = 9
+	sqliteIOErr     = 10
+	sqliteCorrupt   = 11
+	sqliteFull      = 13
+	sqliteCantOpen  = 14
+	sqliteNotADB    = 26
 )
 
 // A database is one connection to one SQLite file. Its user serialises.
@@ -139,9 +141,28 @@ func storeError(err error) error {
 	return fmt.Errorf("%w: %w", record.ErrCannotStore, err)
 }
 
+// errDamaged marks what a file holds as not what it should hold.
+var errDamaged = errors.New("damaged")
+
+// asDamage marks the failure to read what must be there. What may pass by
+// itself is left as it is.
+func asDamage(err error) error {
+	switch sqliteCode(err) & 0xff {
+	case sqliteBusy, sqliteNoMem, sqliteInterrupt, sqliteIOErr, sqliteFull, sqliteCantOpen:
+		return err
+	}
+	if err == nil || errors.Is(err, errDamaged) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errDamaged, err)
+}
+
 // isDamage reports whether a read failed because of what is in the file, so
 // that trying again cannot help.
 func isDamage(err error) bool {
+	if errors.Is(err, errDamaged) {
+		return true
+	}
 	switch code := sqliteCode(err); code & 0xff {
 	case sqliteCorrupt, sqliteNotADB:
 		return true

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"forebay/gateway/api"
-	"forebay/ui/view"
 	"image"
 	"image/jpeg"
 	"iter"
@@ -15,6 +13,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"forebay/gateway/api"
+	"forebay/ui/view"
 
 	"golang.org/x/image/draw"
 )

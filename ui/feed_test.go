@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"forebay/gateway/api"
-	"forebay/ui/view"
 	"image"
 	"image/jpeg"
 	"io"
@@ -18,6 +16,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"forebay/gateway/api"
+	"forebay/ui/view"
 )
 
 var _ gateway = (*api.Client)(nil)

@@ -9,10 +9,6 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
-	"forebay/gateway/api"
-	"forebay/ui/console"
-	"forebay/ui/hmi"
-	"forebay/ui/view"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -20,6 +16,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"syscall"
+
+	"forebay/gateway/api"
+	"forebay/ui/console"
+	"forebay/ui/hmi"
+	"forebay/ui/view"
 
 	"fyne.io/fyne/v2"
 	"fyne.io/fyne/v2/app"

@@ -229,3 +229,16 @@ func New(c Config, id record.Identity, log *slog.Logger) (Sink, error) {
 	}
 	return s, nil
 }
+
+// WithDefaults fills in what was left out.
+func (c Config) WithDefaults() Config {
+	if len(c.Streams) == 0 {
+		c.Streams = []string{"*"}
+	}
+	if c.From == "" {
+		c.From = "oldest"
+	}
+	c.Linger = conf.Duration(c.Linger.Or(defaultLinger))
+	c.RetryMax = conf.Duration(c.RetryMax.Or(defaultRetryMax))
+	return c
+}

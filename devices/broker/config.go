@@ -9,9 +9,6 @@ import (
 	"forebay/spool/record"
 )
 
-// DefaultListen is where the broker listens when nothing is configured.
-const DefaultListen = conf.Listen("127.0.0.1:1883")
-
 // Defaults and bounds of Config.
 const (
 	// DefaultListen is where the broker is found when nothing is configured.
@@ -149,4 +146,21 @@ func (c *Config) tls() (*tls.Config, error) {
 		return nil, fmt.Errorf("tls_cert: %w", err)
 	}
 	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{cert}}, nil
+}
+
+// WithDefaults fills in what was left out.
+func (c Config) WithDefaults() Config {
+	c.Listen = c.listen()
+	c.MaxPacket = conf.Size(c.maxPacket())
+	c.MaxConnections, c.MaxPending = c.maxConnections(), c.maxPending()
+	c.MaxPendingBytes = conf.Size(c.maxPendingBytes())
+	return c
+}
+
+// WithDefaults fills in what was left out: a user may publish everywhere.
+func (u User) WithDefaults() User {
+	if u.Publish == nil {
+		u.Publish = []string{"#"}
+	}
+	return u
 }

@@ -154,3 +154,9 @@ func (c *Config) tls() (*tls.Config, error) {
 	}
 	return t, nil
 }
+
+// WithDefaults fills in what was left out.
+func (c Config) WithDefaults() Config {
+	c.Topics, c.ClientID, c.QoS, c.Stream = c.topics(), c.clientID(), int(c.qos()), conf.Stream(c.StreamName())
+	return c
+}

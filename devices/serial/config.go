@@ -85,7 +85,7 @@ var bauds = [...]int{
 // Check reports the first value that cannot be; the error begins with the
 // field's name in the config file.
 func (c Config) Check() error {
-	c = c.withDefaults()
+	c = c.WithDefaults()
 	switch {
 	case c.ID == "":
 		return errors.New("id: is missing; give the port a name such as \"scale-1\"")
@@ -123,7 +123,7 @@ func (c Config) Check() error {
 	return nil
 }
 
-func (c Config) withDefaults() Config {
+func (c Config) WithDefaults() Config {
 	set := func(p *int, def int) {
 		if *p == 0 {
 			*p = def

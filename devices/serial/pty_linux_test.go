@@ -161,8 +161,9 @@ func TestPtyNoSpinAfterUnplug(t *testing.T) {
 	c.pull()
 	eventually(t, "down", func() bool { state, _ := s.Health(); return state == "down" })
 	s.stop()
-	// One read may have been waiting, and its timeouts ran while c.pull did.
-	if n := reads.Load() - before; n > 10 {
+	// Reads that timed out while the cable was being pulled count too, ten a
+	// second; a spin makes half a million.
+	if n := reads.Load() - before; n > 100 {
 		t.Errorf("%d reads after the unplug", n)
 	}
 	if u := s.Stats().Unplugs; u != 1 {

@@ -96,7 +96,7 @@ func New(cfg Config, log *slog.Logger, opts Options) (*Source, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	cfg = cfg.withDefaults()
+	cfg = cfg.WithDefaults()
 	query, err := unescape(cfg.Query)
 	if err != nil {
 		return nil, fmt.Errorf("query: %w", err)

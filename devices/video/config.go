@@ -54,7 +54,7 @@ const (
 // Check reports the first value that cannot be; the error begins with the
 // field's name in the config file.
 func (c Config) Check() error {
-	c = c.withDefaults()
+	c = c.WithDefaults()
 	switch {
 	case c.MaxChunk < 1 || c.MaxChunk > record.MaxBlob:
 		return fmt.Errorf("max_chunk: %s is not between 1 and %s", c.MaxChunk, conf.Size(record.MaxBlob))
@@ -94,7 +94,7 @@ func (c Camera) Check() error {
 	return nil
 }
 
-func (c Config) withDefaults() Config {
+func (c Config) WithDefaults() Config {
 	c.MaxChunk = conf.Size(c.MaxChunk.Or(DefaultMaxChunk))
 	c.Buffer = conf.Size(c.Buffer.Or(2 * int64(c.MaxChunk)))
 	if c.Pushes == 0 {
@@ -106,7 +106,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-func (c Camera) withDefaults() Camera {
+func (c Camera) WithDefaults() Camera {
 	if c.Label == "" {
 		c.Label = string(c.ID)
 	}

@@ -69,6 +69,7 @@ func ReadFragment(data []byte, earlier *Track) Fragment {
 	track := earlier
 	moofs, media := 0, false
 	var clock prft
+	var first *Track // what sidx says of the first track, where no init came
 	eachBox(data, func(kind string, body []byte) bool {
 		switch kind {
 		case "moov":
@@ -79,7 +80,14 @@ func ReadFragment(data []byte, earlier *Track) Fragment {
 			if moofs == 0 {
 				clock = readPrft(body)
 			}
+		case "sidx":
+			if first == nil {
+				first = readSidx(body)
+			}
 		case "moof":
+			if track == nil {
+				track = first
+			}
 			moofs++
 			f.addMoof(body, track)
 		case "mdat":
@@ -172,6 +180,15 @@ func readMoov(moov []byte) *Track {
 		return true
 	})
 	return best
+}
+
+// readSidx is the track and its timescale as a segment index names them
+// (8.16.3): enough for a fragment's duration.
+func readSidx(b []byte) *Track {
+	if len(b) < 12 {
+		return nil
+	}
+	return &Track{ID: be32(b, 4), Timescale: be32(b, 8)}
 }
 
 func be32(b []byte, at int) uint32 { return binary.BigEndian.Uint32(b[at:]) }

@@ -109,6 +109,18 @@ func TestReadFragmentDamaged(t *testing.T) {
 	}
 }
 
+// The video's time counts, wherever its fragment stands among the others.
+func TestReadFragmentTakesTheVideoTrack(t *testing.T) {
+	sound := box("traf", box("tfhd", words(0, 2)), box("tfdt", words(0, 77)), box("trun", words(0, 5)))
+	picture := box("traf", box("tfhd", words(0, 1)), box("tfdt", words(0, 3000)), box("trun", words(0, 10)))
+	for _, trafs := range [][][]byte{{sound, picture}, {picture, sound}} {
+		f := video.ReadFragment(append(moov(), box("moof", trafs...)...), nil)
+		if f.Decode != 3000 || f.Duration() != time.Second {
+			t.Errorf("time %d, duration %v", f.Decode, f.Duration())
+		}
+	}
+}
+
 // Whatever comes, the reader ends, and what it says can be used.
 func FuzzReadFragment(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.m*")

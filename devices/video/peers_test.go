@@ -27,6 +27,7 @@ func TestPeerFFmpegPushesHLS(t *testing.T) {
 	}
 	var millis int64
 	inits, lists := 0, 0
+	codec := ""
 	for _, r := range m.stored() {
 		x := indexOf(t, r)
 		switch {
@@ -36,12 +37,15 @@ func TestPeerFFmpegPushesHLS(t *testing.T) {
 			lists++
 		default:
 			millis += x.DurationMS
-			if x.Discontinuity || !x.Keyframe || !strings.HasPrefix(x.Codec, "avc1.") {
+			// The encoder pushes its init segment on a connection of its own;
+			// the first fragment may be faster.
+			codec = x.Codec
+			if x.Discontinuity || !x.Keyframe {
 				t.Errorf("%s: %s", x.Name, r.Data)
 			}
 		}
 	}
-	if inits < 1 || lists < 1 || millis != 8000 {
-		t.Errorf("%d inits, %d playlists, %d ms of video", inits, lists, millis)
+	if inits < 1 || lists < 1 || millis != 8000 || !strings.HasPrefix(codec, "avc1.") {
+		t.Errorf("%d inits, %d playlists, %d ms of video, codec %q", inits, lists, millis, codec)
 	}
 }

@@ -87,7 +87,7 @@ func New(cfg Config, log *slog.Logger, opts Options) (*Source, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	cfg = cfg.withDefaults()
+	cfg = cfg.WithDefaults()
 	s := &Source{
 		cfg: cfg, log: log.With("source", "video"), now: opts.Now,
 		slots: make(chan struct{}, cfg.Pushes), room: newRoom(int64(cfg.Buffer)),
@@ -103,7 +103,7 @@ func New(cfg Config, log *slog.Logger, opts Options) (*Source, error) {
 }
 
 func newCamera(c Camera, configured bool) *camera {
-	c = c.withDefaults()
+	c = c.WithDefaults()
 	return &camera{
 		Camera: c, configured: configured, gate: make(chan struct{}, 1),
 		state: CameraState{ID: c.ID, Label: c.Label, StaleAfter: c.StaleAfter.D()},

@@ -190,7 +190,7 @@ func TestWhatAPushIs(t *testing.T) {
 }
 
 // A bare fragment is read with the camera's last init segment, and with no
-// other camera's; a gap in the running time is told.
+// other camera's (then its index still tells the duration); a gap in the running time is told.
 func TestFragmentsFollowTheirInit(t *testing.T) {
 	m := &memory{}
 	s, _ := start(t, video.Config{}, m)
@@ -204,7 +204,7 @@ func TestFragmentsFollowTheirInit(t *testing.T) {
 		x := indexOf(t, r)
 		got = append(got, fmt.Sprintf("%s %d %v %s", x.Camera, x.DurationMS, x.Discontinuity, x.Codec))
 	}
-	want := "a 2000 false avc1.64000A|a 2000 false avc1.64000A|a 2000 true avc1.64000A|b 0 false "
+	want := "a 2000 false avc1.64000A|a 2000 false avc1.64000A|a 2000 true avc1.64000A|b 2000 false "
 	if strings.Join(got, "|") != want {
 		t.Errorf("got %q", got)
 	}

@@ -27,11 +27,12 @@ type child struct {
 }
 
 func start(name, program, logFile string, args ...string) (*child, error) {
+	// No context: stop ends it, in order, and kills it at the last resort.
 	log, err := os.Create(logFile)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	c := &child{name: name, cmd: exec.Command(program, args...), log: log, done: make(chan struct{})}
+	c := &child{name: name, cmd: exec.CommandContext(context.Background(), program, args...), log: log, done: make(chan struct{})}
 	c.cmd.Stdout, c.cmd.Stderr = log, log
 	ownGroup(c.cmd)
 	if err := c.cmd.Start(); err != nil {

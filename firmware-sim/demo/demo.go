@@ -112,10 +112,14 @@ func prepare(dir string) error {
 func free(p Ports) error {
 	var taken []error
 	for _, a := range []struct{ addr, what string }{
-		{p.MQTT, "the gateway's MQTT broker"}, {p.Kinesis, "the gateway's Kinesis endpoint"}, {p.API, "the gateway's API"},
-		{p.FarKinesis, "the far gateway's Kinesis endpoint"}, {p.FarAPI, "the far gateway's API"}, {p.Link, "the link"},
+		{p.MQTT, "the gateway's MQTT broker"},
+		{p.Kinesis, "the gateway's Kinesis endpoint"},
+		{p.API, "the gateway's API"},
+		{p.FarKinesis, "the far gateway's Kinesis endpoint"},
+		{p.FarAPI, "the far gateway's API"},
+		{p.Link, "the link"},
 	} {
-		lis, err := net.Listen("tcp", a.addr)
+		lis, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", a.addr)
 		if err == nil {
 			err = lis.Close()
 		}

@@ -70,7 +70,7 @@ func standIn(order, config string) int {
 	answer("/v1/uplinks", []any{map[string]any{"id": "site", "state": "up"}})
 	answer("/v1/alarms", []any{})
 	answer("/v1/points", []any{})
-	lis, err := net.Listen("tcp", c.API.Listen)
+	lis, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", c.API.Listen)
 	if err != nil {
 		return 1
 	}
@@ -85,7 +85,7 @@ func freePorts(t *testing.T) demo.Ports {
 	t.Helper()
 	var held []net.Listener
 	next := func() string {
-		lis, err := net.Listen("tcp", "127.0.0.1:0")
+		lis, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -197,7 +197,7 @@ func TestAGatewayThatDoesNotStart(t *testing.T) {
 
 func TestTakenPort(t *testing.T) {
 	cfg, order, _ := setUp(t)
-	lis, err := net.Listen("tcp", cfg.Ports.MQTT)
+	lis, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", cfg.Ports.MQTT)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -76,6 +76,8 @@ func (v view) waiting() (records uint64, oldest *time.Time) {
 
 // look asks a gateway.
 func look(ctx context.Context, base string) view {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
 	var v view
 	for _, q := range []struct {
 		path string

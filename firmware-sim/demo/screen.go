@@ -61,7 +61,8 @@ func because(err string) string {
 func tileLines(tiles []tile) []string {
 	var out []string
 	for i := 0; i < len(tiles); i += 2 {
-		line := " "
+		var line strings.Builder
+		line.WriteString(" ")
 		for _, t := range tiles[i:min(i+2, len(tiles))] {
 			v := "-"
 			if t.Value != nil {
@@ -71,9 +72,9 @@ func tileLines(tiles []tile) []string {
 			if t.Alarm > 0 {
 				mark = "!"
 			}
-			line += fmt.Sprintf(" %s %-18s %8s %-8s", mark, t.Label, v, t.Unit)
+			fmt.Fprintf(&line, " %s %-18s %8s %-8s", mark, t.Label, v, t.Unit)
 		}
-		out = append(out, line)
+		out = append(out, line.String())
 	}
 	return out
 }

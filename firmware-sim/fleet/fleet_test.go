@@ -180,7 +180,7 @@ func play(t *testing.T, qos byte, d time.Duration, rule func(conn, n int) action
 func always(a action) func(int, int) action { return func(int, int) action { return a } }
 
 func TestEveryAcknowledgementIsInTheLedger(t *testing.T) {
-	for qos := byte(0); qos < 3; qos++ {
+	for qos := range byte(3) {
 		t.Run(fmt.Sprint("qos", qos), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b, led, stats := play(t, qos, 10*time.Second, always(ack))

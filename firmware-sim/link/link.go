@@ -62,7 +62,7 @@ func Listen(listen, to string, log *slog.Logger) (*Link, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	lis, err := net.Listen("tcp", listen)
+	lis, err := open(listen)
 	if err != nil {
 		return nil, fmt.Errorf("link: %w", err)
 	}
@@ -74,6 +74,10 @@ func Listen(listen, to string, log *slog.Logger) (*Link, error) {
 	defer l.mu.Unlock()
 	l.start(lis)
 	return l, nil
+}
+
+func open(addr string) (net.Listener, error) {
+	return (&net.ListenConfig{}).Listen(context.Background(), "tcp", addr) // a local act: nothing to wait for
 }
 
 // Addr is the near end's address.
@@ -142,7 +146,7 @@ func (l *Link) set(s State, bps int64, delay time.Duration) error {
 	}
 	if s != Cut && l.lis == nil {
 		var lis net.Listener
-		if lis, err = net.Listen("tcp", l.addr); err == nil {
+		if lis, err = open(l.addr); err == nil {
 			l.start(lis)
 		} else {
 			l.state = Cut
@@ -175,14 +179,15 @@ func (l *Link) start(lis net.Listener) {
 func (l *Link) take(near net.Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	p := &pair{near: near}
+	ctx, cancel := context.WithCancel(context.Background()) // ends with the pair
+	p := &pair{near: near, cancel: cancel}
 	if l.state == Cut || l.closed {
 		p.reset()
 		return
 	}
 	l.pairs[p] = struct{}{}
 	l.wg.Go(func() {
-		l.carry(p)
+		l.carry(ctx, p)
 		l.mu.Lock()
 		delete(l.pairs, p)
 		l.mu.Unlock()
@@ -190,13 +195,13 @@ func (l *Link) take(near net.Conn) {
 }
 
 // carry dials the far side and forwards until both directions have ended.
-func (l *Link) carry(p *pair) {
+func (l *Link) carry(ctx context.Context, p *pair) {
 	if l.Stats().State == HalfOpen {
 		p.lossy.Store(true) // the far side never hears of it
 		l.swallow(p)
 		return
 	}
-	far, err := net.DialTimeout("tcp", l.to, 5*time.Second)
+	far, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", l.to)
 	if err != nil {
 		l.log.Debug("far side not reached", "error", err)
 		p.reset()
@@ -286,6 +291,8 @@ func (l *Link) wait(direction, n int) State {
 type pair struct {
 	lossy atomic.Bool // bytes were swallowed: it can never be whole again
 
+	cancel context.CancelFunc // of the dialling
+
 	mu   sync.Mutex
 	near net.Conn
 	far  net.Conn
@@ -338,6 +345,7 @@ func (p *pair) shut() {
 		return
 	}
 	p.gone = true
+	p.cancel()
 	_ = p.near.Close() // both ends learn of it by their own reads
 	if p.far != nil {
 		_ = p.far.Close()

@@ -28,7 +28,7 @@ type echo struct {
 
 func newEcho(t *testing.T) *echo {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	lis, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 
 func dial(t *testing.T, l *link.Link) net.Conn {
 	t.Helper()
-	c, err := net.Dial("tcp", l.Addr())
+	c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func TestForwardsAndCounts(t *testing.T) {
 	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := c.Read(got); n != 0 || err != io.EOF {
+	if n, err := c.Read(got); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("after the end of the stream: %d, %v", n, err)
 	}
 	eventually(t, "the connection is forgotten", func() bool { return l.Stats().Connections == 0 })
@@ -155,7 +155,7 @@ func TestCutResetsAndRefuses(t *testing.T) {
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the open connection ended with %v, want a reset", err)
 	}
-	if c, err := net.Dial("tcp", l.Addr()); err == nil {
+	if c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr()); err == nil {
 		_ = c.Close()
 		t.Error("a cut link was dialled")
 	} else if !errors.Is(err, syscall.ECONNREFUSED) {
@@ -249,7 +249,11 @@ func TestControl(t *testing.T) {
 	defer srv.Close()
 	post := func(path string) (int, link.Stats) {
 		t.Helper()
-		res, err := http.Post(srv.URL+path, "", nil)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, srv.URL+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.DefaultClient.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -282,7 +286,7 @@ func TestControl(t *testing.T) {
 }
 
 func TestFarSideNotThere(t *testing.T) {
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	lis, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +298,7 @@ func TestFarSideNotThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := net.Dial("tcp", l.Addr())
+	c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", l.Addr())
 	if err == nil { // else the reset was faster than the dialler
 		_, err = c.Read(make([]byte, 1))
 		_ = c.Close()

@@ -12,7 +12,7 @@ import (
 const limit = 1 << 20
 
 func TestPublishRoundTrip(t *testing.T) {
-	for qos := byte(0); qos < 3; qos++ {
+	for qos := range byte(3) {
 		b, err := mqtt.AppendPublish(nil, "a/b", []byte("payload"), qos, true, 7)
 		if err != nil {
 			t.Fatal(err)

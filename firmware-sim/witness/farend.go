@@ -120,8 +120,7 @@ func (f *farEnd) drain(ctx context.Context, s *shard, each func(record)) error {
 			}
 		}
 		out, err := f.client.GetRecords(ctx, &kinesis.GetRecordsInput{ShardIterator: s.iterator, Limit: aws.Int32(10_000)})
-		var expired *types.ExpiredIteratorException
-		if errors.As(err, &expired) {
+		if _, expired := errors.AsType[*types.ExpiredIteratorException](err); expired {
 			s.iterator = nil
 			continue
 		}

@@ -4,6 +4,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"time"
 )
@@ -229,6 +230,26 @@ type Record struct {
 	Base64  []byte            `json:"data_b64,omitempty"` // else
 	Chunk   int64             `json:"chunk_bytes,omitempty"`
 	Sub     int               `json:"sub,omitempty"` // index within a KPL aggregate, from 1
+}
+
+// AppendJSON appends the record as one line of JSON, without a line feed. A
+// JSON payload stands in it byte for byte, as json.Marshal would not leave it
+// (unless it has line breaks: then without its white space).
+func (r Record) AppendJSON(b []byte) ([]byte, error) {
+	data := r.Data
+	if len(data) == 0 || bytes.ContainsAny(data, "\r\n") {
+		line, err := json.Marshal(r)
+		return append(b, line...), err
+	}
+	r.Data = nil
+	line, err := json.Marshal(r)
+	if err != nil {
+		return b, err
+	}
+	b = append(b, line[:len(line)-1]...)
+	b = append(b, `,"data":`...)
+	b = append(b, data...)
+	return append(b, '}'), nil
 }
 
 // Ledger is GET /v1/ledger: for every record, where it went.

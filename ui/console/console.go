@@ -5,9 +5,10 @@ package console
 
 import (
 	"fmt"
+	"time"
+
 	"forebay/ui/hmi"
 	"forebay/ui/view"
-	"time"
 
 	"fyne.io/fyne/v2"
 	"fyne.io/fyne/v2/container"

@@ -1,10 +1,6 @@
 package console_test
 
 import (
-	"forebay/gateway/api"
-	"forebay/ui/console"
-	"forebay/ui/hmi"
-	"forebay/ui/view"
 	"image/color"
 	"math"
 	"slices"
@@ -12,8 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"forebay/gateway/api"
+	"forebay/ui/console"
+	"forebay/ui/hmi"
+	"forebay/ui/view"
+
 	"fyne.io/fyne/v2"
 	"fyne.io/fyne/v2/canvas"
+	"fyne.io/fyne/v2/driver/desktop"
 	"fyne.io/fyne/v2/test"
 )
 
@@ -293,6 +295,10 @@ func TestKeys(t *testing.T) {
 	}
 	if _, ok := w.Canvas().Focused().(*hmi.AlarmTable); !ok {
 		t.Fatalf("Tab does not reach the table, but %T", w.Canvas().Focused())
+	}
+	// The mouse passing over another row changes nothing.
+	if m, ok := w.Canvas().Focused().(desktop.Hoverable); ok {
+		m.MouseMoved(&desktop.MouseEvent{PointEvent: fyne.PointEvent{Position: fyne.NewPos(100, 110)}})
 	}
 	press(fyne.KeyDown)
 	press(fyne.KeyReturn)

@@ -1,9 +1,10 @@
 package console
 
 import (
+	"math"
+
 	"forebay/ui/hmi"
 	"forebay/ui/view"
-	"math"
 
 	"fyne.io/fyne/v2"
 	"fyne.io/fyne/v2/container"
@@ -25,6 +26,7 @@ type overview struct {
 	cams    []*hmi.Camera
 	camBox  *fyne.Container
 	table   *hmi.AlarmTable
+	alarms  int          // rows in it
 	empty   *hmi.Numeral // where no point is configured
 
 	trendPanel, backPanel, camPanel, alarmPanel *panel
@@ -63,11 +65,7 @@ func (o *overview) set(s view.Snapshot) {
 	}
 	if none := len(s.Tiles) == 0 && !s.Confirmed.IsZero(); none != o.empty.Visible() {
 		relayout = true
-		if none {
-			o.empty.Show()
-		} else {
-			o.empty.Hide()
-		}
+		show(o.empty, none)
 	}
 	o.trend.Set(s.Trend)
 	note := "% of each scale, 10 min"
@@ -77,6 +75,8 @@ func (o *overview) set(s view.Snapshot) {
 	}
 	o.trendPanel.say(note)
 	o.camPanel.say(s.CamNote)
+	relayout = relayout || (o.alarms > 0) != (len(s.Alarms) > 0)
+	o.alarms = len(s.Alarms)
 	o.table.Set(s.Alarms, s.Stale())
 	o.alarmPanel.say(s.AlarmHead)
 	if relayout {
@@ -142,14 +142,12 @@ func (l overviewLayout) Layout(_ []fyne.CanvasObject, s fyne.Size) {
 	inset(o.trendPanel, 0, y, left, s.Height-y-back-gap)
 	inset(o.backPanel, 0, s.Height-back, left, back)
 	y = 0
-	if len(o.cams) > 0 {
+	if show(o.camPanel, len(o.cams) > 0) {
 		h := min(o.camsHeight(right), s.Height*0.5)
 		inset(o.camPanel, left+gap, 0, right, h)
-		o.camPanel.Show()
 		y = h + gap
-	} else {
-		o.camPanel.Hide()
 	}
+	show(o.alarmPanel.content, true)
 	inset(o.alarmPanel, left+gap, y, right, s.Height-y)
 }
 
@@ -232,7 +230,14 @@ func (l overviewLayout) column(s fyne.Size, place bool) float32 {
 		y = 40 + gap
 	}
 	back := o.back.Height() + 2*panelPad - 2
-	put(o.alarmPanel, panelHead+22+3*28+6)
+	list := float32(panelHead + 8) // an empty list is its title, which says as of when
+	if o.alarms > 0 {
+		list = panelHead + 22 + 3*28 + 11
+	}
+	if place {
+		show(o.alarmPanel.content, o.alarms > 0)
+	}
+	put(o.alarmPanel, list)
 	rest := s.Height - y - back - gap
 	if len(o.cams) > 0 {
 		rest -= panelHead + gap // the cameras' title shows that there is more below
@@ -243,11 +248,7 @@ func (l overviewLayout) column(s fyne.Size, place bool) float32 {
 		put(o.camPanel, min(o.camsHeight(w), s.Height))
 	}
 	if place {
-		if len(o.cams) > 0 {
-			o.camPanel.Show()
-		} else {
-			o.camPanel.Hide()
-		}
+		show(o.camPanel, len(o.cams) > 0)
 	}
 	return y - gap
 }
@@ -279,6 +280,18 @@ func (l camLayout) Layout(objs []fyne.CanvasObject, s fyne.Size) {
 	cols := l.o.camColumns()
 	rows := (len(objs) + cols - 1) / cols
 	grid(objs, cols, s.Width, float32(int((s.Height+gap)/float32(rows)))-gap, 0)
+}
+
+// show makes an object visible or not, and returns which.
+func show(o fyne.CanvasObject, on bool) bool {
+	if o.Visible() != on {
+		if on {
+			o.Show()
+		} else {
+			o.Hide()
+		}
+	}
+	return on
 }
 
 // inset moves an object inside the page, away from the edge that scrolling cuts.

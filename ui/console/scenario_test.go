@@ -3,13 +3,14 @@ package console_test
 import (
 	"errors"
 	"fmt"
-	"forebay/gateway/api"
-	"forebay/ui/view"
 	"image"
 	"image/color"
 	"math"
 	"testing"
 	"time"
+
+	"forebay/gateway/api"
+	"forebay/ui/view"
 )
 
 // begin and end of the scripted ten minutes.

@@ -178,7 +178,8 @@ func newCell(ink *Ink, height float32) *cell {
 
 func (c *cell) set(a view.Alarm, col int, old, picked bool) {
 	n := look{
-		picked: picked, style: Style{Size: 13, Bold: a.Unacked && !old, Italic: old}, quiet: old || !a.Active && !a.Unacked}
+		picked: picked, style: Style{Size: 13, Bold: a.Unacked && !old, Italic: old}, quiet: old || !a.Active && !a.Unacked,
+	}
 	switch col {
 	case 0:
 		n.badge = a.Severity

@@ -1,8 +1,9 @@
 package hmi
 
 import (
-	"forebay/ui/view"
 	"slices"
+
+	"forebay/ui/view"
 
 	"fyne.io/fyne/v2"
 	"fyne.io/fyne/v2/container"

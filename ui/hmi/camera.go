@@ -1,9 +1,10 @@
 package hmi
 
 import (
-	"forebay/ui/view"
 	"image"
 	"image/color"
+
+	"forebay/ui/view"
 
 	"fyne.io/fyne/v2"
 	"golang.org/x/image/draw"

@@ -1,13 +1,14 @@
 package hmi_test
 
 import (
-	"forebay/ui/hmi"
-	"forebay/ui/view"
 	"image"
 	"image/color"
 	"math"
 	"testing"
 	"time"
+
+	"forebay/ui/hmi"
+	"forebay/ui/view"
 
 	"fyne.io/fyne/v2"
 	"fyne.io/fyne/v2/canvas"

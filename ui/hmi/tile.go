@@ -1,8 +1,9 @@
 package hmi
 
 import (
-	"forebay/ui/view"
 	"math"
+
+	"forebay/ui/view"
 
 	"fyne.io/fyne/v2"
 )

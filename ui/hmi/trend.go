@@ -1,10 +1,11 @@
 package hmi
 
 import (
-	"forebay/ui/view"
 	"image"
 	"image/color"
 	"time"
+
+	"forebay/ui/view"
 
 	"fyne.io/fyne/v2"
 )
@@ -271,6 +272,9 @@ func (p *plotter) columns(img *image.RGBA, area image.Rectangle, lows, highs []f
 			}
 		}
 		span(img, area, area.Min.X+x, t-half, u+half, c)
+		if width >= 2 && u-t > 2*width { // a steep part of a strong line stays strong
+			span(img, area, area.Min.X+x-1, t, u, c)
+		}
 		prevTop, prevBot, prev = top, bot, true
 	}
 }

@@ -2,10 +2,11 @@ package view
 
 import (
 	"cmp"
-	"forebay/gateway/api"
 	"slices"
 	"strings"
 	"time"
+
+	"forebay/gateway/api"
 )
 
 func unacked(a api.Alarm) bool { return a.State == "unacked" || a.State == "rtn-unacked" }

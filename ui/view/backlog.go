@@ -1,11 +1,12 @@
 package view
 
 import (
-	"forebay/gateway/api"
 	"math"
 	"strconv"
 	"strings"
 	"time"
+
+	"forebay/gateway/api"
 )
 
 // worstUplink is the one that needs most attention: down before throttled

@@ -1,12 +1,13 @@
 package view_test
 
 import (
-	"forebay/gateway/api"
-	"forebay/ui/view"
 	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
+
+	"forebay/gateway/api"
+	"forebay/ui/view"
 )
 
 func uplink(waiting uint64, bytes int64, state string, eta *float64) api.Uplink {

@@ -1,11 +1,12 @@
 package view
 
 import (
-	"forebay/gateway/api"
 	"image"
 	"math"
 	"slices"
 	"time"
+
+	"forebay/gateway/api"
 )
 
 // Config tunes a Model. Zero means the default.

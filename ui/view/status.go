@@ -1,10 +1,11 @@
 package view
 
 import (
-	"forebay/gateway/api"
 	"math"
 	"strconv"
 	"time"
+
+	"forebay/gateway/api"
 )
 
 // statusLine says how the gateway does: link, inflow, uplink, disk, clock.

@@ -1,9 +1,10 @@
 package view
 
 import (
-	"forebay/gateway/api"
 	"math"
 	"time"
+
+	"forebay/gateway/api"
 )
 
 // tilesAndTrend fills both from one copy of each point's history, so that

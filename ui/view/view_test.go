@@ -2,8 +2,6 @@ package view_test
 
 import (
 	"errors"
-	"forebay/gateway/api"
-	"forebay/ui/view"
 	"image"
 	"math"
 	"math/rand/v2"
@@ -11,6 +9,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"forebay/gateway/api"
+	"forebay/ui/view"
 )
 
 var t0 = time.Date(2026, 3, 14, 14, 0, 0, 0, time.UTC)

@@ -154,3 +154,16 @@ func endpointOf(region string) string {
 	}
 	return "https://kinesis." + region + "." + domain
 }
+
+// WithDefaults fills in what was left out and does not depend on the machine.
+func (c Config) WithDefaults() Config {
+	if c.Format == "" {
+		c.Format = "envelope"
+	}
+	if c.Aggregate == "" {
+		c.Aggregate = "on"
+	}
+	c.MaxRecord = conf.Size(c.MaxRecord.Or(defaultUnit))
+	c.RequestTimeout = conf.Duration(c.RequestTimeout.Or(defaultLimit))
+	return c
+}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -242,15 +243,51 @@ func (c *Config) checkNames(complain func(string, int, error)) {
 	once("point", len(c.Points), func(i int) conf.Name { return c.Points[i].ID })
 }
 
-// Print writes the config as TOML. Secrets are not printed.
+var noTablesRE = regexp.MustCompile(`^(mqtt_client|serial|camera|route|uplink|rule|point|user|key) = \[\]\n$`)
+
+// Print writes the config as TOML, every key with its default filled in.
+// Secrets are not printed.
 func (c Config) Print() ([]byte, error) {
+	fillIn(reflect.ValueOf(&c).Elem())
 	var b bytes.Buffer
-	enc := toml.NewEncoder(&b)
-	enc.SetTablesInline(false)
-	if err := enc.Encode(c); err != nil {
+	if err := toml.NewEncoder(&b).Encode(c); err != nil {
 		return nil, fmt.Errorf("print the config: %w", err)
 	}
-	return b.Bytes(), nil
+	out := []byte{}
+	for line := range bytes.Lines(b.Bytes()) {
+		// A list of tables that has none is left out; an empty list of texts
+		// means something.
+		if !noTablesRE.Match(line) {
+			out = append(out, line...)
+		}
+	}
+	return bytes.TrimLeft(out, "\n"), nil
+}
+
+// fillIn calls WithDefaults of every table that has it.
+func fillIn(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Struct:
+		if m := v.MethodByName("WithDefaults"); m.IsValid() {
+			v.Set(m.Call(nil)[0])
+		}
+		for i := range v.NumField() {
+			if f := v.Field(i); f.CanSet() {
+				fillIn(f)
+			}
+		}
+	case reflect.Pointer:
+		if !v.IsNil() {
+			fillIn(v.Elem())
+		}
+	case reflect.Slice:
+		own := reflect.MakeSlice(v.Type(), v.Len(), v.Len()) // the caller's stays as it is
+		reflect.Copy(own, v)
+		v.Set(own)
+		for i := range own.Len() {
+			fillIn(own.Index(i))
+		}
+	}
 }
 
 // Path is a file of the gateway below its data directory.

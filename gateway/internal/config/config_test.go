@@ -58,6 +58,9 @@ func TestGoodFile(t *testing.T) {
 	if c.Gateway.Name != "edge-07" || len(c.Serial) != 1 || c.Serial[0].Baud != 9600 || c.Kinesis.Keys[0].AccessKey != "AKIDEXAMPLE" || len(c.Rules) != 1 || c.Rules[0].Severity != 1 {
 		t.Errorf("read %+v", c)
 	}
+	if u := c.Broker.Users; len(u) != 2 || u[1].Publish == nil {
+		t.Errorf("users are %+v", u)
+	}
 	streams := map[string]int{}
 	for _, s := range c.Streams {
 		streams[string(s.Name)] = s.Shards

@@ -51,9 +51,33 @@ func decodeErrors(path string, text []byte, err error) error {
 	}
 	var dec *toml.DecodeError
 	if errors.As(err, &dec) {
-		return at(path, text, dec, strings.TrimPrefix(dec.Error(), "toml: "))
+		return at(path, text, dec, plain(strings.TrimPrefix(dec.Error(), "toml: ")))
 	}
 	return &Error{File: path, Message: strings.TrimPrefix(err.Error(), "toml: ")}
+}
+
+var mismatchRE = regexp.MustCompile(`^cannot decode TOML (\w+) into .* of type (\S+)$`)
+
+// plain says in words of the file what the decoder says in words of Go.
+func plain(msg string) string {
+	m := mismatchRE.FindStringSubmatch(msg)
+	if m == nil {
+		return msg
+	}
+	want := m[2]
+	switch {
+	case strings.HasPrefix(want, "int"), strings.HasPrefix(want, "uint"), strings.Contains(want, "."):
+		want = "a number"
+	case strings.HasPrefix(want, "float"):
+		want = "a number"
+	case want == "bool":
+		want = "true or false"
+	case strings.HasPrefix(want, "[]"):
+		want = "a list"
+	case want == "string":
+		want = "a text in quotes"
+	}
+	return fmt.Sprintf("a %s stands here; %s is needed", m[1], want)
 }
 
 func at(path string, text []byte, e *toml.DecodeError, msg string) *Error {

@@ -95,8 +95,8 @@ type Port struct {
 	stream string
 	routes []compiled
 
-	mu  sync.Mutex // held over numbering and Append, so that running numbers rise in log order
-	seq uint64
+	turn chan struct{} // held over numbering and Append, so that running numbers rise in log order; a channel, because waiting for it must end with the caller's context
+	seq  uint64        // owned by who has the turn
 
 	meter    meter
 	lastSeen atomic.Int64 // wall clock, ns
@@ -121,7 +121,7 @@ func (in *Inlet) Port(source, stream string) (*Port, error) {
 	if p := in.ports[source]; p != nil {
 		return p, nil
 	}
-	p := &Port{in: in, source: source, stream: stream, seq: in.sp.SourceSeq(source)}
+	p := &Port{in: in, source: source, stream: stream, turn: make(chan struct{}, 1), seq: in.sp.SourceSeq(source)}
 	for _, r := range in.opt.Routes {
 		if r.Source != "" && string(r.Source) != source {
 			continue
@@ -158,8 +158,12 @@ func (p *Port) PutTo(ctx context.Context, stream string, recs []record.Record, d
 	}
 	bytes := p.stamp(recs)
 	to, uniform := p.sort(own, recs)
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	select {
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+	case <-ctx.Done():
+		return fmt.Errorf("put to %q: %w", stream, ctx.Err())
+	}
 	for i := range recs {
 		p.seq++
 		recs[i].SourceSeq = p.seq
@@ -186,7 +190,10 @@ func (p *Port) stamp(recs []record.Record) int {
 	n := 0
 	for i := range recs {
 		r := &recs[i]
-		r.Source, r.Arrived, r.Mono = p.source, now, mono
+		r.Source, r.Mono = p.source, mono
+		if r.Arrived.IsZero() {
+			r.Arrived = now // else the source kept it waiting and knows better
+		}
 		switch {
 		case !r.At.IsZero():
 			r.TimeQ = record.TimeDevice

@@ -53,8 +53,8 @@ var (
 	accessKeyRE = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
 )
 
-// withDefaults fills in what was left out.
-func (c Config) withDefaults() Config {
+// WithDefaults fills in what was left out.
+func (c Config) WithDefaults() Config {
 	if c.Listen == "" {
 		c.Listen = DefaultListen
 	}
@@ -70,7 +70,7 @@ func (c Config) withDefaults() Config {
 // Check says what is wrong with the configuration; the error begins with the
 // field's name. Secrets that lie in files are not read.
 func (c Config) Check() error {
-	c = c.withDefaults()
+	c = c.WithDefaults()
 	switch {
 	case !regionRE.MatchString(c.Region):
 		return fmt.Errorf("region: %q is not a region; write for example \"us-east-1\"", c.Region)

@@ -93,7 +93,7 @@ func New(cfg Config, sp *spool.Spool, in Inlet, now func() time.Time, log *slog.
 	if err := cfg.Check(); err != nil {
 		return nil, fmt.Errorf("configure the Kinesis endpoint: %w", err)
 	}
-	cfg = cfg.withDefaults()
+	cfg = cfg.WithDefaults()
 	s := &Server{
 		cfg: cfg, spool: sp, inlet: in, now: now, log: log,
 		verifier: verifier{keys: make(map[string]Key, len(cfg.Keys)), now: now},

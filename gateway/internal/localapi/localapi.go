@@ -42,6 +42,15 @@ type Config struct {
 	Token conf.Secret `toml:"token"`
 }
 
+// WithDefaults fills in what was left out, the socket apart: its default is in
+// the data directory.
+func (c Config) WithDefaults() Config {
+	if c.Listen == "" {
+		c.Listen = DefaultListen
+	}
+	return c
+}
+
 // DefaultListen is where the API is found when nothing is configured.
 const DefaultListen conf.Listen = "127.0.0.1:8480"
 
@@ -119,10 +128,7 @@ func New(cfg Config, sp *spool.Spool, plant Plant, inlet Inlet, video http.Handl
 		}
 		s.tls = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 	}
-	addr := cfg.Listen
-	if addr == "" {
-		addr = DefaultListen
-	}
+	addr := cfg.WithDefaults().Listen
 	if !addr.Off() {
 		ln, err := net.Listen("tcp", string(addr)) //nolint:noctx // listening does not wait
 		if err != nil {

@@ -198,7 +198,7 @@ func TestNouns(t *testing.T) {
 func TestPutAndReadBack(t *testing.T) {
 	w := serve(t, localapi.Config{})
 	ctx := t.Context()
-	for i, payload := range []string{`{"v":1}`, "plain text", "\xff\xfe", ""} {
+	for i, payload := range []string{`{"v": 1.50}`, "plain text", "\xff\xfe", ""} {
 		res, err := w.client.Put(ctx, "mqtt", "line1", []byte(payload))
 		if err != nil || res.Seq != uint64(i+1) || !strings.HasPrefix(res.Shard, "shardId-") {
 			t.Fatalf("put %q: %+v, %v", payload, res, err)
@@ -211,7 +211,7 @@ func TestPutAndReadBack(t *testing.T) {
 		}
 		got = append(got, r)
 	}
-	if len(got) != 4 || string(got[0].Data) != `{"v":1}` || *got[1].Text != "plain text" || string(got[2].Base64) != "\xff\xfe" || got[3].Data != nil || got[3].Text != nil {
+	if len(got) != 4 || string(got[0].Data) != `{"v": 1.50}` || *got[1].Text != "plain text" || string(got[2].Base64) != "\xff\xfe" || got[3].Data != nil || got[3].Text != nil {
 		t.Fatalf("read %+v", got)
 	}
 	if got[0].Key != "line1" || !strings.HasPrefix(got[0].ID, "edge-07/") || !strings.HasSuffix(got[0].ID, "/1") {

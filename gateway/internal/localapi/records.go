@@ -195,6 +195,7 @@ type lines struct {
 	raw      bool
 
 	mu      sync.Mutex
+	buf     []byte
 	w       io.Writer
 	rc      *http.ResponseController
 	left    int
@@ -217,7 +218,8 @@ func (l *lines) batch(sh spool.Shard, b record.Batch, err error) bool {
 		if errors.Is(err, context.Canceled) {
 			return false
 		}
-		return l.line(map[string]any{"error": api.Error{Status: http.StatusGone, Message: err.Error()}})
+		line, err := json.Marshal(map[string]any{"error": api.Error{Status: http.StatusGone, Message: err.Error()}})
+		return l.line(line, err)
 	}
 	for i := range b.Recs {
 		for _, rec := range l.expand(&b.Recs[i], sh) {
@@ -225,7 +227,7 @@ func (l *lines) batch(sh spool.Shard, b record.Batch, err error) bool {
 				l.ended = true
 				return false
 			}
-			if !l.line(rec) {
+			if line, err := rec.AppendJSON(l.buf[:0]); !l.line(line, err) {
 				return false
 			}
 			l.left--
@@ -234,16 +236,16 @@ func (l *lines) batch(sh spool.Shard, b record.Batch, err error) bool {
 	return true
 }
 
-func (l *lines) line(v any) bool {
-	if l.rc.SetWriteDeadline(time.Now().Add(30*time.Second)) != nil {
-		l.ended = true
-		return false
+func (l *lines) line(line []byte, err error) bool {
+	if err == nil {
+		err = l.rc.SetWriteDeadline(time.Now().Add(30 * time.Second))
 	}
-	if err := json.NewEncoder(l.w).Encode(v); err != nil {
-		l.ended = true
-		return false
+	if err == nil {
+		l.buf = append(line, '\n')
+		_, err = l.w.Write(l.buf)
 	}
-	return true
+	l.ended = l.ended || err != nil // the client is gone; nobody to tell
+	return !l.ended
 }
 
 // expand shows a record, or the records inside a KPL aggregate.
