@@ -120,3 +120,6 @@ func Barrier(t *Stream) {
 	t.log.wmu.Lock()
 	defer t.log.wmu.Unlock()
 }
+
+// Datasync is how the spool makes a plain file durable.
+func Datasync(f *os.File) error { return datasync(f) }

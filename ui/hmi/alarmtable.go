@@ -152,6 +152,7 @@ type look struct {
 	style  Style
 	quiet  bool
 	picked bool // the row is highlighted
+	path   bool // where the room is short, the end is kept
 }
 
 func newCell(ink *Ink, height float32) *cell {
@@ -171,7 +172,11 @@ func newCell(ink *Ink, height float32) *cell {
 		if l.quiet {
 			color = s.pal.Muted
 		}
-		s.text(s.fit(l.text, l.style, s.w-8), l.style, 4, s.h/2-s.cap(l.style)/2, color)
+		txt := s.fit(l.text, l.style, s.w-8)
+		if l.path {
+			txt = s.fitEnd(l.text, l.style, s.w-8)
+		}
+		s.text(txt, l.style, 4, s.h/2-s.cap(l.style)/2, color)
 	})
 	return c
 }
@@ -188,7 +193,7 @@ func (c *cell) set(a view.Alarm, col int, old, picked bool) {
 	case 2:
 		n.text = a.State
 	case 3:
-		n.text = a.Source
+		n.text, n.path = a.Source, true
 	case 4:
 		n.text = a.Text
 	}

@@ -167,6 +167,21 @@ func (k *Ink) fit(s string, st Style, scale, w float32) string {
 	return ""
 }
 
+// fitEnd is fit that keeps the end of s: of a path the last part tells most.
+func (k *Ink) fitEnd(s string, st Style, scale, w float32) string {
+	if k.width(s, st, scale) <= w {
+		return s
+	}
+	for dots := k.width("…", st, scale); len(s) > 0; {
+		_, n := utf8.DecodeRuneInString(s)
+		s = s[n:]
+		if k.width(s, st, scale)+dots <= w {
+			return "…" + s
+		}
+	}
+	return ""
+}
+
 // blendMask puts a colour through a mask over dst, which holds premultiplied
 // colours.
 func blendMask(dst *image.RGBA, m *image.Alpha, x0, y0 int, c color.NRGBA) {

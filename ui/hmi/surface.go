@@ -90,6 +90,10 @@ func (s *surface) fit(t string, st Style, w float32) string {
 	return s.ink.fit(t, st, s.scale, w*s.scale)
 }
 
+func (s *surface) fitEnd(t string, st Style, w float32) string {
+	return s.ink.fitEnd(t, st, s.scale, w*s.scale)
+}
+
 // cap is the height of a capital letter.
 func (s *surface) cap(st Style) float32 {
 	if f := s.ink.face(st, s.scale); f != nil {

@@ -70,7 +70,7 @@ func (m *Model) backlog(at time.Time) Backlog {
 		}
 		// What is on its way is no backlog to speak of.
 		if u.State != "up" || age >= 5*time.Second {
-			b.Drain = m.drain(u)
+			b.Drain = m.drain(u, age, now)
 		}
 		b.Span = axis(age)
 	} else {
@@ -112,31 +112,54 @@ func (m *Model) uplinkState(u api.Uplink, now time.Time) (string, int) {
 	return s, sev
 }
 
-// drain says when nothing will wait any more, from what leaves minus what
-// arrives. It never speaks of an end while the backlog does not shrink.
-func (m *Model) drain(u api.Uplink) string {
+// drain says when nothing will wait any more. It never speaks of an end that
+// is not backed by a rate at which the backlog shrinks.
+func (m *Model) drain(u api.Uplink, age time.Duration, now time.Time) string {
+	const unknown = "time to drain not known yet"
+	grew := m.grew(u, now)
 	if m.link != Live {
 		return ""
 	}
 	if u.State == "up" || u.State == "throttled" {
 		if u.ETA == nil || *u.ETA < 0 || math.IsNaN(*u.ETA) || math.IsInf(*u.ETA, 0) {
 			delete(m.etas, u.ID)
-			if u.Out.Bytes > 0 && u.WaitBytes > 0 {
-				return "not catching up: " + ByteRate(u.Out.Bytes) + " leave"
+			if grew && u.Out.Bytes > 0 {
+				return "growing, though " + ByteRate(u.Out.Bytes) + " leave"
 			}
-			return "time to drain not known yet"
+			return unknown
 		}
 		return "drains in " + ETA(m.steady(u.ID, seconds(*u.ETA)))
 	}
 	delete(m.etas, u.ID)
-	net := u.DrainBps - m.status.In.Bytes
-	switch {
-	case u.DrainBps <= 0:
-		return "time to drain not known yet"
-	case net <= 0:
-		return "would not catch up: " + ByteRate(m.status.In.Bytes) + " arrive, " + ByteRate(u.DrainBps) + " can leave"
+	if age < 10*time.Second {
+		return unknown
+	}
+	// What arrives for this uplink is what has gathered since it went down;
+	// the gateway's inflow counts streams that this uplink does not carry.
+	net := u.DrainBps - float64(u.WaitBytes)/age.Seconds()
+	if net <= u.DrainBps/10 {
+		return "time to drain known once up"
 	}
 	return "drains in " + ETA(seconds(float64(u.WaitBytes)/net)) + " once up (" + ByteRate(u.DrainBps) + ")"
+}
+
+// mark is how much waited some time ago.
+type mark struct {
+	at   time.Time
+	n    uint64
+	grew bool
+}
+
+// grew compares what waits with what waited about ten seconds ago.
+func (m *Model) grew(u api.Uplink, now time.Time) bool {
+	k, ok := m.marks[u.ID]
+	if d := now.Sub(k.at); !ok || d < 0 {
+		m.marks[u.ID] = mark{at: now, n: u.Waiting}
+	} else if d >= 10*time.Second {
+		k = mark{at: now, n: u.Waiting, grew: u.Waiting > k.n}
+		m.marks[u.ID] = k
+	}
+	return k.grew
 }
 
 func seconds(s float64) time.Duration {

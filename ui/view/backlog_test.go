@@ -96,13 +96,14 @@ func TestUplinkDownIsAnotherFaultThanGatewayLost(t *testing.T) {
 	m := model()
 	u := uplink(2_410_000, 1_800_000_000, "down", nil)
 	u.RetryAt = new(at(12))
-	m.Event(at(0), withUplink(at(0), u, 0.9e6))
+	u.Oldest = new(at(-33 * 60))
+	m.Event(at(0), withUplink(at(0), u, 9e6))
 	s := frame(t, m, at(0))
 	b := s.Backlog
 	if want := "Gateway cannot reach the cloud — spooling, 9.4 days of space"; b.Headline != want {
 		t.Errorf("%q, want %q", b.Headline, want)
 	}
-	if b.Waiting != "2.41 M records  1.8 GB" || b.State != "DOWN since 13:59, next try in 12 s" || b.Oldest != "60 s" {
+	if b.Waiting != "2.41 M records  1.8 GB" || b.State != "DOWN since 13:59, next try in 12 s" || b.Oldest != "33 min" {
 		t.Errorf("%+v", b)
 	}
 	if b.Drain != "drains in 10 min once up (4.0 MB/s)" {
@@ -120,12 +121,21 @@ func TestUplinkDownIsAnotherFaultThanGatewayLost(t *testing.T) {
 
 func TestBacklogThatDoesNotShrinkHasNoEnd(t *testing.T) {
 	m := model()
-	m.Event(at(0), withUplink(at(0), uplink(5000, 1e6, "up", nil), 9e6))
-	if b := frame(t, m, at(0)).Backlog; b.Drain != "not catching up: 4.0 MB/s leave" {
-		t.Errorf("%q", b.Drain)
+	for s := range 12 {
+		n := uint64(5000 + 100*s)
+		m.Event(at(float64(s)), withUplink(at(float64(s)), uplink(n, 1e6, "up", nil), 9e6))
+		b := frame(t, m, at(float64(s))).Backlog
+		want := "time to drain not known yet"
+		if s >= 10 {
+			want = "growing, though 4.0 MB/s leave"
+		}
+		if b.Drain != want {
+			t.Errorf("second %d: %q, want %q", s, b.Drain, want)
+		}
 	}
-	m.Event(at(1), withUplink(at(1), uplink(5000, 1e6, "down", nil), 9e6))
-	if b := frame(t, m, at(1)).Backlog; !strings.HasPrefix(b.Drain, "would not catch up") {
+	// Down, and as much gathers as ever left: nobody knows what the link can do.
+	m.Event(at(20), withUplink(at(20), uplink(5000, 400e6, "down", nil), 9e6))
+	if b := frame(t, m, at(20)).Backlog; b.Drain != "time to drain known once up" {
 		t.Errorf("%q", b.Drain)
 	}
 }

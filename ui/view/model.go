@@ -41,6 +41,7 @@ type Model struct {
 	ackFail string
 	failAt  time.Time
 	etas    map[string]time.Duration // shown per uplink, in steps
+	marks   map[string]mark          // what waited per uplink a while ago
 }
 
 type picture struct {
@@ -69,7 +70,7 @@ func New(cfg Config, at time.Time) *Model {
 	return &Model{
 		cfg: cfg, since: at,
 		history: make(map[string]*history), pics: make(map[string]picture),
-		acking: make(map[string]time.Time), etas: make(map[string]time.Duration),
+		acking: make(map[string]time.Time), etas: make(map[string]time.Duration), marks: make(map[string]mark),
 	}
 }
 
@@ -158,9 +159,10 @@ func (m *Model) forget() {
 			delete(m.pics, id)
 		}
 	}
-	for id := range m.etas {
+	for id := range m.marks {
 		if !slices.ContainsFunc(m.status.Uplinks, func(u api.Uplink) bool { return u.ID == id }) {
 			delete(m.etas, id)
+			delete(m.marks, id)
 		}
 	}
 }

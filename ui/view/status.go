@@ -2,6 +2,7 @@ package view
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -87,6 +88,11 @@ func uplinkWord(u api.Uplink) (word string, severity int) {
 	return "DOWN", 2
 }
 
+// spooling says that some uplink does not take what is kept for it.
+func (m *Model) spooling() bool {
+	return slices.ContainsFunc(m.status.Uplinks, func(u api.Uplink) bool { return u.State != "up" })
+}
+
 func (m *Model) diskItem() StatusItem {
 	d := m.status.Disk
 	it := StatusItem{Name: "Disk", Rank: 4}
@@ -102,7 +108,9 @@ func (m *Model) diskItem() StatusItem {
 		}
 		if d.DaysLeft != nil {
 			it.Value += "  " + days(*d.DaysLeft) + " left"
-			if *d.DaysLeft < 1 {
+			// While everything is delivered, a full quota only means that the
+			// oldest delivered records go.
+			if *d.DaysLeft < 1 && m.spooling() {
 				it.Severity, it.Rank = 3, 2
 			}
 		}
