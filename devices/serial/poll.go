@@ -17,7 +17,18 @@ func (s *Source) runPolled(ctx context.Context, in Inlet) {
 				return nil
 			}
 			next = later(next.Add(s.cfg.Interval.D()), time.Now())
-			answer, err := s.ask(ctx, p)
+			late, err := s.late(p)
+			for _, l := range late {
+				s.storeAnswer(ctx, in, l)
+			}
+			if ctx.Err() != nil {
+				s.dropPartial(ReasonStopped)
+				return nil
+			}
+			var answer *line
+			if err == nil {
+				answer, err = s.ask(ctx, p)
+			}
 			if err != nil {
 				s.count.noAnswers.Add(1)
 				s.dropPartial(ReasonUnplugged)
@@ -37,17 +48,51 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
+// late takes what the device said without being asked, or after the time for
+// its answer was over. It is a reading like any other and goes on disk before
+// the device is asked again: a device that keeps its readings until the next
+// query counts that query as the acknowledgement of all it sent.
+func (s *Source) late(p *port) ([]line, error) {
+	var out []line
+	buf := make([]byte, readBuffer)
+	for rounds := 0; ; rounds++ {
+		for f, ok := s.cut.Next(); ok; f, ok = s.cut.Next() {
+			s.count.unasked.Add(1)
+			if l := s.answered(f); l != nil {
+				out = append(out, *l)
+			}
+		}
+		// Where the port does not say what is unread, one read is worth its
+		// wait only after an answer did not come in time.
+		n, known := p.waiting()
+		if known && n == 0 || !known && (rounds > 0 || !s.quiet()) || rounds == lateRounds {
+			break
+		}
+		n, err := p.read(buf)
+		if err != nil && !errors.Is(err, errFlushed) {
+			return out, err
+		}
+		s.count.bytes.Add(uint64(n))
+		s.cut.Push(buf[:n])
+	}
+	s.dropPartial(ReasonNoAnswer)
+	return out, nil
+}
+
+// lateRounds bounds how long a device that never stops talking can put off the
+// next query, in reads.
+const lateRounds = 64
+
+// quiet reports whether the last query had no answer in time.
+func (s *Source) quiet() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.silent > 0
+}
+
 // ask writes the query and reads one frame; nil if none came in time. An error
 // means that the port is gone.
 func (s *Source) ask(ctx context.Context, p *port) (*line, error) {
-	for _, ok := s.cut.Next(); ok; _, ok = s.cut.Next() {
-		s.lose(&s.count.unasked, 1, ReasonUnasked)
-	}
-	s.dropPartial(ReasonNoAnswer)
-	// A late answer to the last query must not pass for the answer to this one.
-	if err := p.t.Flush(); err != nil {
-		return nil, errors.Join(ErrUnplugged, err)
-	}
 	if err := p.write(s.query); err != nil {
 		return nil, err
 	}

@@ -32,7 +32,6 @@ const (
 	ReasonUnplugged = "unplugged"      // half a line when the port went away
 	ReasonFlushed   = "flushed"        // half a line when the port had to be reset
 	ReasonRefused   = "refused"        // outside the log's limits
-	ReasonUnasked   = "unasked"        // a polled device sent more than its answer
 	ReasonStopped   = "stopped"        // could not be stored before the stop
 	ReasonNoAnswer  = "partial answer" // a polled device stopped in its answer
 )
@@ -59,7 +58,7 @@ type Stats struct {
 	Partials  uint64 // frames cut off by an unplug, a reset or a stop
 	HeldBack  uint64 // lines dropped because the log held back
 	Refused   uint64 // frames outside the log's limits
-	Unasked   uint64 // frames beyond a query's answer
+	Unasked   uint64 // frames of a polled device beyond its answer, or too late to be one; they are kept
 	Unstored  uint64 // frames lost at the stop
 	Queries   uint64 // queries written
 	NoAnswers uint64 // queries without a whole answer in time
@@ -142,7 +141,7 @@ func (s *Source) Stats() Stats {
 // Errors is how many frames were damaged, missed or lost so far.
 func (s *Source) Errors() uint64 {
 	n := s.Stats()
-	return n.Oversize + n.Partials + n.HeldBack + n.Refused + n.Unasked + n.Unstored + n.NoAnswers
+	return n.Oversize + n.Partials + n.HeldBack + n.Refused + n.Unstored + n.NoAnswers
 }
 
 // Health is up, connecting, degraded (the log holds back, or a polled device

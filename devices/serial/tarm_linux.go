@@ -56,6 +56,9 @@ func (p *lockedPort) Flush() error {
 	return p.Port.Flush()
 }
 
+// Waiting is how many bytes are unread.
+func (p *lockedPort) Waiting() (int, error) { return unix.IoctlGetInt(p.fd, unix.TIOCINQ) }
+
 func (p *lockedPort) Close() error {
 	err := p.Port.Close()
 	// A pty's exclusive mode outlives its last descriptor. On a device that is

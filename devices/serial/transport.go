@@ -79,6 +79,20 @@ func (p *port) read(buf []byte) (int, error) {
 	return 0, errFlushed
 }
 
+// waiting is how many bytes can be read without waiting, where the transport
+// knows it.
+func (p *port) waiting() (n int, known bool) {
+	w, ok := p.t.(interface{ Waiting() (int, error) })
+	if !ok {
+		return 0, false
+	}
+	n, err := w.Waiting()
+	if err != nil {
+		return 0, true // the port is gone; writing the query will say so
+	}
+	return n, true
+}
+
 // write sends all of b.
 func (p *port) write(b []byte) error {
 	n, err := p.t.Write(b)

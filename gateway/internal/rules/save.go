@@ -52,7 +52,7 @@ func (l *Loop) save(ctx context.Context) error {
 	}
 	for at, f := range l.feeds {
 		if f.next != f.stored {
-			c.cursors[at] = f.next+12
+			c.cursors[at] = f.next
 		}
 	}
 	if !l.tick.Equal(l.stored) {
