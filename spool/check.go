@@ -137,6 +137,7 @@ func (c *checker) run(ctx context.Context, dir string) error {
 			}
 		}
 	}
+	slices.Sort(c.report.Problems)
 	return nil
 }
 
@@ -487,7 +488,6 @@ func (c *checker) checkCursors(cursors map[cursorKey]*place) {
 			c.problem("state.db: cursor %q on shard %d passed %d records but accounts for %d", k.name, k.shard, p.next-p.start, sum)
 		}
 	}
-	slices.Sort(c.report.Problems)
 }
 
 func parsePID(b []byte) int {

@@ -226,5 +226,6 @@ func (s *Spool) DropCursor(ctx context.Context, name string) error {
 	if n == 0 {
 		return fmt.Errorf("drop cursor %q: there is none of that name", name)
 	}
+	touch(s.state.moved)
 	return s.state.flush(ctx)
 }

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"encoding/binary"
+
 	"forebay/spool/record"
 )
 

@@ -7,6 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
 	"time"
 
 	"forebay/spool/record"
@@ -31,9 +34,11 @@ func (s *Spool) keeper() {
 		case <-s.closing:
 			return
 		case <-tick.C:
+			s.keep(context.Background())
+			continue
 		case <-s.state.moved:
 		}
-		s.keep(context.Background())
+		s.sweep(context.Background())
 		select { // cursors move often; a pass is not free
 		case <-s.closing:
 			return
@@ -42,8 +47,19 @@ func (s *Spool) keeper() {
 	}
 }
 
-// keep is one pass.
+// keep is one pass with all that belongs to it.
 func (s *Spool) keep(ctx context.Context) {
+	s.sweep(ctx)
+	s.roomMu.Lock()
+	defer s.roomMu.Unlock()
+	s.removeDoomed()
+	s.restoreReserve()
+	s.tellPinned(ctx, s.state.mins())
+	s.clearOld("dropped", "fsync", "corrupt")
+}
+
+// sweep lets go of what may go, and lets producers in where there is room.
+func (s *Spool) sweep(ctx context.Context) {
 	s.roomMu.Lock()
 	defer s.roomMu.Unlock()
 	s.measure()
@@ -53,10 +69,7 @@ func (s *Spool) keep(ctx context.Context) {
 		s.relieveLog(ctx, l, mins, 0)
 	}
 	s.relieve(ctx, mins, 0)
-	s.restoreReserve()
-	s.tellPinned(ctx, mins)
 	s.letGo(ctx, mins)
-	s.dropped.expire(s)
 }
 
 // measure adds up what is in the directory.
@@ -67,6 +80,9 @@ func (s *Spool) measure() {
 	}
 	for _, l := range s.allLogs() {
 		n += l.size()
+	}
+	for _, seg := range s.doomed {
+		n += seg.size.Load()
 	}
 	s.used.Store(n)
 }
@@ -277,7 +293,7 @@ func (s *Spool) relieveLog(ctx context.Context, l *commitLog, mins map[record.Sh
 		if err != nil || (n > 0 && r.class.HoldsBack()) || !s.removeOldest(ctx, l) {
 			return missing
 		}
-		s.dropped.note(s, r.class, n)
+		s.noteDropped(r.class, n)
 	}
 }
 
@@ -295,7 +311,7 @@ func (s *Spool) relieve(ctx context.Context, mins map[record.ShardID]uint64, nee
 		if l == nil || !s.removeOldest(ctx, l) {
 			return missing
 		}
-		s.dropped.note(s, l.retention().class, n)
+		s.noteDropped(l.retention().class, n)
 	}
 }
 
@@ -362,10 +378,22 @@ func (s *Spool) removeOldest(ctx context.Context, l *commitLog) bool {
 	l.segs = l.segs[1:]
 	l.mu.Unlock()
 	s.used.Add(-segs[0].size.Load())
-	if err := segs[0].remove(); err != nil {
-		s.log.Warn("segment is no longer used but could not be removed", "file", segs[0].file(), "error", err)
-	}
+	s.doomed = append(s.doomed, segs[0])
+	s.removeDoomed()
 	return true
+}
+
+// removeDoomed unlinks segments that are no longer used. What cannot be
+// unlinked now (a file that is still open on Windows, a disk that is
+// read-only) is tried again. roomMu is held.
+func (s *Spool) removeDoomed() {
+	s.doomed = slices.DeleteFunc(s.doomed, func(seg *segment) bool {
+		err := seg.remove()
+		if err != nil {
+			s.log.Warn("segment is no longer used but could not be removed yet", "file", seg.file(), "error", err)
+		}
+		return err == nil
+	})
 }
 
 // rollNow closes the active segment if there is one; wmu is held.
@@ -404,14 +432,7 @@ func (s *Spool) tellPinned(ctx context.Context, mins map[record.ShardID]uint64) 
 	var pinned int64
 	for _, l := range s.allLogs() {
 		segs := l.segments()
-		from := len(segs)
-		for from > 0 { // a cursor is most often near the end
-			n, err := l.undelivered(ctx, segs, from-1, mins)
-			if err != nil || (n == 0 && !l.behind(ctx, segs, from-1, mins)) {
-				break
-			}
-			from--
-		}
+		from := sort.Search(len(segs), func(i int) bool { return l.waits(ctx, segs, i, mins) })
 		for _, seg := range segs[from:] {
 			pinned += seg.size.Load()
 		}
@@ -423,54 +444,43 @@ func (s *Spool) tellPinned(ctx context.Context, mins map[record.ShardID]uint64) 
 	s.raise("nearly-full", 2, fmt.Sprintf("undelivered records take %d of %d bytes of the quota (%d %%)", pinned, s.quota, pinned*100/s.quota))
 }
 
-// behind reports whether a cursor stands before segs[i].
-func (l *commitLog) behind(ctx context.Context, segs []*segment, i int, mins map[record.ShardID]uint64) bool {
+// waits reports whether a cursor has not passed the end of segs[i]. Once it is
+// true it is for all later ones.
+func (l *commitLog) waits(ctx context.Context, segs []*segment, i int, mins map[record.ShardID]uint64) bool {
 	l.mu.RLock()
 	slots := l.slots
+	ends := make([]uint64, len(slots))
+	for k, sh := range slots {
+		ends[k] = sh.next
+	}
 	l.mu.RUnlock()
-	for _, sh := range slots {
+	for k, sh := range slots {
 		place, ok := mins[sh.id]
 		if !ok {
 			continue
 		}
-		if head, err := sh.headAt(ctx, segs, i, place); err == nil && place < head {
+		if end, err := sh.headAt(ctx, segs, i+1, ends[k]); err == nil && place < end {
 			return true
 		}
 	}
 	return false
 }
 
-// drops counts what was removed undelivered, by class.
-type drops struct {
-	total map[record.Class]uint64
-	last  time.Time
-}
-
-// note adds to the counts and tells; roomMu is held.
-func (d *drops) note(s *Spool, class record.Class, n uint64) {
+// note adds to the counts of what was removed undelivered, and tells; roomMu is
+// held.
+func (s *Spool) noteDropped(class record.Class, n uint64) {
 	if n == 0 {
 		return
 	}
-	if d.total == nil {
-		d.total = map[record.Class]uint64{}
-	}
-	d.total[class] += n
-	d.last = time.Now()
-	text := "removed to make room before they were delivered, since the spool was opened:"
+	s.dropped[class] += n
+	var text strings.Builder
+	text.WriteString("removed to make room before they were delivered, since the spool was opened:")
 	for _, c := range record.Classes() {
-		if d.total[c] > 0 {
-			text += fmt.Sprintf(" %d records of class %s", d.total[c], c)
+		if s.dropped[c] > 0 {
+			fmt.Fprintf(&text, " %d records of class %s", s.dropped[c], c)
 		}
 	}
-	s.raise("dropped", 2, text)
-}
-
-// expire clears the condition when nothing was dropped for a while.
-func (d *drops) expire(s *Spool) {
-	if !d.last.IsZero() && time.Since(d.last) > tellFor {
-		s.clear("dropped")
-		d.last = time.Time{}
-	}
+	s.raise("dropped", 2, text.String())
 }
 
 // retire seals a segment that is not written any more, in the background.

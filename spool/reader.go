@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -144,7 +145,8 @@ func (sh *shard) end() (next, first uint64) {
 	return sh.next, sh.first.next
 }
 
-// Next waits for records and yields at most max of them and about 1 MiB. The
+// Next waits for records and yields at most max of them (at least one) and
+// about 1 MiB. The
 // batch is a view that is valid until the next call. A *record.TrimmedError or
 // *record.CorruptError says what is lost; the reader goes on behind it at the
 // next call. record.ErrClosed when the reader or the spool was closed.
@@ -241,8 +243,9 @@ func (r *Reader) Close() error {
 	return nil
 }
 
-// decode yields records of the current block.
+// decode yields records of the current block, at least one.
 func (r *Reader) decode(limit int) (record.Batch, error) {
+	limit = max(limit, 1)
 	r.recs = r.recs[:0]
 	size := 0
 	for r.cur.left() > 0 && len(r.recs) < limit && size < batchBytes && (r.limit == 0 || r.pos < r.limit) {
@@ -468,7 +471,7 @@ func (r *Reader) segmentOf(ctx context.Context, segs []*segment) (int, error) {
 		return h
 	}
 	if r.seg != nil { // most often the same one or its neighbour
-		if k, ok := slices.BinarySearchFunc(segs, r.seg.num, func(s *segment, n uint64) int { return int(int64(s.num) - int64(n)) }); ok {
+		if k, ok := slices.BinarySearchFunc(segs, r.seg.num, func(s *segment, n uint64) int { return cmp.Compare(s.num, n) }); ok {
 			for ; k < len(segs) && k >= 0 && failed == nil; k++ {
 				if head(k+1) > r.pos {
 					return k, failed
@@ -525,135 +528,4 @@ func (l *commitLog) indexOf(ctx context.Context, seg *segment) (*segIndex, error
 	x, err := seg.indexed(ctx)
 	l.sp.handles.used(seg)
 	return x, err
-}
-
-// resolve turns a start into a sequence number.
-func (sh *shard) resolve(ctx context.Context, from Start) (uint64, error) {
-	next, first := sh.end()
-	switch from.kind {
-	case startNewest:
-		return next, nil
-	case startAfter:
-		return min(from.seq+1, next), nil
-	case startSince:
-		return sh.sinceTime(ctx, from.at)
-	}
-	return first, nil
-}
-
-// sinceTime is the first kept record whose arrival is t or later; the shard's
-// end if there is none.
-func (sh *shard) sinceTime(ctx context.Context, at time.Time) (uint64, error) {
-	l := sh.log
-	if err := l.sp.enter(); err != nil {
-		return 0, err
-	}
-	defer l.sp.leave()
-	next, first := sh.end()
-	switch y := at.Year(); {
-	case y < 1700:
-		return first, nil
-	case y > 2250:
-		return next, nil
-	}
-	t := at.UnixNano()
-	l.mu.RLock()
-	segs, newest := l.segs, l.maxArr
-	l.mu.RUnlock()
-	if newest < t {
-		return next, nil
-	}
-	// The greatest arrival up to a segment's end rises from segment to segment,
-	// whatever the clock did.
-	var failed error
-	k := sort.Search(len(segs)-1, func(i int) bool {
-		m, err := segs[i+1].loadMeta(ctx)
-		l.sp.handles.used(segs[i+1])
-		if err != nil {
-			failed = err
-			return true
-		}
-		return m.maxArr >= t
-	})
-	if failed != nil && !isDamage(failed) {
-		return 0, failed
-	}
-	for ; k < len(segs); k++ {
-		seq, ok, err := sh.sinceIn(ctx, segs, k, t, first)
-		if ok {
-			return min(seq, next), nil
-		}
-		if err != nil && !isDamage(err) && !isForeign(segs[k].path) && !errors.Is(err, errGone) {
-			return 0, err
-		}
-	}
-	return next, nil
-}
-
-// sinceIn looks for the first record with an arrival of t or later in one
-// segment.
-func (sh *shard) sinceIn(ctx context.Context, segs []*segment, k int, t int64, first uint64) (uint64, bool, error) {
-	last, err := sh.log.blocksOf(ctx, segs, k)
-	if err != nil {
-		return 0, false, err
-	}
-	x, err := sh.log.indexOf(ctx, segs[k])
-	if err != nil {
-		return 0, false, err
-	}
-	for id := x.byTime(t); id <= last; {
-		run, err := segs[k].readRun(ctx, id, last)
-		if err != nil {
-			return 0, false, err
-		}
-		if len(run) == 0 {
-			break
-		}
-		for _, st := range run {
-			id = st.id + 1
-			if st.err != nil || st.blk.maxArr < t {
-				continue
-			}
-			g, ok := st.blk.group(sh.id)
-			if !ok {
-				continue
-			}
-			gr := newGroupReader(st.blk, g, sh.log.num)
-			var rec record.Record
-			for gr.left() > 0 {
-				if _, err := gr.next(&rec); err != nil {
-					break
-				}
-				if rec.Arrived.UnixNano() >= t && rec.Pos.Seq >= first {
-					return rec.Pos.Seq, true, nil
-				}
-			}
-		}
-	}
-	return 0, false, nil
-}
-
-// arrival is when the record seq arrived, minTime if it cannot be told. It is
-// remembered for the last one asked for.
-func (sh *shard) arrival(seq uint64) int64 {
-	sh.log.mu.RLock()
-	o := sh.oldest
-	sh.log.mu.RUnlock()
-	if o.seq == seq {
-		return o.arr
-	}
-	arr := sh.readArrival(seq)
-	sh.log.mu.Lock()
-	sh.oldest = oldestArrival{seq, arr}
-	sh.log.mu.Unlock()
-	return arr
-}
-
-func (sh *shard) readArrival(seq uint64) int64 {
-	r := newReader(sh, seq)
-	b, err := r.Poll(context.Background(), 1)
-	if err != nil || len(b.Recs) == 0 {
-		return minTime
-	}
-	return b.Recs[0].Arrived.UnixNano()
 }

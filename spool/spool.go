@@ -14,6 +14,7 @@
 package spool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,7 +60,8 @@ type Spool struct {
 	used    atomic.Int64
 	quota   int64
 	handles handleCache
-	dropped drops // guarded by roomMu
+	dropped map[record.Class]uint64 // undelivered records removed for room; guarded by roomMu
+	doomed  []*segment              // still to be unlinked; guarded by roomMu
 	stats   counters
 	alarms  conditions
 
@@ -91,7 +93,17 @@ func Open(ctx context.Context, dir string, cfg Config, log *slog.Logger) (*Spool
 	return open(ctx, dir, cfg, log, systemSeam())
 }
 
-func open(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm seam) (_ *Spool, err error) {
+// open is Open on a given seam. Where the disk is full the reserve is given up
+// for it.
+func open(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm seam) (*Spool, error) {
+	s, err := openOnce(ctx, dir, cfg, log, sm)
+	if err != nil && errors.Is(storeError(err), record.ErrFull) && os.Remove(filepath.Join(dir, "reserve")) == nil {
+		return openOnce(ctx, dir, cfg, log, sm)
+	}
+	return s, err
+}
+
+func openOnce(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm seam) (_ *Spool, err error) {
 	if err := cfg.Check(); err != nil {
 		return nil, fmt.Errorf("open the spool: %w", err)
 	}
@@ -106,7 +118,7 @@ func open(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm seam
 	}
 	s := &Spool{
 		dir: dir, cfg: cfg, log: log, seam: sm, streams: map[string]*Stream{}, logs: map[uint32]*commitLog{},
-		logKeys: map[logKey]uint32{}, closing: make(chan struct{}), opened: time.Now(),
+		logKeys: map[logKey]uint32{}, dropped: map[record.Class]uint64{}, closing: make(chan struct{}), opened: time.Now(),
 	}
 	s.identity.Boot, s.monoBase = bootID()
 	if s.lock, err = lockDir(dir); err != nil {
@@ -293,7 +305,7 @@ func (s *Spool) allLogs() []*commitLog {
 	for _, l := range s.logs {
 		out = append(out, l)
 	}
-	slices.SortFunc(out, func(a, b *commitLog) int { return int(a.num) - int(b.num) })
+	slices.SortFunc(out, func(a, b *commitLog) int { return cmp.Compare(a.num, b.num) })
 	return out
 }
 
@@ -384,8 +396,8 @@ func (l *commitLog) close(ctx context.Context) error {
 
 func (s *Spool) closeState(ctx context.Context, logs []*commitLog) error {
 	err := s.state.flush(ctx)
-	s.state.mu.Lock()
-	defer s.state.mu.Unlock()
+	s.state.disk.Lock()
+	defer s.state.disk.Unlock()
 	err = errors.Join(err, s.state.txn(ctx, func() error {
 		for _, l := range logs {
 			if a := l.active(); a != nil {

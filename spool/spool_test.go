@@ -184,8 +184,10 @@ func TestEveryFieldSurvives(t *testing.T) {
 	at := time.Date(2026, 3, 4, 5, 6, 7, 890, time.UTC)
 	want := []record.Record{
 		{Key: "plain"},
-		{Key: "all", HashKey: &hash, At: at, Arrived: at.Add(time.Second), Mono: 42 * time.Second, TimeQ: record.TimeUnsynchronised, Source: "press-1",
-			SourceSeq: 7, Type: "application/json", Attrs: map[string]string{"topic": "a/b", "": "empty"}, Data: []byte(`{"value":1}`)},
+		{
+			Key: "all", HashKey: &hash, At: at, Arrived: at.Add(time.Second), Mono: 42 * time.Second, TimeQ: record.TimeUnsynchronised, Source: "press-1",
+			SourceSeq: 7, Type: "application/json", Attrs: map[string]string{"topic": "a/b", "": "empty"}, Data: []byte(`{"value":1}`),
+		},
 		{Key: "old", At: time.Date(1, 1, 2, 0, 0, 0, 5, time.UTC), Arrived: at.Add(-time.Hour), Source: "press-1", SourceSeq: 3, Data: []byte{0, 255}},
 		{Key: "far", At: time.Date(9999, 1, 2, 0, 0, 0, 999999999, time.UTC), Arrived: at, Mono: time.Second, Source: "press-2", Type: "text/plain"},
 		{Key: "größe/é", Data: bytes.Repeat([]byte("x"), 256<<10)},

@@ -14,11 +14,14 @@ import (
 )
 
 // A stateDB is state.db: what the spool is, its streams and shards, cursors
-// and counts. All writing goes through mu; cursors and counts are gathered and
-// written together.
+// and counts. Cursors and counts are gathered in memory and written together.
+//
+// Lock order: disk before mu. mu is never held while something is written.
 type stateDB struct {
-	mu      sync.Mutex
-	db      *database
+	disk sync.Mutex // the connection
+	db   *database
+
+	mu      sync.Mutex // all below
 	now     func() time.Time
 	clock   func() int64
 	cursors map[cursorKey]*place
@@ -29,7 +32,6 @@ type stateDB struct {
 	dirtyR  []corruptRange
 	kick    chan struct{} // something is dirty
 	moved   chan struct{} // a cursor moved: retention may have something to do
-	failed  error         // of the last flush
 }
 
 type cursorKey struct {
@@ -179,7 +181,7 @@ func each(ctx context.Context, db *database, query string, f func(scan func(...a
 	return rows.Err()
 }
 
-// txn runs f in a transaction; mu is held.
+// txn runs f in a transaction; disk is held.
 func (s *stateDB) txn(ctx context.Context, f func() error) error {
 	if err := s.db.run(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return err
@@ -270,52 +272,87 @@ func (s *stateDB) corruptIn(shard record.ShardID, from, to uint64) uint64 {
 	return n
 }
 
-// flush writes what is dirty in one transaction. After an error it stays
-// dirty.
-func (s *stateDB) flush(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.flushLocked(ctx)
+// dirt is what a flush takes out of memory, to be written or given back.
+type dirt struct {
+	cursors map[cursorKey]*place // a copy; nil: dropped
+	shed    map[string]uint64
+	ranges  []corruptRange
 }
 
-func (s *stateDB) flushLocked(ctx context.Context) error {
-	if len(s.dirtyC) == 0 && len(s.dirtyS) == 0 && len(s.dirtyR) == 0 {
+func (s *stateDB) takeDirt() (d dirt, any bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d = dirt{cursors: map[cursorKey]*place{}, shed: map[string]uint64{}, ranges: s.dirtyR}
+	for k := range s.dirtyC {
+		if p := s.cursors[k]; p != nil {
+			c := *p
+			d.cursors[k] = &c
+		} else {
+			d.cursors[k] = nil
+		}
+	}
+	for name := range s.dirtyS {
+		d.shed[name] = s.shed[name]
+	}
+	clear(s.dirtyC)
+	clear(s.dirtyS)
+	s.dirtyR = nil
+	return d, len(d.cursors)+len(d.shed)+len(d.ranges) > 0
+}
+
+// giveBack makes dirty again what could not be written.
+func (s *stateDB) giveBack(d dirt) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k := range d.cursors {
+		s.dirtyC[k] = struct{}{}
+	}
+	for name := range d.shed {
+		s.dirtyS[name] = struct{}{}
+	}
+	s.dirtyR = append(d.ranges, s.dirtyR...)
+}
+
+// flush writes what is dirty in one transaction; when it returns nil, all that
+// was dirty when it was called is durable. After an error it stays dirty.
+func (s *stateDB) flush(ctx context.Context) error {
+	s.disk.Lock()
+	defer s.disk.Unlock()
+	d, any := s.takeDirt()
+	if !any {
 		return nil
 	}
 	err := s.txn(ctx, func() error {
-		for k := range s.dirtyC {
-			p := s.cursors[k]
-			if p == nil {
-				if err := s.exec(ctx, "DELETE FROM cursors WHERE name=? AND shard=?", k.name, k.shard); err != nil {
-					return err
-				}
-				continue
-			}
-			if err := s.exec(ctx, "INSERT OR REPLACE INTO cursors VALUES(?,?,?,?,?,?,?,?,?)", k.name, k.shard,
-				int64(p.start), int64(p.next), int64(p.delivered), int64(p.filtered), int64(p.refused), int64(p.expired), int64(p.corrupt)); err != nil {
+		for k, p := range d.cursors {
+			if err := s.writeCursor(ctx, k, p); err != nil {
 				return err
 			}
 		}
-		for name := range s.dirtyS {
-			if err := s.exec(ctx, "INSERT OR REPLACE INTO shed VALUES(?,?)", name, int64(s.shed[name])); err != nil {
+		for name, n := range d.shed {
+			if err := s.exec(ctx, "INSERT OR REPLACE INTO shed VALUES(?,?)", name, int64(n)); err != nil {
 				return err
 			}
 		}
-		for _, r := range s.dirtyR {
+		for _, r := range d.ranges {
 			if err := s.exec(ctx, "INSERT OR REPLACE INTO corrupt VALUES(?,?,?,?,?)", r.shard, int64(r.from), int64(r.to), r.file, r.block); err != nil {
 				return err
 			}
 		}
 		return s.stampClock(ctx)
 	})
-	s.failed = err
 	if err != nil {
+		s.giveBack(d)
 		return fmt.Errorf("write state.db: %w", storeError(err))
 	}
-	clear(s.dirtyC)
-	clear(s.dirtyS)
-	s.dirtyR = nil
 	return nil
+}
+
+func (s *stateDB) writeCursor(ctx context.Context, k cursorKey, p *place) error {
+	if p == nil {
+		return s.exec(ctx, "DELETE FROM cursors WHERE name=? AND shard=?", k.name, k.shard)
+	}
+	return s.exec(ctx, "INSERT OR REPLACE INTO cursors VALUES(?,?,?,?,?,?,?,?,?)", k.name, k.shard,
+		int64(p.start), int64(p.next), int64(p.delivered), int64(p.filtered), int64(p.refused), int64(p.expired), int64(p.corrupt))
 }
 
 // stampClock carries the retention clock over a restart.

@@ -58,7 +58,12 @@ func (c *counters) committed(records uint64, payload int64, w *segWriter, now ti
 // conditions holds what stands now, by kind.
 type conditions struct {
 	mu  sync.Mutex
-	set map[string]Condition
+	set map[string]standing
+}
+
+type standing struct {
+	Condition
+	renewed time.Time // monotonic
 }
 
 // raise makes a condition stand, or renews its text.
@@ -66,13 +71,13 @@ func (s *Spool) raise(kind string, severity int, text string) {
 	s.alarms.mu.Lock()
 	old, was := s.alarms.set[kind]
 	if s.alarms.set == nil {
-		s.alarms.set = map[string]Condition{}
+		s.alarms.set = map[string]standing{}
 	}
 	c := Condition{Kind: kind, Text: text, Severity: severity, Since: s.now()}
 	if was {
 		c.Since = old.Since
 	}
-	s.alarms.set[kind] = c
+	s.alarms.set[kind] = standing{c, time.Now()}
 	s.alarms.mu.Unlock()
 	if !was {
 		s.log.Warn("spool condition raised", "kind", kind, "severity", severity, "text", text)
@@ -89,6 +94,19 @@ func (s *Spool) clear(kind string) {
 	}
 }
 
+// clearOld ends conditions that tell of an event, when it has not happened
+// again for a while.
+func (s *Spool) clearOld(kinds ...string) {
+	for _, kind := range kinds {
+		s.alarms.mu.Lock()
+		c, was := s.alarms.set[kind]
+		s.alarms.mu.Unlock()
+		if was && time.Since(c.renewed) > tellFor {
+			s.clear(kind)
+		}
+	}
+}
+
 func (s *Spool) stands(kind string) bool {
 	s.alarms.mu.Lock()
 	defer s.alarms.mu.Unlock()
@@ -101,7 +119,7 @@ func (s *Spool) conditionList() []Condition {
 	defer s.alarms.mu.Unlock()
 	var out []Condition
 	for _, c := range s.alarms.set {
-		out = append(out, c)
+		out = append(out, c.Condition)
 	}
 	slices.SortFunc(out, func(a, b Condition) int {
 		return cmp.Or(cmp.Compare(a.Severity, b.Severity), cmp.Compare(a.Kind, b.Kind))

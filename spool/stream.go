@@ -236,12 +236,12 @@ func (s *Spool) Ensure(ctx context.Context, c StreamConfig) (*Stream, error) {
 	if c == t.Config() {
 		return t, nil
 	}
-	s.state.mu.Lock()
+	s.state.disk.Lock()
 	err = s.state.txn(ctx, func() error {
 		return s.state.exec(ctx, "UPDATE streams SET class=?, max_age=?, max_bytes=?, expire_undelivered=? WHERE id=?",
 			c.Class.String(), int64(c.MaxAge), int64(c.MaxBytes), c.ExpireUndelivered, t.id)
 	})
-	s.state.mu.Unlock()
+	s.state.disk.Unlock()
 	if err != nil {
 		return nil, fmt.Errorf("change stream %q: %w", t.name, storeError(err))
 	}
@@ -265,9 +265,9 @@ func (s *Spool) makeStream(ctx context.Context, c StreamConfig) (*Stream, error)
 	}
 	created := s.now().UTC()
 	t := &Stream{sp: s, name: string(c.Name), created: created, cfg: c, quarantine: string(c.Name) == quarantineStream}
-	s.state.mu.Lock()
+	s.state.disk.Lock()
 	err := s.state.txn(ctx, func() error { return s.insertStream(ctx, t, num, fresh) })
-	s.state.mu.Unlock()
+	s.state.disk.Unlock()
 	if err != nil {
 		return nil, fmt.Errorf("create stream %q: %w", t.name, storeError(err))
 	}
