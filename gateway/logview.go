@@ -40,7 +40,11 @@ func (l forRules) Follow(_ context.Context, stream string, shard record.ShardID,
 	if err != nil {
 		return nil, err
 	}
-	return t.Reader(shard, spool.After(after))
+	from := spool.After(after)
+	if after == rules.Newest {
+		from = spool.Newest()
+	}
+	return t.Reader(shard, from)
 }
 
 func (l forRules) Append(ctx context.Context, stream string, recs []record.Record, done func([]record.Result)) error {

@@ -209,6 +209,9 @@ func (p *plant) problems() []api.Problem {
 	for _, c := range conditions {
 		out = append(out, api.Problem{Kind: c.Source, Text: c.Text, Since: p.since[c.Source+"/"+c.Name].UTC()})
 	}
+	for _, text := range p.g.loop.Stats().Problems {
+		out = append(out, api.Problem{Kind: "rules", Text: text, Since: p.g.started.UTC()})
+	}
 	return out
 }
 

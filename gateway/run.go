@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"forebay/devices"
@@ -203,7 +204,7 @@ func (g *gateway) build() error {
 		return fmt.Errorf("compile the rules: %w", err)
 	}
 	g.rules = engine.Rules()
-	g.loop, err = rules.NewLoop(g.cfg.Path("rules.db"), engine, forRules{g.sp}, rules.Options{Now: g.clock.now, Logger: g.log.With("part", "rules")})
+	g.loop, err = rules.NewLoop(g.cfg.Path("rules.db"), engine, forRules{g.sp}, rules.Options{Now: g.clock.now, Logger: g.log.With("part", "rules"), KeepSystem: g.knows})
 	if err != nil {
 		return fmt.Errorf("open the rules: %w", err)
 	}
@@ -215,6 +216,24 @@ func (g *gateway) build() error {
 		return err
 	}
 	return g.buildIntake()
+}
+
+// knows reports whether the thing that a condition is about is still in the
+// config; the conditions of others are closed.
+func (g *gateway) knows(condition string) bool {
+	kind, rest, _ := strings.Cut(condition, "/")
+	id, _, _ := strings.Cut(rest, "/")
+	switch kind {
+	case "uplink":
+		return slices.ContainsFunc(g.cfg.Uplinks, func(c uplink.Config) bool { return string(c.ID) == id })
+	case "serial":
+		return slices.ContainsFunc(g.cfg.Serial, func(c serial.Config) bool { return string(c.ID) == id })
+	case "mqtt-client":
+		return slices.ContainsFunc(g.cfg.MQTT, func(c mqtt.Config) bool { return string(c.ID) == id })
+	case "camera":
+		return slices.ContainsFunc(g.cfg.Cameras, func(c video.Camera) bool { return string(c.ID) == id })
+	}
+	return true
 }
 
 func (g *gateway) buildUplinks() error {
