@@ -238,7 +238,7 @@ func (g *gateway) knows(condition string) bool {
 
 func (g *gateway) buildUplinks() error {
 	for _, c := range g.cfg.Uplinks {
-		log := g.log.With("part", "uplink", "uplink", string(c.ID))
+		log := g.log.With("part", "uplink")
 		sink, err := uplink.New(c, g.sp.Identity(), log)
 		if err != nil {
 			return fmt.Errorf("uplink %s: %w", c.ID, err)
@@ -282,7 +282,7 @@ func (g *gateway) buildIntake() error {
 		if err != nil {
 			return err
 		}
-		s, err := serial.New(c, g.log.With("part", "serial", "source", string(c.ID)), serial.Options{Shed: port.Shed})
+		s, err := serial.New(c, g.log.With("part", "serial"), serial.Options{Shed: port.Shed})
 		if err != nil {
 			return fmt.Errorf("source %s: %w", c.ID, err)
 		}

@@ -22,6 +22,7 @@ type Cursor struct {
 	mu     sync.Mutex
 	losses []loss // reported by Next, ahead of the place
 	oldest oldestArrival
+	ended  bool
 }
 
 type loss struct {
@@ -123,10 +124,18 @@ func (c *Cursor) changed() {
 // their number, less what Next reported as trimmed or corrupt, which the spool
 // counts itself. A tally that does not add up is an error and nothing moves.
 // Committing a place that is passed already, with an empty tally, does nothing.
+// record.ErrClosed after Close of the cursor or the spool.
 func (c *Cursor) Commit(upTo uint64, t record.Tally) error {
+	if err := c.sp.enter(); err != nil { // what is taken now is in the last flush
+		return err
+	}
+	defer c.sp.leave()
 	next, _ := c.sh.end()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.ended {
+		return record.ErrClosed
+	}
 	st := c.sp.state
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -192,12 +201,16 @@ func (c *Cursor) oldestArrival(seq uint64) time.Time {
 	return timeOf(o.arr)
 }
 
-// Close ends the cursor; its place stays.
+// Close ends the cursor; its place stays, and another may open it.
 func (c *Cursor) Close() error {
 	_ = c.Reader.Close() // only ends a waiting Next
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.sp.state.mu.Lock()
 	defer c.sp.state.mu.Unlock()
-	c.p.inUse = false
+	if !c.ended {
+		c.ended, c.p.inUse = true, false
+	}
 	return nil
 }
 

@@ -135,11 +135,19 @@ func (s *Spool) makeRoom(l *commitLog, need int64) error {
 // reserve is given up so that checkpoints, cursors and opening still work.
 func (s *Spool) diskFull(l *commitLog, cause error) {
 	l.full.Store(true)
-	if err := os.Remove(filepath.Join(s.dir, "reserve")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.log.Warn("reserve could not be released", "error", err)
-	}
+	s.releaseReserve()
 	s.raise("full", 1, fmt.Sprintf("the disk is full: %v; producers are held back until there is room", cause))
 	touch(s.state.moved)
+}
+
+// releaseReserve gives the reserve's room to whoever must write now; false if
+// it was given already.
+func (s *Spool) releaseReserve() bool {
+	err := os.Remove(filepath.Join(s.dir, "reserve"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.log.Warn("reserve could not be released", "error", err)
+	}
+	return err == nil
 }
 
 // letGo lets producers in again where there is room.

@@ -48,8 +48,8 @@ func After(seq uint64) Start { return Start{kind: startAfter, seq: seq} }
 // arrivals may follow.
 func Since(t time.Time) Start { return Start{kind: startSince, at: t} }
 
-// A Reader follows one shard. It is used by one goroutine at a time; Close may
-// be called from another.
+// A Reader follows one shard. It is used by one goroutine at a time, Pos and
+// Behind included; Close may be called from another.
 type Reader struct {
 	sh     *shard
 	pos    uint64 // sequence number wanted next

@@ -396,6 +396,9 @@ func (l *commitLog) close(ctx context.Context) error {
 
 func (s *Spool) closeState(ctx context.Context, logs []*commitLog) error {
 	err := s.state.flush(ctx)
+	if errors.Is(err, record.ErrFull) && s.releaseReserve() {
+		err = s.state.flush(ctx)
+	}
 	s.state.disk.Lock()
 	defer s.state.disk.Unlock()
 	err = errors.Join(err, s.state.txn(ctx, func() error {
@@ -439,7 +442,11 @@ func (s *Spool) flusher() {
 			return
 		case <-s.state.kick:
 		}
-		if err := s.state.flush(ctx); err != nil {
+		err := s.state.flush(ctx)
+		if errors.Is(err, record.ErrFull) && s.releaseReserve() {
+			err = s.state.flush(ctx)
+		}
+		if err != nil {
 			s.raise("state", 1, "cursors and counts could not be written: "+err.Error())
 			touch(s.state.kick) // tried again after the pause
 		} else {
