@@ -37,7 +37,11 @@ type flow struct {
 	n            int // looks so far
 }
 
-const flowWindow = 10 // seconds
+const (
+	flowWindow = 10 // seconds
+	settle     = 30 * time.Second
+	growthSpan = time.Minute // over less than that growth is noise
+)
 
 type usedAt struct {
 	at    time.Time
@@ -84,6 +88,9 @@ func (p *plant) look() {
 		f.n++
 	}
 	now := time.Now()
+	if now.Sub(p.g.started) < settle {
+		return // the files of a fresh start are no growth to go by
+	}
 	if n := len(p.used); n == 0 || now.Sub(p.used[n-1].at) >= 10*time.Second {
 		p.used = append(p.used, usedAt{now, st.Used})
 		if len(p.used) > 60 { // ten minutes
@@ -115,7 +122,7 @@ func (p *plant) daysLeft(room int64) *float64 {
 	}
 	first, last := p.used[0], p.used[len(p.used)-1]
 	grown, took := float64(last.bytes-first.bytes), last.at.Sub(first.at).Seconds()
-	if grown <= 0 || took <= 0 {
+	if grown <= 0 || took < growthSpan.Seconds() {
 		return nil
 	}
 	days := float64(max(room, 0)) / (grown / took) / 86400
