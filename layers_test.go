@@ -92,7 +92,9 @@ func TestLayers(t *testing.T) {
 				}
 				continue
 			}
-			if !slices.ContainsFunc(allowed, func(p string) bool { return p == ours || strings.HasSuffix(p, "/*") && path.Dir(ours) == strings.TrimSuffix(p, "/*") }) {
+			if !slices.ContainsFunc(allowed, func(p string) bool {
+				return p == ours || strings.HasSuffix(p, "/*") && path.Dir(ours) == strings.TrimSuffix(p, "/*")
+			}) {
 				t.Errorf("%s imports %s: not an arrow of layers_test.go", file, imp)
 			}
 		}

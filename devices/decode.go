@@ -30,8 +30,7 @@ func decodeJSON(data []byte) (string, error) {
 	}
 	var v any
 	err := json.Unmarshal(data, &v)
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return "", fmt.Errorf("not JSON: byte %d: %w", syntax.Offset, err)
 	}
 	return "", errors.Join(errors.New("not JSON"), err)

@@ -199,7 +199,10 @@ func (s *Spool) setLimits() error {
 		return fmt.Errorf("open the spool: ask for the disk's size: %w", err)
 	}
 	s.fileSystem = total
-	s.quota = s.cfg.Quota.Or(min(defaultQuota, total/10*8))
+	// The defaults written out are still the defaults: a small disk makes them less.
+	if s.quota = s.cfg.Quota.Or(defaultQuota); s.quota == defaultQuota {
+		s.quota = min(s.quota, total/10*8)
+	}
 	s.segmentBytes = max(min(s.cfg.Segment.Or(defaultSegment), s.quota/16), minSegment)
 	s.walBytes = max(min(walLimit, s.segmentBytes/4), 64<<10)
 	s.reserveBytes = min(2*walLimit, s.quota/16)
@@ -208,7 +211,11 @@ func (s *Spool) setLimits() error {
 
 // freeFloor is what must stay free on the file system, bytes.
 func (s *Spool) freeFloor() int64 {
-	return s.cfg.FreeFloor.Or(min(defaultFreeFloor, s.fileSystem/20))
+	floor := s.cfg.FreeFloor.Or(defaultFreeFloor)
+	if floor == defaultFreeFloor {
+		floor = min(floor, s.fileSystem/20)
+	}
+	return floor
 }
 
 func (s *Spool) now() time.Time {

@@ -340,7 +340,9 @@ func (l *laneRun) pass(n int, t record.Tally) {
 }
 
 // refuse copies the first record at hand to the stream "refused", however
-// often it takes, and passes it. One that comes from there stays there.
+// often it takes, and passes it. One that comes from there stays there. A copy
+// that is outside the log's limits, which no time mends, is made without
+// attributes; if that does not help either there is none.
 func (l *laneRun) refuse(ctx context.Context, why error) bool {
 	r := l.now.left()[0]
 	reason := "the target cannot take it"
@@ -355,6 +357,15 @@ func (l *laneRun) refuse(ctx context.Context, why error) bool {
 		}
 		if ctx.Err() != nil {
 			return false
+		}
+		if bad := (*record.InvalidError)(nil); errors.As(err, &bad) {
+			if r.Attrs != nil {
+				log.Error("refused record is kept without its attributes", "error", err)
+				r.Attrs = nil
+				continue
+			}
+			log.Error("refused record cannot be kept at all", "error", err)
+			break
 		}
 		if !said {
 			log.Error("cannot keep a refused record", "error", err)

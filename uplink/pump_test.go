@@ -196,6 +196,46 @@ func TestPoisonDoesNotBlock(t *testing.T) {
 	})
 }
 
+// A copy that the log can never take must not hold the lane up for ever: it is
+// made without what may be left out, or not at all.
+func TestPoisonThatCannotBeKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, sink := newLog(t), newSink(t)
+		c := log.shard("s")
+		c.put(10, "k")
+		sink.act = func(b lane.Batch) lane.Outcome {
+			if first := b.Recs[0].Pos.Seq; first == 3 || first == 5 {
+				return lane.Outcome{Class: lane.Poison, Err: errFake}
+			}
+			for i, r := range b.Recs {
+				if r.Pos.Seq == 3 || r.Pos.Seq == 5 {
+					return lane.Outcome{Done: i, Class: lane.Poison, Err: errFake}
+				}
+			}
+			return lane.Outcome{Done: len(b.Recs)}
+		}
+		log.refuse = func(r record.Record) error {
+			if r.Pos.Seq == 5 || r.Attrs != nil {
+				return &record.InvalidError{Field: "attributes", Reason: "have too many bytes"}
+			}
+			return nil
+		}
+		for i := range c.recs {
+			c.recs[i].Attrs = map[string]string{"topic": "long"}
+		}
+		p, stop := start(t, config(), sink, log)
+		time.Sleep(time.Minute)
+		s := p.Status()
+		stop()
+		if n, tally := c.committed(); n != 10 || tally.Delivered != 8 || tally.Refused != 2 {
+			t.Errorf("committed %d, %+v", n, tally)
+		}
+		if len(log.refused) != 1 || log.refused[0].rec.Pos.Seq != 3 || log.refused[0].rec.Attrs != nil || s.State != "up" {
+			t.Errorf("kept %+v, status %+v", log.refused, s)
+		}
+	})
+}
+
 // A record of the stream "refused" that is refused again is not copied into
 // the stream it came from.
 func TestRefusedTwice(t *testing.T) {

@@ -12,8 +12,8 @@ import (
 // users are configured, and only this machine reaches the door.
 type account struct {
 	password  conf.Secret
-	publish   []string
-	subscribe []string
+	publish   []conf.Filter
+	subscribe []conf.Filter
 }
 
 func (a *account) mayPublish(topic string) bool {
@@ -25,19 +25,23 @@ func (a *account) maySubscribe(filter string) bool {
 	return a == nil || anyCovers(a.subscribe, unshare(filter))
 }
 
-func accounts(users []User) map[string]*account {
+func accounts(users []User) (map[string]*account, error) {
 	if len(users) == 0 {
-		return nil
+		return nil, nil
 	}
 	m := make(map[string]*account, len(users))
 	for _, u := range users {
-		a := &account{password: u.Password, publish: u.Publish, subscribe: u.Subscribe}
-		if u.Publish == nil {
-			a.publish = []string{"#"}
+		a := &account{password: u.Password}
+		var err error
+		if a.publish, err = conf.ParseFilters(u.WithDefaults().Publish); err != nil {
+			return nil, fmt.Errorf("publish: of user %q: %w", u.Name, err)
+		}
+		if a.subscribe, err = conf.ParseFilters(u.Subscribe); err != nil {
+			return nil, fmt.Errorf("subscribe: of user %q: %w", u.Name, err)
 		}
 		m[u.Name] = a
 	}
-	return m
+	return m, nil
 }
 
 // login finds the account of a name and password. The time it takes tells

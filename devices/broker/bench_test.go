@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -15,8 +16,8 @@ import (
 
 // flood sends messages of QoS 1 until the counter is used up, window at most
 // unacknowledged, and reads the acknowledgements.
-func flood(addr, id string, window int, left *atomic.Int64) error {
-	c, err := net.Dial("tcp", addr)
+func flood(ctx context.Context, addr, id string, window int, left *atomic.Int64) error {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func benchFlood(b *testing.B, publishers, window int) {
 	var wg sync.WaitGroup
 	for i := range publishers {
 		wg.Go(func() {
-			if err := flood(addr, fmt.Sprintf("p%d", i), window, &left); err != nil {
+			if err := flood(b.Context(), addr, fmt.Sprintf("p%d", i), window, &left); err != nil {
 				b.Error(err)
 			}
 		})

@@ -98,7 +98,11 @@ func New(cfg Config, log *slog.Logger, opts ...Option) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Broker{cfg: cfg, log: log, tls: tc, accounts: accounts(cfg.Users), down: "not started"}
+	acc, err := accounts(cfg.Users)
+	if err != nil {
+		return nil, err
+	}
+	b := &Broker{cfg: cfg, log: log, tls: tc, accounts: acc, down: "not started"}
 	for _, o := range opts {
 		o(b)
 	}
@@ -287,8 +291,10 @@ func (r *running) accept(hard context.Context, ln net.Listener) {
 			continue
 		}
 		ctx, cancel := context.WithCancel(hard)
-		c := newConn(b, raw, r.putter(ctx))
+		c := newConn(b, raw, r.put)
 		c.cancel = cancel
+		c.life = ctx
+		c.nextTurn()
 		b.mu.Lock()
 		full := len(b.conns) >= most || b.stopping
 		if !full {
@@ -305,16 +311,15 @@ func (r *running) accept(hard context.Context, ln net.Listener) {
 	}
 }
 
-// putter gives a connection its way to the inlet; ctx ends with the connection.
-func (r *running) putter(ctx context.Context) putFunc {
-	return func(limit time.Duration, recs []record.Record, done func([]record.Result)) error {
-		if limit == 0 {
-			return r.in.Put(ctx, recs, done)
-		}
-		ctx, cancel := context.WithTimeout(ctx, limit)
-		defer cancel()
+// put is a connection's way to the inlet; ctx ends with the connection, or with
+// its turn.
+func (r *running) put(ctx context.Context, limit time.Duration, recs []record.Record, done func([]record.Result)) error {
+	if limit == 0 {
 		return r.in.Put(ctx, recs, done)
 	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return r.in.Put(ctx, recs, done)
 }
 
 // serve is the life of one connection.
@@ -324,6 +329,7 @@ func (r *running) serve(hard context.Context, c *conn) {
 	out.Go(c.out.run)
 	err := b.core.attach(c)
 	c.shut()
+	c.readNoMore()
 	c.wg.Wait()
 	select {
 	case <-c.drained:
@@ -490,8 +496,7 @@ func (r *running) say(hard context.Context, c *conn, w *will) {
 		if err == nil {
 			break
 		}
-		var bad *record.InvalidError
-		if errors.As(err, &bad) {
+		if _, bad := errors.AsType[*record.InvalidError](err); bad {
 			b.refused.Add(1)
 			b.errs.Add(1)
 			return

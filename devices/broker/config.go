@@ -122,18 +122,9 @@ func (c *Config) checkUsers() error {
 			return fmt.Errorf("password: user %q has none", u.Name)
 		}
 		seen[u.Name] = true
-		for _, f := range u.Publish {
-			if !validFilter(f) {
-				return fmt.Errorf("publish: %q of user %q is not a topic filter", f, u.Name)
-			}
-		}
-		for _, f := range u.Subscribe {
-			if !validFilter(f) {
-				return fmt.Errorf("subscribe: %q of user %q is not a topic filter", f, u.Name)
-			}
-		}
 	}
-	return nil
+	_, err := accounts(c.Users)
+	return err
 }
 
 // tls is nil where the door speaks plain TCP.

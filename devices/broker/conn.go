@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"net"
 	"os"
@@ -45,7 +46,8 @@ type conn struct {
 	b      *Broker
 	out    *writer
 	in     putFunc
-	cancel func() // ends a wait in in
+	life   context.Context
+	cancel func() // ends life, and a wait in in
 
 	// Where packets are read into. Records point into it, so it is only
 	// written behind w; a new one is made when it is full.
@@ -81,7 +83,7 @@ type conn struct {
 
 func newConn(b *Broker, raw net.Conn, in putFunc) *conn {
 	c := &conn{raw: raw, b: b, out: newWriter(raw), in: in, chunk: firstChunk, gone: make(chan struct{})}
-	c.intake.init()
+	c.init()
 	return c
 }
 
@@ -310,6 +312,9 @@ func (c *conn) publish(first byte, body []byte) error {
 func (c *conn) pubrel(first byte, body []byte) error {
 	if first&0x0f != 2 || len(body) < 2 { // [MQTT-3.6.1-1]
 		return c.fault(malformed("PUBREL"))
+	}
+	if err := c.predecessor(); err != nil { // the identifiers are its until then
+		return err
 	}
 	id := uint16(body[0])<<8 | uint16(body[1])
 	code := byte(codeSuccess)

@@ -99,6 +99,34 @@ func TestFullLogIsNeverAcknowledgedAndResumes(t *testing.T) {
 	eventually(t, "healthy again", func() bool { s, _ := b.Health(); return s == "up" })
 }
 
+// What failed together is stored together as soon as the log takes records
+// again: the pause is one, not one for each read from the socket.
+func TestManyFailedBatchesResumeAtOnce(t *testing.T) {
+	t.Parallel()
+	in := &manualInlet{}
+	_, addr := start(t, broker.Config{}, in)
+	c := connect(t, addr, hello{id: "a"})
+	const n = 50
+	for i := range n {
+		c.publish(1, uint16(i+1), "t", fmt.Sprint(i))
+		c.ping() // a batch each
+	}
+	for i := range n {
+		in.finish(i, record.ErrCannotStore)
+	}
+	began := time.Now()
+	for i := range n { // the log takes them again from now on
+		eventually(t, "the next is tried", func() bool { return in.len() > n+i })
+		in.finish(n+i, nil)
+		if p := c.ack(4); int(p.id()) != i+1 {
+			t.Fatalf("acknowledgement %d is for %d", i, p.id())
+		}
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("%d failed batches took %v", n, took)
+	}
+}
+
 // Only the failed records of a batch are tried again.
 func TestPartOfABatchFails(t *testing.T) {
 	t.Parallel()
@@ -450,7 +478,7 @@ func TestStopDrains(t *testing.T) {
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); stop() }()
 	eventually(t, "the door is closed", func() bool {
-		c, err := net.DialTimeout("tcp", addr, time.Second)
+		c, err := (&net.Dialer{Timeout: time.Second}).DialContext(t.Context(), "tcp", addr)
 		if err == nil {
 			_ = c.Close()
 		}
@@ -479,4 +507,72 @@ type inletFunc func(ctx context.Context, recs []record.Record, done func([]recor
 
 func (f inletFunc) Put(ctx context.Context, recs []record.Record, done func([]record.Result)) error {
 	return f(ctx, recs, done)
+}
+
+// Identifiers of QoS 2 belong to the last connection until its commits are
+// through: a PUBREL of the next one waits for them, as a PUBLISH does.
+func TestQoS2ReleaseAcrossReconnect(t *testing.T) {
+	t.Parallel()
+	in := &manualInlet{}
+	_, addr := start(t, broker.Config{}, in)
+	c := connect(t, addr, hello{id: "a", persistent: true})
+	for id := range 20 {
+		c.publish(2, uint16(id+1), "t", "x")
+		c.ping() // a batch each
+	}
+	_ = c.Close()
+	c = connect(t, addr, hello{id: "a", persistent: true})
+	for id := range 20 {
+		c.send([]byte{0x62, 2, 1, byte(id)}) // identifiers that nobody knows
+	}
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		for id := range 20 {
+			if p := c.ack(7); p.id() != 0x100+uint16(id) {
+				t.Errorf("PUBCOMP %d: % x", id, p.body)
+			}
+		}
+	}()
+	select {
+	case <-answered:
+		t.Error("PUBREL was dealt with while the last connection's commits ran")
+	case <-time.After(50 * time.Millisecond):
+	}
+	for i := range 20 {
+		in.finish(i, nil)
+	}
+	<-answered
+}
+
+// A batch that still waits for admission when an earlier one fails must not be
+// stored before that one is: it is called back, and follows behind it.
+func TestNothingOvertakesAFailedBatch(t *testing.T) {
+	t.Parallel()
+	log := newLog(t)
+	puts, room := make(chan func([]record.Result), 1), make(chan struct{})
+	var n atomic.Int64
+	in := inletFunc(func(ctx context.Context, recs []record.Record, done func([]record.Result)) error {
+		switch n.Add(1) {
+		case 1:
+			puts <- done
+			return nil
+		case 2: // the log's queue is full for a while
+			<-room
+		}
+		return log.Put(ctx, recs, done)
+	})
+	_, addr := start(t, broker.Config{}, in)
+	c := connect(t, addr, hello{id: "a"})
+	c.publish(1, 1, "t", "first")
+	fail := <-puts
+	c.publish(1, 2, "t", "second")
+	eventually(t, "the second waits", func() bool { return n.Load() == 2 })
+	fail([]record.Result{{Err: record.ErrCannotStore}})
+	close(room)
+	c.ack(4)
+	c.ack(4)
+	if s := strings.Join(log.payloads(), " "); s != "first second" {
+		t.Errorf("stored %q", s)
+	}
 }

@@ -2,9 +2,12 @@ package broker
 
 import (
 	"bytes"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"forebay/gateway/conf"
 )
 
 const (
@@ -36,7 +39,7 @@ type fanout struct {
 	// filters are those of all subscriptions, and maybe of some that ended: a
 	// message that matches none of them is never queued. version rises with
 	// each change.
-	filters atomic.Pointer[[]string]
+	filters atomic.Pointer[[]conf.Filter]
 	version atomic.Uint64
 	stale   atomic.Bool
 	dropped atomic.Uint64
@@ -56,7 +59,7 @@ type fanout struct {
 func newFanout() *fanout {
 	f := &fanout{retained: map[string]int{}}
 	f.some.L = &f.mu
-	f.filters.Store(&[]string{})
+	f.filters.Store(&[]conf.Filter{})
 	f.version.Store(1)
 	return f
 }
@@ -77,21 +80,30 @@ func (f *fanout) subscribed(filters []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	old := *f.filters.Load()
-	have := make(map[string]bool, len(old)+len(filters))
-	for _, s := range old {
-		have[s] = true
-	}
-	all := append([]string(nil), old...)
-	for _, s := range filters {
-		if s = unshare(s); !have[s] {
-			have[s] = true
-			all = append(all, s)
-		}
-	}
-	if len(all) > len(old) {
+	if all := with(old, filters); len(all) > len(old) {
 		f.filters.Store(&all)
 		f.version.Add(1)
 	}
+}
+
+// with returns the filters and, unshared, those of more that are not among
+// them. What is not valid was refused; it matches nothing and is left out.
+func with(filters []conf.Filter, more []string) []conf.Filter {
+	have := make(map[string]bool, len(filters)+len(more))
+	for _, f := range filters {
+		have[f.String()] = true
+	}
+	all := slices.Clone(filters)
+	for _, s := range more {
+		if s = unshare(s); have[s] {
+			continue
+		}
+		have[s] = true
+		if f, err := conf.ParseFilter(s); err == nil {
+			all = append(all, f)
+		}
+	}
+	return all
 }
 
 // queue takes a message whose record is on disk; it never blocks.
@@ -193,7 +205,7 @@ func (f *fanout) prune(core *core) {
 	f.mu.Lock()
 	v := f.version.Load()
 	f.mu.Unlock()
-	live := core.filters()
+	live := with(nil, core.filters())
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.version.Load() != v { // somebody subscribed meanwhile

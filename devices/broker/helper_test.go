@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/pem"
+	"errors"
 	"io"
 	"log/slog"
 	"math/big"
@@ -233,7 +234,7 @@ func (p packet) code() byte {
 
 func dial(tb testing.TB, addr string) *raw {
 	tb.Helper()
-	c, err := net.Dial("tcp", addr)
+	c, err := new(net.Dialer).DialContext(tb.Context(), "tcp", addr)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -388,7 +389,7 @@ func (c *raw) ends() int {
 	for {
 		p, err := c.read()
 		if err != nil {
-			if ne, ok := err.(net.Error); ok && ne.Timeout() {
+			if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
 				c.tb.Fatal("connection is still open")
 			}
 			return code

@@ -19,9 +19,9 @@ const (
 	shedAgain = 50 * time.Millisecond
 )
 
-// A putFunc hands a batch to the inlet; limit bounds the wait for admission, 0
-// is none.
-type putFunc func(limit time.Duration, recs []record.Record, done func([]record.Result)) error
+// A putFunc hands a batch to the inlet; ctx and limit bound the wait for
+// admission, 0 is no limit.
+type putFunc func(ctx context.Context, limit time.Duration, recs []record.Record, done func([]record.Result)) error
 
 // An entry is one packet that is to be answered, or to be fanned out, or both.
 type entry struct {
@@ -70,19 +70,22 @@ type intake struct {
 	free    []*batch
 	records int // in fifo
 	bytes   int
-	flying  int // batches with the inlet
+	flying  int  // batches with the inlet
+	reading bool // the read loop has not ended
 	held    bool
 	closed  bool
 	parked  bool // nothing will be read any more
 	shed    bool // QoS 0 is being let go
 	ackBuf  []byte
-	wg      sync.WaitGroup // the goroutine that tries again
-	drained chan struct{}  // closed when shut and nothing is with the inlet
+	wg      sync.WaitGroup  // the goroutine that tries again
+	turn    context.Context // ends when a batch has failed: what was on its way behind it must not overtake it
+	endTurn func()
+	drained chan struct{} // closed when shut, nothing is read any more and nothing is with the inlet
 }
 
 func (in *intake) init() {
 	in.change.L = &in.mu
-	in.drained = make(chan struct{})
+	in.drained, in.reading = make(chan struct{}), true
 }
 
 // add puts a record into the batch that is being filled.
@@ -194,8 +197,9 @@ func (c *conn) submit() error {
 	default:
 		b.state = stateInFlight
 		c.flying++
+		turn := c.turn
 		c.mu.Unlock()
-		c.put(b)
+		c.put(turn, b)
 		return nil
 	}
 	c.mu.Unlock()
@@ -242,14 +246,14 @@ func (c *conn) patience() time.Duration {
 }
 
 // put hands a batch to the inlet. Not locked.
-func (c *conn) put(b *batch) {
+func (c *conn) put(turn context.Context, b *batch) {
 	var limit time.Duration
 	if b.answers == 0 {
 		c.mu.Lock()
 		limit = c.patience()
 		c.mu.Unlock()
 	}
-	err := c.in(limit, b.recs, b.done)
+	err := c.in(turn, limit, b.recs, b.done)
 	if err == nil {
 		return
 	}
@@ -278,6 +282,9 @@ func (c *conn) put(b *batch) {
 		b.state = stateSettled
 	default:
 		b.state = stateFailed
+		if turn.Err() == nil {
+			c.nextTurn()
+		}
 		c.hold(err)
 	}
 	c.settle()
@@ -302,8 +309,7 @@ func (c *conn) committed(b *batch, res []record.Result) {
 			e.rec = -1
 			continue
 		}
-		var bad *record.InvalidError
-		if errors.As(err, &bad) {
+		if bad, ok := errors.AsType[*record.InvalidError](err); ok {
 			c.invalid(e, bad)
 			continue
 		}
@@ -311,6 +317,7 @@ func (c *conn) committed(b *batch, res []record.Result) {
 	}
 	if again != nil {
 		b.state = stateFailed
+		c.nextTurn()
 		c.hold(again)
 	} else {
 		c.shed = false
@@ -414,7 +421,7 @@ func (c *conn) clean() {
 	}
 	clear(c.fifo[len(kept):])
 	c.fifo = kept
-	if c.flying == 0 {
+	if c.flying == 0 && !c.reading {
 		select {
 		case <-c.drained:
 		default:
@@ -460,6 +467,15 @@ func (c *conn) shutLocked() {
 	c.b.reading.wake()
 	c.clean()
 	c.change.Broadcast()
+}
+
+// readNoMore says that the read loop has ended: from here on the connection
+// leaves the session's identifiers alone but for what is with the inlet.
+func (c *conn) readNoMore() {
+	c.mu.Lock()
+	c.reading = false
+	c.clean()
+	c.mu.Unlock()
 }
 
 func (c *conn) park() {

@@ -147,16 +147,12 @@ func (k *core) deliver(m *message) {
 	_ = k.srv.InjectPacket(cl, pk)
 }
 
-// filters are the filters of all subscriptions.
+// filters are the filters of all subscriptions, some more than once.
 func (k *core) filters() []string {
-	seen := map[string]bool{}
 	var all []string
 	for _, cl := range k.srv.Clients.GetAll() {
 		for f := range cl.State.Subscriptions.GetAll() {
-			if f = unshare(f); !seen[f] {
-				seen[f] = true
-				all = append(all, f)
-			}
+			all = append(all, f)
 		}
 	}
 	return all
@@ -316,7 +312,7 @@ func (h *hook) OnSubscribe(cl *mochi.Client, pk packets.Packet) packets.Packet {
 	room := maxFilters - cl.State.Subscriptions.Len()
 	for i := range pk.Filters {
 		f := pk.Filters[i].Filter
-		if room--; room < 0 || !validFilter(unshare(f)) || levels(f) > maxLevels {
+		if room--; room < 0 || !subscribable(f) {
 			pk.Filters[i].Filter = ""
 		}
 	}

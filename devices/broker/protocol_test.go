@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -102,7 +103,7 @@ func TestBeforeConnect(t *testing.T) {
 		for {
 			p, err := c.read()
 			if err != nil {
-				if ne, ok := err.(net.Error); ok && ne.Timeout() {
+				if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
 					t.Fatal("connection is still open")
 				}
 				break
@@ -281,7 +282,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 
 func TestPortIsTakenForAWhile(t *testing.T) {
 	t.Parallel()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"math/rand/v2"
 	"time"
 
@@ -25,12 +26,24 @@ func (c *conn) hold(err error) {
 	go c.tryAgain()
 }
 
+// nextTurn ends the wait of what is on its way to the log, and refuses what has
+// not come there yet. Locked.
+func (c *conn) nextTurn() {
+	if c.endTurn != nil {
+		c.endTurn()
+	}
+	c.turn, c.endTurn = context.WithCancel(c.life)
+}
+
 // tryAgain stores what failed, then what was queued behind it, in order. It
-// ends when nothing is left to try, or the connection closes.
+// ends when nothing is left to try, or the connection closes. It pauses before
+// the first try and after one that failed; once one has worked the log takes
+// records again, and whatever else failed with it follows at once.
 func (c *conn) tryAgain() {
 	defer c.wg.Done()
 	pause := retryFirst
 	var since time.Time
+	var tried *batch // the one that was tried last, of those that had failed
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer func() {
@@ -47,11 +60,17 @@ func (c *conn) tryAgain() {
 			c.change.Wait()
 			continue
 		case b.state == stateFailed:
+			if tried != nil && tried != b {
+				pause, since = 0, time.Time{}
+			}
+			tried = b
 			if since.IsZero() {
 				since = time.Now()
 			}
-			c.pause(pause/2 + rand.N(pause))
-			pause = min(2*pause, retryLast)
+			if pause > 0 {
+				c.pause(pause/2 + rand.N(pause))
+			}
+			pause = min(max(2*pause, retryFirst), retryLast)
 			if c.closed {
 				return
 			}
@@ -61,12 +80,13 @@ func (c *conn) tryAgain() {
 				continue
 			}
 		default:
-			pause, since = retryFirst, time.Time{}
+			pause, since, tried = retryFirst, time.Time{}, nil
 		}
 		b.state = stateInFlight
 		c.flying++
+		turn := c.turn
 		c.mu.Unlock()
-		c.put(b)
+		c.put(turn, b)
 		c.mu.Lock()
 	}
 }

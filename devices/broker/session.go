@@ -1,12 +1,9 @@
 package broker
 
 import (
-	"crypto/md5"
-	"encoding/hex"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"forebay/spool/record"
 )
@@ -154,10 +151,10 @@ func (c *conn) topicOf(p *publish) (*topic, *faultError) {
 }
 
 func newTopic(name string, acl *account) *topic {
-	t := &topic{name: name, key: name, deep: levels(name) > maxLevels}
-	if utf8.RuneCountInString(name) > record.MaxKey {
-		sum := md5.Sum([]byte(name))
-		t.key, t.long = hex.EncodeToString(sum[:]), name
+	t := &topic{name: name, deep: levels(name) > maxLevels}
+	var long bool
+	if t.key, long = record.KeyOf(name); long {
+		t.long = name
 	}
 	switch {
 	case len(name) >= 4 && strings.EqualFold(name[:4], "$SYS"): // 4.7.2: the server's own

@@ -99,8 +99,8 @@ func (w *writer) isClosing() bool {
 }
 
 func isTimeout(err error) bool {
-	var ne net.Error
-	return errors.As(err, &ne) && ne.Timeout()
+	ne, ok := errors.AsType[net.Error](err)
+	return ok && ne.Timeout()
 }
 
 // queue adds bytes and returns at once. The caller bounds how much.

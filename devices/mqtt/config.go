@@ -8,8 +8,6 @@ import (
 	"net"
 	"net/url"
 	"os"
-	"strings"
-	"unicode/utf8"
 
 	"forebay/gateway/conf"
 )
@@ -86,14 +84,8 @@ func (c *Config) Check() error {
 		return err
 	}
 	for _, t := range c.Topics {
-		if t == "" || !utf8.ValidString(t) || strings.IndexByte(t, 0) >= 0 || len(t) > 65535 {
-			return fmt.Errorf("topics: %q is not a topic filter", t)
-		}
-		levels := strings.Split(t, "/")
-		for i, l := range levels {
-			if (l == "#" && i < len(levels)-1) || (len(l) > 1 && strings.ContainsAny(l, "+#")) {
-				return fmt.Errorf("topics: %q is not a topic filter", t)
-			}
+		if _, err := conf.ParseFilter(t); err != nil {
+			return fmt.Errorf("topics: %w", err)
 		}
 	}
 	if c.QoS < 0 || c.QoS > 2 {

@@ -15,9 +15,7 @@ package mqtt
 
 import (
 	"context"
-	"crypto/md5"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -29,7 +27,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 
@@ -353,16 +350,16 @@ func (s *Source) dropped(payload string) {
 
 // recordOf makes the record of a message; it shares the payload's bytes.
 func recordOf(m paho.Message) record.Record {
-	r := record.Record{Key: m.Topic(), Data: m.Payload()}
+	key, long := record.KeyOf(m.Topic())
+	r := record.Record{Key: key, Data: m.Payload()}
 	if m.Retained() {
 		r.Attrs = map[string]string{"retained": "true"}
 	}
-	if utf8.RuneCountInString(r.Key) > record.MaxKey {
+	if long {
 		if r.Attrs == nil {
 			r.Attrs = map[string]string{}
 		}
-		sum := md5.Sum([]byte(r.Key))
-		r.Attrs["topic"], r.Key = r.Key, hex.EncodeToString(sum[:])
+		r.Attrs["topic"] = m.Topic()
 	}
 	return r
 }

@@ -132,7 +132,7 @@ func (*letIn) OnACLCheck(*mochi.Client, string, bool) bool { return true }
 // standing is a mochi broker as it stands in a plant.
 func standing(tb testing.TB, addr string) (srv *mochi.Server, at string, stop func()) {
 	tb.Helper()
-	ln, err := net.Listen("tcp", addr)
+	ln, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", addr)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -275,7 +275,7 @@ func TestMessageThatCanNeverBeStored(t *testing.T) {
 }
 
 func TestBrokerComesAndGoes(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,7 +359,7 @@ func TestWatchesDropped(t *testing.T) {
 func TestNoGoroutineIsLeft(t *testing.T) {
 	before := runtime.NumGoroutine()
 	// A listener that takes connections and never says a word.
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -411,7 +411,7 @@ type link struct {
 
 func newLink(tb testing.TB, to string) *link {
 	tb.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := new(net.ListenConfig).Listen(tb.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -422,7 +422,7 @@ func newLink(tb testing.TB, to string) *link {
 			if err != nil {
 				return
 			}
-			o, err := net.Dial("tcp", to)
+			o, err := new(net.Dialer).DialContext(tb.Context(), "tcp", to)
 			if err != nil {
 				_ = c.Close()
 				continue

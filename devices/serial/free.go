@@ -23,6 +23,8 @@ func (s *Source) runFree(ctx context.Context, in Inlet) {
 	})
 	s.feed(ctx, in, waiting)
 	reader.Wait()
+	ctx, cancel := lastWait(ctx) // one for all batches: a stop must not wait for each of them
+	defer cancel()
 	for {
 		last := waiting.take(batchLines)
 		if len(last) == 0 {

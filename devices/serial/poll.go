@@ -159,5 +159,7 @@ func (s *Source) storeAnswer(ctx context.Context, in Inlet, answer line) {
 			wait.sleep(ctx)
 		}
 	}
+	ctx, cancel := lastWait(ctx)
+	defer cancel()
 	s.storeLast(ctx, in, []line{answer})
 }

@@ -164,9 +164,10 @@ func (s *Source) Health() (state, reason string) {
 	return "up", ""
 }
 
-// Run reads the port until ctx ends, and returns nil. It runs once at a time. A port that is missing
-// or goes away is tried again each 0.25 s to 2 s. At the end, lines that are
-// already read are stored if the log takes them within two seconds.
+// Run reads the port until ctx ends, and returns nil. It runs once at a time.
+// A port that is missing or goes away is tried again each 0.25 s to 2 s. At
+// the end, lines that are already read are stored if the log takes them within
+// two seconds.
 func (s *Source) Run(ctx context.Context, in Inlet) error {
 	s.mu.Lock()
 	s.running = true
@@ -204,7 +205,7 @@ func (s *Source) eachPort(ctx context.Context, use func(context.Context, *port) 
 		s.setPlugged()
 		err = use(ctx, &port{t: t, now: time.Now})
 		if cerr := t.Close(); cerr != nil {
-			s.log.Warn("closing the port failed", "err", cerr)
+			s.log.Warn("closing the port failed", "error", cerr)
 		}
 		if ctx.Err() != nil {
 			break
@@ -228,7 +229,7 @@ func (s *Source) unplugged(err error) {
 	defer s.mu.Unlock()
 	text := err.Error()
 	if text != s.trouble {
-		s.log.Warn("port is not there", "err", err)
+		s.log.Warn("port is not there", "error", err)
 	}
 	s.plugged, s.trouble, s.silent = false, text, 0
 }
@@ -245,7 +246,7 @@ func (s *Source) holdBack(err error) {
 		if text == "" {
 			s.log.Info("log takes records again")
 		} else {
-			s.log.Warn("log holds back", "err", err)
+			s.log.Warn("log holds back", "error", err)
 		}
 	}
 	s.heldBack = text
@@ -301,7 +302,7 @@ func (s *Source) store(ctx context.Context, in Inlet, ls []line) (again []line, 
 			s.count.stored.Add(1)
 		case refusal(results[i].Err):
 			s.lose(&s.count.refused, 1, ReasonRefused)
-			s.log.Warn("line was refused", "err", results[i].Err)
+			s.log.Warn("line was refused", "error", results[i].Err)
 		default:
 			again, err = append(again, l), cmp.Or(err, results[i].Err)
 		}
@@ -318,15 +319,17 @@ func refusal(err error) bool {
 // farewell is how long the log may take for what is already read at a stop.
 const farewell = 2 * time.Second
 
+// lastWait is the context of the stores at a stop: it goes on for farewell
+// after ctx has ended.
+func lastWait(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), farewell)
+}
+
+// storeLast stores what it can in one try; ctx is of lastWait.
 func (s *Source) storeLast(ctx context.Context, in Inlet, ls []line) {
-	if len(ls) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
-	defer cancel()
 	again, err := s.store(ctx, in, ls)
 	if len(again) > 0 {
-		s.log.Warn("lines were lost at the stop", "lines", len(again), "err", err)
+		s.log.Warn("lines were lost at the stop", "lines", len(again), "error", err)
 		s.lose(&s.count.unstored, uint64(len(again)), ReasonStopped)
 	}
 }

@@ -292,6 +292,26 @@ func TestStop(t *testing.T) {
 	}
 }
 
+// However many batches wait, a log that takes nothing holds a stop up once, for
+// two seconds.
+func TestStopIsNotLongerForManyLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDevice()
+		m := &memory{gate: make(chan struct{})} // never opened
+		s := start(t, serial.Config{ID: "scale", Port: "p"}, m, d.open)
+		d.send(strings.Repeat("1.0\n", 2000))
+		time.Sleep(time.Minute)
+		began := time.Now()
+		s.stop()
+		if took := time.Since(began); took < 2*time.Second || took > 3*time.Second {
+			t.Errorf("the stop took %v", took)
+		}
+		if n := s.Stats().Unstored; n != 2000 || s.shed.of(serial.ReasonStopped) != n {
+			t.Errorf("%d lines lost, shed %v; want 2000", n, s.shed.by)
+		}
+	})
+}
+
 func TestMissingPortIsDownAndTriedEachTwoSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tries := 0

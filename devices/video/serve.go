@@ -67,14 +67,14 @@ func (s *Source) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if no.status == http.StatusMethodNotAllowed {
 		w.Header().Set("Allow", "PUT, POST")
 	}
-	s.log.Debug("push was refused", "path", r.URL.Path, "status", no.status, "err", err)
+	s.log.Debug("push was refused", "path", r.URL.Path, "status", no.status, "error", err)
 	w.WriteHeader(no.status)
 	s.answer(w, map[string]string{"error": no.text})
 }
 
 func (s *Source) answer(w io.Writer, v any) {
 	if err := json.NewEncoder(w).Encode(v); err != nil {
-		s.log.Debug("answer did not reach the sender", "err", err)
+		s.log.Debug("answer did not reach the sender", "error", err)
 	}
 }
 

@@ -260,7 +260,7 @@ func (s *Source) stored(p *push, pos record.Pos, err error) {
 		var invalid *record.InvalidError
 		if !errors.As(err, &invalid) && !errors.Is(err, context.Canceled) {
 			if s.trouble != err.Error() {
-				s.log.Warn("chunk could not be stored", "camera", p.cam.ID, "err", err)
+				s.log.Warn("chunk could not be stored", "camera", p.cam.ID, "error", err)
 			}
 			s.trouble = err.Error()
 		}

@@ -50,8 +50,10 @@ func (r *receiver) RoundTrip(q *http.Request) (*http.Response, error) {
 		}
 	}
 	if status == 201 {
-		r.got = append(r.got, got{q.Method, q.URL.Path, q.Header.Get("Content-Type"), q.Header.Get("X-Forebay-Start"),
-			q.Header.Get("X-Forebay-Duration"), q.Header.Get("Authorization"), body})
+		r.got = append(r.got, got{
+			q.Method, q.URL.Path, q.Header.Get("Content-Type"), q.Header.Get("X-Forebay-Start"),
+			q.Header.Get("X-Forebay-Duration"), q.Header.Get("Authorization"), body,
+		})
 		if r.lost != nil && r.lost(r.tries) {
 			return nil, io.ErrUnexpectedEOF
 		}

@@ -35,6 +35,17 @@ type HashKey [16]byte
 // HashOf is the point of a partition key: its MD5, as Kinesis does.
 func HashOf(key string) HashKey { return md5.Sum([]byte(key)) }
 
+// KeyOf makes a partition key of a name of any length, such as an MQTT topic:
+// the name itself or, where it has more than MaxKey characters, the MD5 of it
+// in hexadecimal digits; long says so.
+func KeyOf(name string) (key string, long bool) {
+	if len(name) <= MaxKey || utf8.RuneCountInString(name) <= MaxKey {
+		return name, false
+	}
+	sum := md5.Sum([]byte(name))
+	return hex.EncodeToString(sum[:]), true
+}
+
 // Compare orders hash keys as 128-bit unsigned numbers.
 func (h HashKey) Compare(o HashKey) int { return strings.Compare(string(h[:]), string(o[:])) }
 

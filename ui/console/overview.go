@@ -55,8 +55,8 @@ func (o *overview) set(s view.Snapshot) {
 	high := o.back.Height()
 	o.back.Set(s.Backlog)
 	relayout := o.back.Height() != high
-	relayout = o.countTiles(len(s.Tiles)) || relayout
-	relayout = o.countCams(len(s.Cameras)) || relayout
+	relayout = count(&o.tiles, o.tileBox, len(s.Tiles), func() *hmi.Tile { return hmi.NewTile(o.ink) }) || relayout
+	relayout = count(&o.cams, o.camBox, len(s.Cameras), func() *hmi.Camera { return hmi.NewCamera(o.ink) }) || relayout
 	for i, t := range s.Tiles {
 		o.tiles[i].Set(t)
 	}
@@ -84,32 +84,18 @@ func (o *overview) set(s view.Snapshot) {
 	}
 }
 
-func (o *overview) countTiles(n int) bool {
-	if n == len(o.tiles) {
+// count makes the parts of a box n; it reports whether that changed anything.
+func count[P fyne.CanvasObject](parts *[]P, box *fyne.Container, n int, make func() P) bool {
+	if n == len(*parts) {
 		return false
 	}
-	for len(o.tiles) < n {
-		o.tiles = append(o.tiles, hmi.NewTile(o.ink))
+	for len(*parts) < n {
+		*parts = append(*parts, make())
 	}
-	o.tiles = o.tiles[:n]
-	o.tileBox.Objects = o.tileBox.Objects[:0]
-	for _, t := range o.tiles {
-		o.tileBox.Objects = append(o.tileBox.Objects, t)
-	}
-	return true
-}
-
-func (o *overview) countCams(n int) bool {
-	if n == len(o.cams) {
-		return false
-	}
-	for len(o.cams) < n {
-		o.cams = append(o.cams, hmi.NewCamera(o.ink))
-	}
-	o.cams = o.cams[:n]
-	o.camBox.Objects = o.camBox.Objects[:0]
-	for _, c := range o.cams {
-		o.camBox.Objects = append(o.camBox.Objects, c)
+	*parts = (*parts)[:n]
+	box.Objects = box.Objects[:0]
+	for _, p := range *parts {
+		box.Objects = append(box.Objects, p)
 	}
 	return true
 }

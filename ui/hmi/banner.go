@@ -45,9 +45,6 @@ func (b *Banner) Acknowledge() {
 	}
 }
 
-// Shown is what the strip shows.
-func (b *Banner) Shown() view.Banner { return b.banner }
-
 // Set shows a banner.
 func (b *Banner) Set(v view.Banner) {
 	hadButton := len(b.banner.AlarmIDs) > 0

@@ -8,7 +8,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -69,7 +68,7 @@ func Spool(ctx context.Context, opt Options) (rep Report, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	rep = Report{Dir: dir, Payload: opt.Payload, Rounds: opt.Rounds}
-	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
+	quiet := slog.New(slog.DiscardHandler)
 	sp, err := spool.Open(ctx, filepath.Join(dir, "spool"), spool.Config{Gateway: "bench"}, quiet)
 	if err != nil {
 		return rep, fmt.Errorf("open a spool to measure: %w", err)
@@ -129,7 +128,7 @@ func appends(ctx context.Context, dir string, stream *spool.Stream, n int, opt O
 		}
 		return time.Since(t), err
 	}
-	f, err := os.Create(filepath.Join(dir, "plain")) //nolint:gosec // our own directory
+	f, err := os.Create(filepath.Join(dir, "plain"))
 	if err != nil {
 		return Line{}, fmt.Errorf("make a plain file: %w", err)
 	}
@@ -200,7 +199,7 @@ func replay(ctx context.Context, stream *spool.Stream, slice time.Duration) (flo
 }
 
 func fsyncs(dir string, slice time.Duration) (float64, error) {
-	f, err := os.Create(filepath.Join(dir, "sync")) //nolint:gosec // our own directory
+	f, err := os.Create(filepath.Join(dir, "sync"))
 	if err != nil {
 		return 0, fmt.Errorf("make a file to sync: %w", err)
 	}

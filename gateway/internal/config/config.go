@@ -196,17 +196,17 @@ func checkField(f reflect.StructField, v reflect.Value, complain func(string, in
 	table := f.Tag.Get("toml")
 	switch {
 	case f.Anonymous && v.Kind() == reflect.Struct:
-		for i := range v.NumField() {
-			checkField(v.Type().Field(i), v.Field(i), complain)
+		for f, v := range v.Fields() {
+			checkField(f, v, complain)
 		}
 	case v.Kind() == reflect.Slice:
 		for i := range v.Len() {
-			if ck, ok := v.Index(i).Addr().Interface().(checker); ok {
+			if ck, ok := reflect.TypeAssert[checker](v.Index(i).Addr()); ok {
 				complain(table, i, ck.Check())
 			}
 		}
 	default:
-		if ck, ok := v.Addr().Interface().(checker); ok {
+		if ck, ok := reflect.TypeAssert[checker](v.Addr()); ok {
 			complain(table, 0, ck.Check())
 		}
 	}
@@ -271,8 +271,8 @@ func fillIn(v reflect.Value) {
 		if m := v.MethodByName("WithDefaults"); m.IsValid() {
 			v.Set(m.Call(nil)[0])
 		}
-		for i := range v.NumField() {
-			if f := v.Field(i); f.CanSet() {
+		for _, f := range v.Fields() {
+			if f.CanSet() {
 				fillIn(f)
 			}
 		}

@@ -40,8 +40,7 @@ func (e *Error) Error() string {
 
 // decodeErrors turns the decoder's errors into ours.
 func decodeErrors(path string, text []byte, err error) error {
-	var strict *toml.StrictMissingError
-	if errors.As(err, &strict) {
+	if strict, ok := errors.AsType[*toml.StrictMissingError](err); ok {
 		errs := make([]error, 0, len(strict.Errors))
 		for _, e := range strict.Errors {
 			key := strings.Join(e.Key(), ".")
@@ -49,8 +48,7 @@ func decodeErrors(path string, text []byte, err error) error {
 		}
 		return errors.Join(errs...)
 	}
-	var dec *toml.DecodeError
-	if errors.As(err, &dec) {
+	if dec, ok := errors.AsType[*toml.DecodeError](err); ok {
 		return at(path, text, dec, plain(strings.TrimPrefix(dec.Error(), "toml: ")))
 	}
 	return &Error{File: path, Message: strings.TrimPrefix(err.Error(), "toml: ")}

@@ -164,6 +164,9 @@ func (p *Port) PutTo(ctx context.Context, stream string, recs []record.Record, d
 	case <-ctx.Done():
 		return fmt.Errorf("put to %q: %w", stream, ctx.Err())
 	}
+	if err := ctx.Err(); err != nil { // the caller has given it up while it waited
+		return fmt.Errorf("put to %q: %w", stream, err)
+	}
 	for i := range recs {
 		p.seq++
 		recs[i].SourceSeq = p.seq
@@ -214,10 +217,8 @@ func (p *Port) sort(own *spool.Stream, recs []record.Record) (to []*spool.Stream
 	to = make([]*spool.Stream, 0, 1)
 	for i := range recs {
 		r := &recs[i]
-		t := own
-		if r.Check() != nil {
-			t = nil
-		} else {
+		var t *spool.Stream
+		if r.Check() == nil {
 			t = p.route(own, r)
 		}
 		if i == 0 {
@@ -362,6 +363,17 @@ func (g *gap) take() (n uint64, reason string, from, to time.Time) {
 	return n, g.reason, g.from, g.to
 }
 
+// giveBack returns what take gave and could not be written down; what was lost
+// meanwhile came after it.
+func (g *gap) giveBack(n uint64, reason string, from, to time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.n == 0 {
+		g.reason, g.to = reason, to
+	}
+	g.n, g.from = g.n+n, from
+}
+
 // Run writes gap records until ctx ends, and the last ones then.
 func (in *Inlet) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
@@ -396,7 +408,7 @@ func (in *Inlet) writeGaps(ctx context.Context) error {
 			err = res[0].Err
 		}
 		if err != nil {
-			p.shed.add(n, reason, from) // told again at the next tick
+			p.shed.giveBack(n, reason, from, to) // told again at the next tick
 			errs = append(errs, fmt.Errorf("write a gap of %s: %w", p.source, err))
 		}
 	}

@@ -3,7 +3,6 @@ package inlet_test
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -46,7 +45,7 @@ func open(t *testing.T, routes ...inlet.Route) *world {
 
 func (w *world) reopen(t *testing.T, routes ...inlet.Route) {
 	t.Helper()
-	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
+	quiet := slog.New(slog.DiscardHandler)
 	if w.sp != nil {
 		if err := w.sp.Close(); err != nil {
 			t.Fatal(err)
@@ -137,8 +136,7 @@ func TestRecordsAreStampedAndRouted(t *testing.T) {
 			t.Errorf("record %d: %v", i, r.Err)
 		}
 	}
-	var bad *record.InvalidError
-	if !errors.As(res[3].Err, &bad) {
+	if _, ok := errors.AsType[*record.InvalidError](res[3].Err); !ok {
 		t.Errorf("a record without a key: %v", res[3].Err)
 	}
 	hot := read(t, w, "hot")
@@ -215,5 +213,26 @@ func TestAnUnknownStreamIsAnErrorAndCreatesNothing(t *testing.T) {
 	}
 	if _, err := inlet.New(w.sp, inlet.Options{Routes: []inlet.Route{{Decode: "poetry"}}}); err == nil || !strings.Contains(err.Error(), "poetry") {
 		t.Errorf("an unknown decoder: %v", err)
+	}
+}
+
+// What its producer has called back is not stored: it will be put again, in its
+// place.
+func TestPutThatWasCalledBack(t *testing.T) {
+	w := open(t)
+	p, err := w.in.Port("dev", "mqtt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 50 {
+		err := p.Put(ctx, []record.Record{{Key: "k"}}, func([]record.Result) { t.Error("taken") })
+		if !errors.Is(err, context.Canceled) {
+			t.Fatalf("put: %v", err)
+		}
+	}
+	if n := len(read(t, w, "mqtt")); n != 0 {
+		t.Errorf("%d records stored", n)
 	}
 }

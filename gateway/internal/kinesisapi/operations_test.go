@@ -614,3 +614,30 @@ func TestIteratorsExpire(t *testing.T) {
 	_, err = other.client().GetRecords(ctx, &kinesis.GetRecordsInput{ShardIterator: it})
 	refused(t, err, "ExpiredIteratorException", "before the gateway was started")
 }
+
+// A record that the inlet puts into another stream (quarantine, a route) is on
+// disk: the client is told so, else it would send it for ever.
+func TestRecordStoredElsewhere(t *testing.T) {
+	b := start(t, kinesisapi.Config{}, spool.Config{})
+	b.create("s", 4)
+	quarantine := b.create("quarantine", 1)
+	b.in.before = func(ctx context.Context, _ string, recs []record.Record, done func([]record.Result)) (bool, error) {
+		return true, quarantine.Append(ctx, recs, done)
+	}
+	cl, ctx := b.client(), t.Context()
+	one, err := cl.PutRecord(ctx, putRecord("s", "key", "not JSON"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := cl.PutRecords(ctx, &kinesis.PutRecordsInput{StreamName: aws.String("s"), Records: []types.PutRecordsRequestEntry{entry("key", []byte("nor this"))}})
+	if err != nil || *two.FailedRecordCount != 0 {
+		t.Fatalf("%+v: %v", two, err)
+	}
+	want := fmt.Sprintf("shardId-%012d", record.HashOf("key")[0]>>6)
+	if *one.ShardId != want || *two.Records[0].ShardId != want || *one.SequenceNumber >= *two.Records[0].SequenceNumber {
+		t.Errorf("answered %s %s and %s %s, want shard %s", *one.ShardId, *one.SequenceNumber, *two.Records[0].ShardId, *two.Records[0].SequenceNumber, want)
+	}
+	if n := quarantine.Shards()[0].Next; n != 3 {
+		t.Errorf("%d records stored", n-1)
+	}
+}

@@ -106,10 +106,7 @@ func (s *Server) putRecord(ctx context.Context, in *putRecordInput) ([]byte, err
 		return nil, s.putFailure(p.err(0), st.Name())
 	}
 	b := append(make([]byte, 0, 160), `{"ShardId":"`...)
-	b, ok := s.appendPlace(b, st, p.results[0].Pos)
-	if !ok {
-		return nil, internalFailure(fmt.Errorf("stored in shard %d, which is not of stream %s", p.results[0].Pos.Shard, st.Name()))
-	}
+	b = s.appendPlace(b, st, &rec, p.results[0].Pos)
 	return append(b, `","EncryptionType":"NONE"}`...), nil
 }
 
@@ -174,10 +171,7 @@ func (s *Server) putRecords(ctx context.Context, in *putRecordsInput) ([]byte, e
 		}
 		code := p.code(i)
 		if code == "" {
-			ok := false
-			if b, ok = s.appendPlace(append(b, `{"ShardId":"`...), st, p.results[i].Pos); !ok {
-				return nil, internalFailure(fmt.Errorf("stored in shard %d, which is not of stream %s", p.results[i].Pos.Shard, st.Name()))
-			}
+			b = s.appendPlace(append(b, `{"ShardId":"`...), st, &recs[i], p.results[i].Pos)
 			b = append(b, `"}`...)
 			continue
 		}
@@ -191,24 +185,34 @@ func (s *Server) putRecords(ctx context.Context, in *putRecordsInput) ([]byte, e
 	return fmt.Appendf(b, `],"FailedRecordCount":%d}`, failed), nil
 }
 
-// appendPlace writes ID","SequenceNumber":"NUMBER.
-func (s *Server) appendPlace(b []byte, st *spool.Stream, p record.Pos) ([]byte, bool) {
+// appendPlace writes ID","SequenceNumber":"NUMBER. A record that a route sent
+// to another stream, as one that does not decode goes to quarantine, is on disk
+// like any other: its client must not send it again, and reads the shard that
+// its key belongs to and its number over there.
+func (s *Server) appendPlace(b []byte, st *spool.Stream, r *record.Record, p record.Pos) []byte {
 	index, ok := s.shards.index(st, p.Shard)
+	if !ok {
+		index = shardOf(st, r.Hash()).Index
+	}
 	b = append(b, shardName(index)...)
 	b = append(b, `","SequenceNumber":"`...)
-	return newSequence(st.Created(), index, p.Seq).appendTo(b), ok
+	return newSequence(st.Created(), index, p.Seq).appendTo(b)
+}
+
+// shardOf is the shard of a stream that a hash key belongs to.
+func shardOf(st *spool.Stream, h record.HashKey) spool.Shard {
+	for _, sh := range st.Shards() {
+		if h.Compare(sh.From) >= 0 && h.Compare(sh.To) <= 0 {
+			return sh
+		}
+	}
+	return spool.Shard{} // the shards leave no gap
 }
 
 // throughputText is the ErrorMessage of a record that there is no room for:
 // with the account, the stream and the shard, as the API reference says.
 func (s *Server) throughputText(st *spool.Stream, r *record.Record) string {
-	h := r.Hash()
-	for _, sh := range st.Shards() {
-		if h.Compare(sh.From) >= 0 && h.Compare(sh.To) <= 0 {
-			return fmt.Sprintf("Rate exceeded for shard %s in stream %s under account %s.", shardName(sh.Index), st.Name(), s.cfg.Account)
-		}
-	}
-	return fmt.Sprintf("Rate exceeded for stream %s under account %s.", st.Name(), s.cfg.Account)
+	return fmt.Sprintf("Rate exceeded for shard %s in stream %s under account %s.", shardName(shardOf(st, r.Hash()).Index), st.Name(), s.cfg.Account)
 }
 
 // A putResult is what became of a put: refused as a whole, or a result per

@@ -40,8 +40,10 @@ type watcher struct {
 	events chan []byte // closed when the watcher is to end
 }
 
+// newHub begins to count at the milliseconds since 1970: behind every number
+// of an earlier start, so that none of those is taken for one of this.
 func newHub(p Plant) *hub {
-	return &hub{plant: p, wake: make(chan struct{}, 1), watchers: map[*watcher]bool{}, last: map[string][]byte{}}
+	return &hub{plant: p, seq: uint64(max(time.Now().UnixMilli(), 0)), wake: make(chan struct{}, 1), watchers: map[*watcher]bool{}, last: map[string][]byte{}}
 }
 
 // run looks at the plant until ctx ends.
@@ -114,16 +116,27 @@ func frameEvent(e api.Event) []byte {
 }
 
 // watch joins a watcher. missed is what it needs first: the events after
-// since, or a snapshot.
+// since, or a snapshot. The snapshot is made after joining, so that what
+// changes while it is made comes as an event behind it.
 func (h *hub) watch(since uint64) (w *watcher, missed [][]byte, ok bool) {
+	w, missed, at, ok := h.join(since)
+	if !ok || missed != nil {
+		return w, missed, ok
+	}
 	snap := api.Snapshot{
 		Status: h.plant.Status(), Alarms: h.plant.Alarms(), Points: h.plant.Points(true),
 		Cameras: h.plant.Cameras(), Devices: h.plant.Devices(), Streams: h.plant.Streams(),
 	}
+	return w, [][]byte{frameEvent(api.Event{Seq: at, Kind: "snapshot", Snapshot: &snap})}, true
+}
+
+// join adds a watcher. missed is nil where it needs a snapshot; at is the
+// number of the newest event that it will not get.
+func (h *hub) join(since uint64) (w *watcher, missed [][]byte, at uint64, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed || len(h.watchers) >= maxWatchers {
-		return nil, nil, false
+		return nil, nil, 0, false
 	}
 	if len(h.watchers) == 0 {
 		// Nobody was watching: what happened meanwhile was not told.
@@ -138,9 +151,9 @@ func (h *hub) watch(since uint64) (w *watcher, missed [][]byte, ok bool) {
 	h.watchers[w] = true
 	oldest := h.seq - uint64(len(h.ring)) + 1
 	if since > 0 && since+1 >= oldest && since <= h.seq && len(h.ring) > 0 {
-		return w, append([][]byte(nil), h.ring[since+1-oldest:]...), true
+		return w, append([][]byte{}, h.ring[since+1-oldest:]...), h.seq, true
 	}
-	return w, [][]byte{frameEvent(api.Event{Seq: h.seq, Kind: "snapshot", Snapshot: &snap})}, true
+	return w, nil, h.seq, true
 }
 
 func (h *hub) leave(w *watcher) {

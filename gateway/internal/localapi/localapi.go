@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -130,7 +131,7 @@ func New(cfg Config, sp *spool.Spool, plant Plant, inlet Inlet, video http.Handl
 	}
 	addr := cfg.WithDefaults().Listen
 	if !addr.Off() {
-		ln, err := net.Listen("tcp", string(addr)) //nolint:noctx // listening does not wait
+		ln, err := listen("tcp", string(addr))
 		if err != nil {
 			return nil, fmt.Errorf("open the API's address: %w", err)
 		}
@@ -150,16 +151,22 @@ func New(cfg Config, sp *spool.Spool, plant Plant, inlet Inlet, video http.Handl
 	return s, nil
 }
 
+// listen opens a listener; it waits for nothing that a context could cut short.
+func listen(network, addr string) (net.Listener, error) {
+	return new(net.ListenConfig).Listen(context.Background(), network, addr)
+}
+
 // listenUnix opens a socket that only our own user may use. A socket that a
 // dead process left is taken over; one that answers is an error.
 func listenUnix(path string) (net.Listener, error) {
-	if c, err := net.DialTimeout("unix", path, time.Second); err == nil { //nolint:noctx // bounded by its own time
+	dialer := net.Dialer{Timeout: time.Second}
+	if c, err := dialer.DialContext(context.Background(), "unix", path); err == nil {
 		return nil, errors.Join(fmt.Errorf("%s is in use by another gateway", path), c.Close())
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove the old socket: %w", err)
 	}
-	ln, err := net.Listen("unix", path) //nolint:noctx // listening does not wait
+	ln, err := listen("unix", path)
 	if err != nil {
 		return nil, err
 	}
@@ -281,11 +288,16 @@ func show(s *Server, mux *http.ServeMux, path string, get func() any) {
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
-			if v := recover(); v != nil && v != http.ErrAbortHandler {
-				s.errs.Add(1)
-				s.log.Error("request failed", "path", r.URL.Path, "panic", v)
-				s.fail(w, http.StatusInternalServerError, "the gateway could not answer", "see its log")
+			v := recover()
+			if v == nil {
+				return
 			}
+			if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+				panic(v) // net/http closes the connection
+			}
+			s.errs.Add(1)
+			s.log.Error("request ended in a panic", "path", r.URL.Path, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+			s.fail(w, http.StatusInternalServerError, "the gateway could not answer", "see its log")
 		}()
 		if o := r.Header.Get("Origin"); o != "" {
 			if u, err := url.Parse(o); err != nil || u.Host != r.Host {

@@ -35,6 +35,7 @@ func (p *stage) Ready() error { return nil }
 func (p *stage) Status() api.Status {
 	return api.Status{Gateway: "edge-07", Uplinks: []api.Uplink{{ID: "cloud", State: "down"}}}
 }
+
 func (p *stage) Devices() []api.Device {
 	return []api.Device{{ID: "mqtt", Kind: "mqtt-broker", Taken: 7}}
 }
@@ -123,7 +124,7 @@ type world struct {
 
 func serve(t *testing.T, cfg localapi.Config) *world {
 	t.Helper()
-	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
+	quiet := slog.New(slog.DiscardHandler)
 	dir := t.TempDir()
 	sp, err := spool.Open(t.Context(), filepath.Join(dir, "spool"), spool.Config{Gateway: "edge-07"}, quiet)
 	if err != nil {
@@ -184,7 +185,11 @@ func TestNouns(t *testing.T) {
 	if _, _, err := w.client.Frame(ctx, "cam2"); !errors.As(err, &e) || e.Status != http.StatusNotFound {
 		t.Errorf("frame of no camera: %v", err)
 	}
-	resp, err := http.Get("http://" + w.server.Addr() + "/metrics")
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.server.Addr()+"/metrics", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,12 +306,15 @@ func TestEventsBeginWithASnapshotAndResume(t *testing.T) {
 	kept := make(chan struct{})
 	go func() {
 		once := sync.OnceFunc(func() { close(kept) })
-		for range w.client.Events(other, 0) {
+		for _, err := range w.client.Events(other, 0) {
+			if err != nil && other.Err() == nil {
+				t.Errorf("second watcher: %v", err)
+			}
 			once()
 		}
 	}()
 	<-kept
-	for ev, err := range w.client.Events(ctx, 1<<40) {
+	for ev, err := range w.client.Events(ctx, 1<<50) {
 		if err != nil || ev.Kind != "snapshot" {
 			t.Errorf("after a number of the future: %+v %v", ev, err)
 		}

@@ -25,8 +25,7 @@ func (s *Server) put(w http.ResponseWriter, r *http.Request) {
 	key := r.URL.Query().Get("key")
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, record.MaxData))
 	if err != nil {
-		var big *http.MaxBytesError
-		if errors.As(err, &big) {
+		if _, big := errors.AsType[*http.MaxBytesError](err); big {
 			s.fail(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the payload is over %d bytes", record.MaxData), "")
 			return
 		}

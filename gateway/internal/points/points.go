@@ -62,16 +62,11 @@ func (c *Config) Check() error {
 	if c.Key == "" {
 		return errors.New("key: a point needs one, such as \"plant/line1/temp\"")
 	}
-	levels := strings.Split(c.Key, "/")
-	for i, l := range levels {
-		if strings.ContainsAny(l, "+#") && (len(l) > 1 || l == "#" && i != len(levels)-1) {
-			return fmt.Errorf("key: %q is not a topic filter: + and # stand alone between slashes, and # comes last", c.Key)
-		}
+	if _, err := conf.ParseFilter(c.Key); err != nil {
+		return fmt.Errorf("key: %w", err)
 	}
-	for _, p := range strings.Split(c.field(), ".") {
-		if p == "" {
-			return fmt.Errorf("field: %q is not the name of a field; write for example value or motor.temp", c.Field)
-		}
+	if slices.Contains(strings.Split(c.field(), "."), "") {
+		return fmt.Errorf("field: %q is not the name of a field; write for example value or motor.temp", c.Field)
 	}
 	if c.Low > c.High {
 		return fmt.Errorf("low: %v is above high, which is %v", c.Low, c.High)
@@ -94,24 +89,6 @@ func (c *Config) stream() string {
 		return "mqtt"
 	}
 	return string(c.Stream)
-}
-
-func (c *Config) matches(key string) bool {
-	rest, more := key, true
-	for l := range strings.SplitSeq(c.Key, "/") {
-		if l == "#" {
-			return true
-		}
-		if !more {
-			return false
-		}
-		var level string
-		level, rest, more = strings.Cut(rest, "/")
-		if l != "+" && l != level {
-			return false
-		}
-	}
-	return !more
 }
 
 // A Point is what is known of one configured value now.
@@ -148,6 +125,7 @@ type column struct {
 
 type point struct {
 	cfg     Config
+	match   conf.Filter
 	path    []string
 	key     string
 	unit    string
@@ -183,7 +161,11 @@ func NewKeeper(cfgs []Config, log Log, opts Options) (*Keeper, error) {
 			return nil, fmt.Errorf("point %q: id: is used by two points", c.ID)
 		}
 		seen[c.ID] = true
-		k.points = append(k.points, &point{cfg: c, path: strings.Split(c.field(), "."), unit: c.Unit, quality: "good"})
+		match, err := conf.ParseFilter(c.Key)
+		if err != nil {
+			return nil, fmt.Errorf("point %q: key: %w", c.ID, err)
+		}
+		k.points = append(k.points, &point{cfg: c, match: match, path: strings.Split(c.field(), "."), unit: c.Unit, quality: "good"})
 		if !slices.Contains(k.streams, c.stream()) {
 			k.streams = append(k.streams, c.stream())
 		}
@@ -219,7 +201,7 @@ func (k *Keeper) lookup(stream, key string) []*point {
 	}
 	var ps []*point
 	for _, p := range k.points {
-		if p.cfg.stream() == stream && p.cfg.matches(key) {
+		if p.cfg.stream() == stream && p.match.Match(key) {
 			ps = append(ps, p)
 		}
 	}

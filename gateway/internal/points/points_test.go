@@ -102,8 +102,6 @@ func rec(key, payload string, ago time.Duration) record.Record {
 	return record.Record{Key: key, Arrived: time.Now().Add(-ago), Data: []byte(payload)}
 }
 
-func ptr(v float64) *float64 { return &v }
-
 // TestSameWords: what a keeper says is what the API says, name for name.
 func TestSameWords(t *testing.T) {
 	same := func(ours, theirs any) {
@@ -131,7 +129,7 @@ func TestKeeper(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newLog("mqtt")
 		k, err := points.NewKeeper([]points.Config{
-			{ID: "temp", Label: "Temperature", Place: "site/hall/line1", Key: "plant/+/temp", Low: 0, High: 120, NormalHigh: ptr(80)},
+			{ID: "temp", Label: "Temperature", Place: "site/hall/line1", Key: "plant/+/temp", Low: 0, High: 120, NormalHigh: new(80.0)},
 			{ID: "rpm", Key: "plant/line1/motor", Field: "motor.rpm", Unit: "1/min"},
 			{ID: "port", Stream: "serial", Key: "#"},
 		}, log, points.Options{})

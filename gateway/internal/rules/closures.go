@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"regexp"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/expr-lang/expr/ast"
@@ -548,12 +549,6 @@ func (c *compiler) in(n *ast.BinaryNode) (boolFn, error) {
 	}
 	a, err := c.num(n.Left)
 	return func(w *row) bool {
-		v := a(w)
-		for _, k := range nums {
-			if v == k {
-				return true
-			}
-		}
-		return false
+		return slices.Contains(nums, a(w))
 	}, err
 }

@@ -226,7 +226,7 @@ func (p *plan) lookup(key string) []hit {
 	}
 	key = strings.Clone(key) // the record is a view
 	for _, r := range p.rules {
-		caps, ok := r.filter.match(key, nil)
+		caps, ok := r.filter.Capture(key)
 		if !ok {
 			continue
 		}

@@ -167,8 +167,12 @@ func TestLifeCycle(t *testing.T) {
 		name string
 		do   func(*rules.Engine) []rules.Alarm
 	}{
-		{"on, soon", record90(on, soon)}, {"band, soon", record90(band, soon)}, {"off, soon", record90(off, soon)},
-		{"on, late", record90(on, late)}, {"band, late", record90(band, late)}, {"off, late", record90(off, late)},
+		{"on, soon", record90(on, soon)},
+		{"band, soon", record90(band, soon)},
+		{"off, soon", record90(off, soon)},
+		{"on, late", record90(on, late)},
+		{"band, late", record90(band, late)},
+		{"off, late", record90(off, late)},
 		{"tick, soon", func(e *rules.Engine) []rules.Alarm { return e.Tick(t0.Add(soon)) }},
 		{"tick, late", func(e *rules.Engine) []rules.Alarm { return e.Tick(t0.Add(late)) }},
 		{"ack", func(e *rules.Engine) []rules.Alarm { a, _, _ := e.Ack([]string{"r/k/1"}, "op", "", t0); return a }},

@@ -3,6 +3,7 @@ package rules
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -289,20 +290,11 @@ func (c *compiler) slot(n ast.Node, k kind) (int, error) {
 		k = have
 	}
 	c.types[i] = k
-	if k == number && !builtin && !contains(c.nums, i) {
+	if k == number && !builtin && !slices.Contains(c.nums, i) {
 		c.nums = append(c.nums, i)
 	}
 	c.need(i, k)
 	return i, nil
-}
-
-func contains(s []int, v int) bool {
-	for _, x := range s {
-		if x == v {
-			return true
-		}
-	}
-	return false
 }
 
 func (c *compiler) need(i int, k kind) {

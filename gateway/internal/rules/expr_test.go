@@ -383,7 +383,7 @@ func FuzzExpression(f *testing.F) {
 func FuzzExtract(f *testing.F) {
 	for _, s := range []string{
 		`{"value": 1}`, `{"a": {"b": 2.5e3}}`, `{"a": {"b": 1}, "a": {"c": 2}}`, `{"\u0061": {"b": "x\ud83d\ude00\ud800y"}}`, `[1, {"value": 2}]`, `"x"`, ` 12 `, `null`,
-		`{"value": tru}`, `{"value": 01}`, `{"value": 1,}`, "{\"value\": \"\xff\"}", `{"value": "a\/b\t"}`, `{"a": {"b": [1,2,{"b": 3}]}, "value": -0.0}`, `{"value": 1e400}`, `{"":1}`, "\ufeff1", `{"a":1,"a":{"b":2}}`,
+		`{"value": tru}`, `{"value": 01}`, `{"value": 1,}`, `{"value": 1; "a": 2}`, `[1; 2]`, `{"value": 1`, `[1]]`, "{\"value\": \"\xff\"}", `{"value": "a\/b\t"}`, `{"a": {"b": [1,2,{"b": 3}]}, "value": -0.0}`, `{"value": 1e400}`, `{"":1}`, "\ufeff1", `{"a":1,"a":{"b":2}}`,
 	} {
 		f.Add([]byte(s))
 	}

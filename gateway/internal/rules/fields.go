@@ -263,6 +263,22 @@ func (p *scanner) word(w string, n *wanted, v slot) bool {
 	return true
 }
 
+// after takes what follows a member: a comma, or the closing bracket, which
+// ends the object or array.
+func (p *scanner) after(closing byte) (end, ok bool) {
+	p.space()
+	if p.i >= len(p.b) {
+		return false, false
+	}
+	c := p.b[p.i]
+	p.i++
+	if c == closing {
+		p.depth--
+		return true, true
+	}
+	return false, c == ','
+}
+
 func (p *scanner) object(n *wanted) bool {
 	if p.depth++; p.depth > maxDepth {
 		return false
@@ -293,18 +309,8 @@ func (p *scanner) object(n *wanted) bool {
 		if !p.value(kid) {
 			return false
 		}
-		p.space()
-		if p.i >= len(p.b) {
-			return false
-		}
-		c := p.b[p.i]
-		p.i++
-		if c == '}' {
-			p.depth--
-			return true
-		}
-		if c != ',' {
-			return false
+		if end, ok := p.after('}'); end || !ok {
+			return ok
 		}
 	}
 }
@@ -345,18 +351,8 @@ func (p *scanner) array() bool {
 		if !p.value(nil) {
 			return false
 		}
-		p.space()
-		if p.i >= len(p.b) {
-			return false
-		}
-		c := p.b[p.i]
-		p.i++
-		if c == ']' {
-			p.depth--
-			return true
-		}
-		if c != ',' {
-			return false
+		if end, ok := p.after(']'); end || !ok {
+			return ok
 		}
 	}
 }

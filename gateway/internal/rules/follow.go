@@ -98,8 +98,7 @@ func (l *Loop) follow(ctx context.Context, f *feed) {
 		if l.lost(f, err) {
 			continue
 		}
-		var end *record.ShardEndError
-		if errors.As(err, &end) {
+		if _, end := errors.AsType[*record.ShardEndError](err); end {
 			l.mu.Lock()
 			f.ended = true
 			l.mu.Unlock()

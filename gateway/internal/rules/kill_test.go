@@ -237,7 +237,7 @@ func TestKill(t *testing.T) {
 		if run > 200 {
 			t.Fatal("the child never ends")
 		}
-		cmd := exec.Command(os.Args[0])
+		cmd := exec.CommandContext(t.Context(), os.Args[0])
 		cmd.Env = append(os.Environ(), childVar+"="+dir)
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"maps"
 	"time"
 )
 
@@ -238,9 +239,7 @@ func (e *Engine) remove(in *instance) {
 // something else now are closed; the transitions are returned.
 func (e *Engine) restore(states []state, first map[string]uint64, at time.Time, keepSystem func(key string) bool) []Alarm {
 	e.out = nil
-	for r, n := range first {
-		e.first[r] = n
-	}
+	maps.Copy(e.first, first)
 	byName := map[string]*compiled{}
 	for _, r := range e.rules {
 		byName[r.id] = r

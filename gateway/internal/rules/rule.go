@@ -157,7 +157,7 @@ type compiled struct {
 	id       string
 	noDataID string
 	stream   string
-	filter   filter
+	filter   conf.Filter
 	print    string
 	severity int
 	unit     string
@@ -192,7 +192,7 @@ func compileRule(r Rule, s *schema) (*compiled, error) {
 		c.severity = 3
 	}
 	var err error
-	if c.filter, err = parseFilter(r.Match); err != nil {
+	if c.filter, err = conf.ParseFilter(r.match()); err != nil {
 		return nil, fmt.Errorf("match: %w", err)
 	}
 	if err := c.expressions(r, s); err != nil {
@@ -240,7 +240,7 @@ func (c *compiled) expressions(r Rule, s *schema) error {
 func (c *compiled) templates(r Rule, s *schema) error {
 	var err error
 	c.keyIsKey = r.Key == "" || r.Key == "{key}"
-	if c.key, err = parseTemplate(r.Key, s, c.filter.plus, nil, true); err != nil {
+	if c.key, err = parseTemplate(r.Key, s, c.filter.Plus(), nil, true); err != nil {
 		return fmt.Errorf("key: %w", err)
 	}
 	c.keyStatic = true
@@ -251,7 +251,7 @@ func (c *compiled) templates(r Rule, s *schema) error {
 	if text == "" {
 		text = "{rule}: {key} {value} {unit}"
 	}
-	if c.text, err = parseTemplate(text, s, c.filter.plus, c.limit, false); err != nil {
+	if c.text, err = parseTemplate(text, s, c.filter.Plus(), c.limit, false); err != nil {
 		return fmt.Errorf("text: %w", err)
 	}
 	return nil

@@ -209,7 +209,7 @@ func (s *store) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() // after a Commit it does nothing
+	defer func() { _ = tx.Rollback() }() // after a Commit it does nothing; else the error that led here counts
 	if _, err := tx.ExecContext(ctx, storeSchema); err != nil {
 		return err
 	}
@@ -292,7 +292,7 @@ func (s *store) commit(ctx context.Context, c *change) error {
 	if err != nil {
 		return fmt.Errorf("begin to store the rules' state: %w", err)
 	}
-	defer tx.Rollback() // after a Commit it does nothing
+	defer func() { _ = tx.Rollback() }() // after a Commit it does nothing; else the error that led here counts
 	if err := c.write(ctx, tx); err != nil {
 		return fmt.Errorf("store the rules' state: %w", err)
 	}

@@ -54,7 +54,7 @@ func TestNewerStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.Exec("PRAGMA user_version = 2"); err != nil {
+	if _, err := db.ExecContext(t.Context(), "PRAGMA user_version = 2"); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.Close(); err != nil {
@@ -86,7 +86,7 @@ func TestStoreFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	if _, err := db.Exec("ALTER TABLE outbox RENAME TO elsewhere"); err != nil {
+	if _, err := db.ExecContext(t.Context(), "ALTER TABLE outbox RENAME TO elsewhere"); err != nil {
 		t.Fatal(err)
 	}
 	log.put("mqtt", 1, rec("a", "90"))
@@ -101,7 +101,7 @@ func TestStoreFails(t *testing.T) {
 	if n := len(log.transitions(t)); n != 0 {
 		t.Errorf("%d transitions in the log", n)
 	}
-	if _, err := db.Exec("ALTER TABLE elsewhere RENAME TO outbox"); err != nil {
+	if _, err := db.ExecContext(t.Context(), "ALTER TABLE elsewhere RENAME TO outbox"); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "both transitions", func() bool { return len(log.transitions(t)) == 2 && len(r.Stats().Problems) == 0 })
