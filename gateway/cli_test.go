@@ -56,7 +56,7 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"check", bad}, exitUsage, "~~~~~"},
 		{[]string{"run", "--data", data, "--api", "0.0.0.0:8480"}, exitUsage, "can be reached from other machines"},
 		{[]string{"run", "--data", data, "--mqtt", "0.0.0.0:1883"}, exitUsage, "--mqtt"},
-		{[]string{"check", filepath.Join(dir, "none.toml")}, exitFailed, "none.toml"},
+		{[]string{"check", filepath.Join(dir, "none.toml")}, exitUsage, "none.toml"},
 		{[]string{"status", "--api", freePort(t)}, exitUnreachable, "connection refused"},
 		{[]string{"spool", "check", dir}, exitFailed, "spool"},
 		{[]string{"bench", "spool", "--payload", "0"}, exitUsage, "--payload"},
@@ -147,6 +147,13 @@ func TestCommandsAgainstAGateway(t *testing.T) {
 	}
 	if code, _, errs := forebay(t, "x", "put", "nowhere", "k", "--api", g.api); code != exitFailed || !strings.Contains(errs, "no such stream") {
 		t.Errorf("put to no stream: %d, %q", code, errs)
+	}
+	if code, _, errs := forebay(t, "", "tail", "mqtt", "--from", "yesterday", "--api", g.api); code != exitUsage || !strings.Contains(errs, "2026-11-05T14:00:00Z") {
+		t.Errorf("tail --from yesterday: %d, %q", code, errs)
+	}
+	do("\x1b[2Jx\ny", "put", "mqtt", "k\x1b[31m")
+	if out := do("", "tail", "mqtt"); strings.Contains(out, "\x1b") || !strings.Contains(out, `k\x1b[31m  \x1b[2Jx\x0ay`) {
+		t.Errorf("control characters reach the terminal: %q", out)
 	}
 	if code, _, errs := forebay(t, "", "spool", "check", g.data); code != exitFailed || !strings.Contains(errs, "in use by process") {
 		t.Errorf("a check of a spool in use: %d, %q", code, errs)

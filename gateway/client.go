@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"forebay/gateway/api"
 	"forebay/gateway/internal/localapi"
@@ -157,7 +159,7 @@ func (c tailCmd) Run(ctx context.Context, e *env) error {
 	var line []byte
 	for r, err := range cl.Records(ctx, api.Tail{Stream: c.Stream, From: c.From, Shard: c.Shard, Limit: c.Limit, Follow: c.Follow || c.From == "newest"}) {
 		var gone *api.Error
-		if errors.As(err, &gone) && gone.Status == 410 {
+		if errors.As(err, &gone) && gone.Status == http.StatusGone {
 			fmt.Fprintf(e.err, "forebay: %s\n", gone.Message)
 			continue
 		}
@@ -174,7 +176,7 @@ func (c tailCmd) Run(ctx context.Context, e *env) error {
 			}
 			continue
 		}
-		fmt.Fprintf(e.out, "%s  %s/%d  %s  %s\n", r.Arrived.Local().Format("2006-01-02 15:04:05.000"), strings.TrimPrefix(r.Shard, "shardId-"), r.Seq, r.Key, shown(r))
+		fmt.Fprintf(e.out, "%s  %s/%d  %s  %s\n", r.Arrived.Local().Format("2006-01-02 15:04:05.000"), strings.TrimPrefix(r.Shard, "shardId-"), r.Seq, printable(r.Key), printable(shown(r)))
 	}
 	return nil
 }
@@ -189,6 +191,23 @@ func shown(r api.Record) string {
 		return fmt.Sprintf("%d bytes", len(r.Base64))
 	}
 	return ""
+}
+
+// printable shows control characters as what they are instead of letting a
+// payload steer the operator's terminal.
+func printable(s string) string {
+	if !strings.ContainsFunc(s, unicode.IsControl) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsControl(r) {
+			fmt.Fprintf(&b, "\\x%02x", r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 type putCmd struct {

@@ -172,7 +172,11 @@ func TestEndToEnd(t *testing.T) {
 // order tells the link what to do.
 func order(t *testing.T, control, what string) {
 	t.Helper()
-	resp, err := http.Post("http://"+control+"/"+what, "", nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+control+"/"+what, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatalf("link: %s: %v", what, err)
 	}

@@ -26,7 +26,7 @@ import (
 var binaries = sync.OnceValues(func() (string, error) {
 	dir := os.Getenv("FOREBAY_TEST_BIN")
 	for _, b := range [][2]string{{"forebay", "./gateway"}, {"forebay-sim", "./firmware-sim"}} {
-		cmd := exec.Command("go", "build", "-o", filepath.Join(dir, b[0]+exe()), b[1])
+		cmd := exec.CommandContext(context.Background(), "go", "build", "-o", filepath.Join(dir, b[0]+exe()), b[1])
 		cmd.Dir = ".."
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -100,7 +100,7 @@ func (l *lockedBuffer) String() string {
 // its output if the test failed.
 func spawn(t *testing.T, name, program string, args ...string) *child {
 	t.Helper()
-	c := &child{t: t, name: name, cmd: exec.Command(program, args...), done: make(chan struct{}), out: &lockedBuffer{}}
+	c := &child{t: t, name: name, cmd: exec.CommandContext(context.Background(), program, args...), done: make(chan struct{}), out: &lockedBuffer{}}
 	c.cmd.Stdout, c.cmd.Stderr = c.out, c.out
 	if err := c.cmd.Start(); err != nil {
 		t.Fatalf("start %s: %v", name, err)
@@ -154,7 +154,7 @@ func (c *child) wait(d time.Duration) {
 // freePort is an address that nothing listens on.
 func freePort(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +216,11 @@ func (g *gw) healthy(t *testing.T) {
 			t.Fatalf("%s ended: %v\n%s", g.name, g.err, g.out)
 		default:
 		}
-		resp, err := http.Get("http://" + g.api + "/healthz")
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+g.api+"/healthz", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			return false
 		}
@@ -237,7 +241,7 @@ func (g *gw) sound(t *testing.T) {
 		t.Errorf("the ledger of %s does not balance:\n%s", g.name, b)
 	}
 	g.stop()
-	out, err := exec.Command(program(t, "forebay"), "spool", "check", g.data).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), program(t, "forebay"), "spool", "check", g.data).CombinedOutput()
 	if err != nil {
 		t.Errorf("spool check of %s: %v\n%s", g.name, err, out)
 	}

@@ -106,12 +106,13 @@ type forUplink struct {
 	sp   *spool.Spool
 	cfg  uplink.Config
 	open map[record.ShardID]*spool.Cursor
+	seen bool // the streams were listed once: what is made later is handed on from its first record
 }
 
 // Lanes lists the lanes there are now. It is called from one goroutine.
 func (l *forUplink) Lanes(ctx context.Context) ([]uplink.LaneCursor, error) {
 	from := spool.Oldest()
-	if l.cfg.From == "newest" {
+	if l.cfg.From == "newest" && !l.seen {
 		from = spool.Newest()
 	}
 	out := []uplink.LaneCursor{}
@@ -130,6 +131,7 @@ func (l *forUplink) Lanes(ctx context.Context) ([]uplink.LaneCursor, error) {
 			out = append(out, uplink.LaneCursor{Lane: lane.Lane{Stream: t.Name(), Shard: sh.ID, Hash: laneHash(t.Name(), sh)}, Cursor: l.open[sh.ID]})
 		}
 	}
+	l.seen = true
 	return out, nil
 }
 
@@ -162,12 +164,19 @@ func (l *forUplink) Refuse(ctx context.Context, stream string, r record.Record, 
 	if err != nil {
 		return err
 	}
-	attrs := map[string]string{"stream": stream, "uplink": string(l.cfg.ID), "reason": reason, "id": l.sp.Identity().ID(r.Pos)}
-	for k, v := range r.Attrs {
-		if len(attrs) < record.MaxAttrs {
+	attrs := map[string]string{"stream": stream, "uplink": string(l.cfg.ID), "reason": reason, "id": l.sp.Identity().ID(r.Pos), "source": r.Source}
+	size := 0
+	for k, v := range attrs {
+		size += len(k) + len(v)
+	}
+	for k, v := range r.Attrs { // as far as there is room
+		if n := len("was."+k) + len(v); len(attrs) < record.MaxAttrs && size+n <= record.MaxAttrBytes {
 			attrs["was."+k] = v
+			size += n
 		}
 	}
+	// The copy is not the source's: the ledger has counted the record already.
+	r.Source, r.SourceSeq = "uplink/"+string(l.cfg.ID), 0
 	r.Attrs, r.Pos, r.Blob, r.Chunk = attrs, record.Pos{}, nil, record.ChunkRef{}
 	res, err := t.Put(ctx, []record.Record{r})
 	if err != nil {

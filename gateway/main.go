@@ -10,12 +10,14 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/alecthomas/kong"
 
+	"forebay/gateway/api"
 	"forebay/gateway/internal/config"
 )
 
@@ -58,6 +60,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 func run(args []string, in io.Reader, out, errs io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends a stop that hangs
 	var c commands
 	code, exited := 0, false
 	parser, err := kong.New(&c,
@@ -102,10 +105,11 @@ var (
 func exitCode(err error) int {
 	var bad *config.Error
 	var dial *net.OpError
+	var told *api.Error
 	switch {
 	case errors.Is(err, errProblems):
 		return exitProblems
-	case errors.As(err, &bad), errors.Is(err, errUsage):
+	case errors.As(err, &bad), errors.Is(err, errUsage), errors.As(err, &told) && told.Status == http.StatusBadRequest:
 		return exitUsage
 	case errors.As(err, &dial) && dial.Op == "dial":
 		return exitUnreachable
@@ -125,10 +129,15 @@ type checkCmd struct {
 }
 
 func (c checkCmd) Run(e *env) error {
-	if _, err := config.Load(c.File); err != nil {
+	_, err := config.Load(c.File)
+	var bad *config.Error
+	if err != nil && !errors.As(err, &bad) {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	if err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(e.out, "%s: ok\n", c.File)
+	_, err = fmt.Fprintf(e.out, "%s: ok\n", c.File)
 	return err
 }
 

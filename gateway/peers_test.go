@@ -37,7 +37,7 @@ listen = "API"
 // tool runs a program of others and returns what it prints.
 func tool(t *testing.T, in []byte, name string, args ...string) []byte {
 	t.Helper()
-	cmd := exec.Command(name, args...)
+	cmd := exec.CommandContext(t.Context(), name, args...)
 	cmd.Env = append(os.Environ(), "AWS_ACCESS_KEY_ID=any", "AWS_SECRET_ACCESS_KEY=any", "AWS_DEFAULT_REGION=us-east-1", "AWS_EC2_METADATA_DISABLED=true", "AWS_PAGER=")
 	cmd.Stdin = bytes.NewReader(in)
 	var errs bytes.Buffer
@@ -116,7 +116,7 @@ func TestPeerOuterMosquitto(t *testing.T) {
 	}
 	spawn(t, "mosquitto", program, "-c", conf)
 	eventually(t, 10*time.Second, "mosquitto listens", func() bool {
-		c, err := net.Dial("tcp", outer)
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", outer)
 		return err == nil && c.Close() == nil
 	})
 	g := startGateway(t, "edge", plainConfig+"\n[[mqtt_client]]\nid = \"hall2\"\nbroker = \"tcp://"+outer+"\"\ntopics = [\"hall2/#\"]\n")
@@ -201,7 +201,7 @@ func TestPeerKinesaliteAndAggregates(t *testing.T) {
 	_, p := port(t, cloud)
 	spawn(t, "kinesalite", "node", "-r", "./testdata/loopback.js", filepath.Join(modules, "kinesalite", "cli.js"), "--port", p, "--createStreamMs", "10")
 	eventually(t, 20*time.Second, "kinesalite listens", func() bool {
-		c, err := net.Dial("tcp", cloud)
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", cloud)
 		return err == nil && c.Close() == nil
 	})
 	g := startGateway(t, "edge", plainConfig+`

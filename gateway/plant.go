@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,6 +30,13 @@ type plant struct {
 	used     []usedAt         // of the spool, oldest first
 	reported map[string]rules.Condition
 	since    map[string]time.Time // when a problem was first seen
+	refused  map[string]refusal   // by uplink
+}
+
+// A refusal is when an uplink last refused a record, and how many it had then.
+type refusal struct {
+	n  uint64
+	at time.Time
 }
 
 // A flow is what a stream's counters said at the last looks.
@@ -49,7 +57,7 @@ type usedAt struct {
 }
 
 func newPlant(g *gateway) *plant {
-	return &plant{g: g, flows: map[string]*flow{}, reported: map[string]rules.Condition{}, since: map[string]time.Time{}}
+	return &plant{g: g, flows: map[string]*flow{}, reported: map[string]rules.Condition{}, since: map[string]time.Time{}, refused: map[string]refusal{}}
 }
 
 // run looks once a second until ctx ends.
@@ -216,6 +224,13 @@ func (p *plant) problems() []api.Problem {
 	for _, c := range conditions {
 		out = append(out, api.Problem{Kind: c.Source, Text: c.Text, Since: p.since[c.Source+"/"+c.Name].UTC()})
 	}
+	for _, u := range p.g.cfg.Uplinks {
+		for _, name := range u.Streams {
+			if _, err := p.g.sp.Stream(name); err != nil && !strings.ContainsAny(name, `*?[\`) {
+				out = append(out, api.Problem{Kind: "uplink/" + string(u.ID), Text: fmt.Sprintf("Uplink %s names the stream %q, which does not exist (yet)", u.ID, name), Since: p.g.started.UTC()})
+			}
+		}
+	}
 	for _, text := range p.g.loop.Stats().Problems {
 		out = append(out, api.Problem{Kind: "rules", Text: text, Since: p.g.started.UTC()})
 	}
@@ -246,7 +261,7 @@ func (p *plant) Streams() []api.Stream {
 			s.Bytes += sh.Bytes
 			s.Shards = append(s.Shards, api.Shard{
 				ID: localapi.ShardName(sh.Index), Number: uint32(sh.ID), First: sh.First, Next: sh.Next,
-				From: fmt.Sprintf("%x", sh.From), To: fmt.Sprintf("%x", sh.To), Oldest: sh.Oldest.UTC(), Newest: sh.Newest.UTC(),
+				From: fmt.Sprintf("%x", sh.From), To: fmt.Sprintf("%x", sh.To), Oldest: moment(sh.Oldest), Newest: moment(sh.Newest),
 			})
 		}
 		for _, l := range ledger.Cursors {
@@ -257,6 +272,15 @@ func (p *plant) Streams() []api.Stream {
 		out = append(out, s)
 	}
 	return out
+}
+
+// moment is a time for JSON: null where there is none.
+func moment(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
 }
 
 // Devices lists the sources.

@@ -132,7 +132,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error)
 	if err := g.openLog(ctx); err != nil {
 		return err
 	}
-	if err := g.build(); err != nil {
+	if err := g.build(ctx); err != nil {
 		return err
 	}
 
@@ -187,7 +187,7 @@ func (g *gateway) openLog(ctx context.Context) error {
 }
 
 // build makes every part; listeners are open when it returns.
-func (g *gateway) build() error {
+func (g *gateway) build(ctx context.Context) error {
 	decoders := map[string]inlet.Decoder{}
 	for name, d := range devices.Decoders() {
 		decoders[name] = d
@@ -212,10 +212,10 @@ func (g *gateway) build() error {
 	if err := g.buildViews(); err != nil {
 		return err
 	}
-	if err := g.buildUplinks(); err != nil {
+	if err := g.buildUplinks(ctx); err != nil {
 		return err
 	}
-	return g.buildIntake()
+	return g.buildIntake(ctx)
 }
 
 // knows reports whether the thing that a condition is about is still in the
@@ -236,7 +236,7 @@ func (g *gateway) knows(condition string) bool {
 	return true
 }
 
-func (g *gateway) buildUplinks() error {
+func (g *gateway) buildUplinks(ctx context.Context) error {
 	for _, c := range g.cfg.Uplinks {
 		log := g.log.With("part", "uplink")
 		sink, err := uplink.New(c, g.sp.Identity(), log)
@@ -244,6 +244,10 @@ func (g *gateway) buildUplinks() error {
 			return fmt.Errorf("uplink %s: %w", c.ID, err)
 		}
 		view := &forUplink{sp: g.sp, cfg: c, open: map[record.ShardID]*spool.Cursor{}}
+		// Before the doors open: from = "newest" means this moment.
+		if _, err := view.Lanes(ctx); err != nil {
+			log.Warn("uplink's cursors are opened later", "uplink", string(c.ID), "error", err)
+		}
 		g.closers = append(g.closers, closer{"cursors of uplink " + string(c.ID), view.close}, closer{"uplink " + string(c.ID), sink.Close})
 		g.pumps = append(g.pumps, uplink.NewPump(c, sink, view, uplink.Options{Logger: log}))
 	}
@@ -251,7 +255,7 @@ func (g *gateway) buildUplinks() error {
 }
 
 // buildIntake opens the doors.
-func (g *gateway) buildIntake() error {
+func (g *gateway) buildIntake(ctx context.Context) error {
 	if !g.cfg.Broker.Listen.Off() {
 		port, err := g.in.Port("mqtt", "mqtt")
 		if err != nil {
@@ -259,7 +263,7 @@ func (g *gateway) buildIntake() error {
 		}
 		b, err := broker.New(g.cfg.Broker, g.log.With("part", "mqtt"), broker.OnShed(func(n uint64) { port.Shed(n, "QoS 0 could not be stored in time") }))
 		if err == nil {
-			err = canListen(g.cfg.Broker.Listen, broker.DefaultListen)
+			err = canListen(ctx, g.cfg.Broker.Listen, broker.DefaultListen)
 		}
 		if err != nil {
 			return fmt.Errorf("open the MQTT broker: %w", err)
@@ -349,11 +353,11 @@ func (g *gateway) buildViews() error {
 
 // canListen says at start what a part would otherwise only find out when it
 // runs: that its address is taken.
-func canListen(addr, def conf.Listen) error {
+func canListen(ctx context.Context, addr, def conf.Listen) error {
 	if addr == "" {
 		addr = def
 	}
-	ln, err := net.Listen("tcp", string(addr)) //nolint:noctx // listening does not wait
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", string(addr))
 	if err != nil {
 		return fmt.Errorf("%w; another program has the address, or another gateway runs: choose one with a flag or in the config file", err)
 	}

@@ -13,6 +13,7 @@ import (
 const (
 	uplinkGrace = 5 * time.Second // how long an uplink may be down before it is an alarm
 	sourceGrace = 5 * time.Second
+	refusedFor  = time.Hour       // how long a refused record is shown
 	clockLimit  = 2 * time.Second // a wall clock that is off by more is an alarm
 )
 
@@ -59,7 +60,7 @@ func (p *plant) Cameras() []api.Camera {
 }
 
 // conditions are what an operator should know of the gateway itself, as they
-// are now.
+// are now. p.mu is held.
 func (p *plant) conditions() []rules.Condition {
 	out := []rules.Condition{}
 	for _, c := range p.g.sp.Stats().Conditions {
@@ -72,6 +73,14 @@ func (p *plant) conditions() []rules.Condition {
 				text += ": " + u.Error
 			}
 			out = append(out, rules.Condition{Source: "uplink/" + u.ID, Name: "down", Severity: 2, Active: true, Text: text})
+		}
+		r := p.refused[u.ID]
+		if u.Refused > r.n {
+			r = refusal{n: u.Refused, at: time.Now()}
+			p.refused[u.ID] = r
+		}
+		if r.n > 0 && time.Since(r.at) < refusedFor {
+			out = append(out, rules.Condition{Source: "uplink/" + u.ID, Name: "refused", Severity: 2, Active: true, Text: fmt.Sprintf("Uplink %s: the far side can never take %d records; they are kept in the stream refused", u.ID, r.n)})
 		}
 	}
 	for _, s := range p.g.sources {
@@ -113,7 +122,7 @@ func (p *plant) report() {
 		if p.since[key].IsZero() {
 			p.since[key] = p.g.clock.now()
 		}
-		if time.Since(p.since[key]) < sourceGrace && c.Source != "spool" && p.reported[key].Source == "" {
+		if time.Since(p.since[key]) < sourceGrace && c.Source != "spool" && c.Name != "refused" && p.reported[key].Source == "" {
 			continue
 		}
 		if p.reported[key].Text != c.Text || p.reported[key].Severity != c.Severity {

@@ -87,6 +87,7 @@ type block struct {
 	types   []string
 	head    []byte
 	body    []byte
+	outside []int64 // by group, bytes that lie in the chunk file; nil where that is not known
 }
 
 func (b *block) size() int64 { return int64(len(b.head) + len(b.body)) }
@@ -117,6 +118,21 @@ type pending struct {
 
 // outside reports whether the record's Data goes to the chunk file.
 func (p *pending) outside() bool { return len(p.rec.Data) > maxInline }
+
+// beside is how many bytes of the record go to the chunk file.
+func (p *pending) beside() int64 {
+	n := int64(len(p.rec.Blob))
+	if p.outside() {
+		n += int64(len(p.rec.Data))
+	}
+	return n
+}
+
+// need is not less than what the record takes on the disk while it is
+// committed.
+func (p *pending) need() int64 {
+	return 2*int64(p.bound()) + p.beside() + 2*chunkHeader // blocks go through the WAL
+}
 
 // bound is not less than what the record takes in a body.
 func (p *pending) bound() int {
@@ -188,7 +204,9 @@ func (e *encoder) encode(recs []pending, next []uint64, shards []record.ShardID,
 	for i, p := range e.order {
 		if i == 0 || e.order[i-1].slot != p.slot {
 			b.groups = append(b.groups, group{shard: shards[p.slot], first: next[p.slot], off: uint32(len(body))})
+			b.outside = append(b.outside, 0)
 		}
+		b.outside[len(b.outside)-1] += p.beside()
 		g := &b.groups[len(b.groups)-1]
 		p.res.Pos = record.Pos{Shard: g.shard, Seq: g.first + uint64(g.count)}
 		g.count++

@@ -22,17 +22,18 @@ const maxProblems = 200
 
 // CheckReport is what Check found.
 type CheckReport struct {
-	Dir      string
-	Format   int // version of the disk format
-	Streams  int
-	Shards   int
-	Segments int
-	Blocks   uint64
-	Records  uint64
-	Chunks   uint64 // blobs and large payloads in chunk files
-	Bytes    int64  // in the directory
-	// Problems are sentences that name the file; empty means that all is well.
-	Problems []string
+	Dir      string `json:"dir"`
+	Format   int    `json:"format"` // version of the disk format
+	Streams  int    `json:"streams"`
+	Shards   int    `json:"shards"`
+	Segments int    `json:"segments"`
+	Blocks   uint64 `json:"blocks"`
+	Records  uint64 `json:"records"`
+	Chunks   uint64 `json:"chunks"` // blobs and large payloads in chunk files
+	Bytes    int64  `json:"bytes"`  // in the directory
+	// Problems are sentences that name the file; empty, never nil, means that
+	// all is well.
+	Problems []string `json:"problems"`
 }
 
 // Check reads a whole spool directory that no process has open, and changes
@@ -41,7 +42,7 @@ type CheckReport struct {
 // *record.FormatError. What a crash left in a WAL counts, as it does at the
 // next opening.
 func Check(ctx context.Context, dir string) (CheckReport, error) {
-	r := CheckReport{Dir: dir, Format: formatVersion}
+	r := CheckReport{Dir: dir, Format: formatVersion, Problems: []string{}}
 	there, err := exists(filepath.Join(dir, "state.db"))
 	if err == nil && !there {
 		err = &record.FormatError{Path: dir, Reason: "is not a spool", Hint: "give the directory that holds state.db"}

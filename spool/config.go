@@ -90,8 +90,8 @@ func (c StreamConfig) Check() error {
 	return nil
 }
 
-// withDefaults fills in what zero means.
-func (c StreamConfig) withDefaults() StreamConfig {
+// WithDefaults fills in what zero means.
+func (c StreamConfig) WithDefaults() StreamConfig {
 	if c.Shards == 0 {
 		c.Shards = 1
 	}

@@ -157,6 +157,22 @@ type outsideData struct {
 	crc    uint32
 }
 
+// countOutside fills in b.outside from the body; a group that is damaged counts
+// as far as it can be read.
+func (b *block) countOutside() {
+	b.outside = make([]int64, len(b.groups))
+	for i, g := range b.groups {
+		var rec record.Record
+		for r := newGroupReader(b, g, 0); r.left() > 0; {
+			out, err := r.next(&rec)
+			if err != nil {
+				break
+			}
+			b.outside[i] += rec.Chunk.Len + out.n
+		}
+	}
+}
+
 // A groupReader decodes the records of one shard in a block, in order.
 type groupReader struct {
 	b    *block

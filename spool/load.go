@@ -98,6 +98,7 @@ func (l *commitLog) loadHeads(ctx context.Context) (whole bool, err error) {
 	seg.mu.Lock()
 	seg.index = index
 	seg.mu.Unlock()
+	l.countChunks(ctx, seg)
 	if damagedTail > 0 {
 		l.sp.raise("corrupt", 2, fmt.Sprintf("the last %d blocks of %s are damaged; their records are lost, all others are served", damagedTail, seg.file()))
 		for _, sh := range l.slots {
@@ -105,6 +106,33 @@ func (l *commitLog) loadHeads(ctx context.Context) (whole bool, err error) {
 		}
 	}
 	return damagedTail == 0, nil
+}
+
+// countChunks adds what the active segment's records have in the chunk file,
+// which the heads of blocks do not tell.
+func (l *commitLog) countChunks(ctx context.Context, seg *segment) {
+	if fileSize(chunkFileOf(seg.path)) == 0 {
+		return
+	}
+	for id, last := int64(1), seg.blocks.Load(); id <= last; {
+		run, err := seg.readRun(ctx, id, last)
+		if err != nil {
+			l.log.Warn("sizes of chunks could not be counted", "file", seg.file(), "error", err)
+			return
+		}
+		for _, st := range run {
+			id = st.id + 1
+			if st.err != nil {
+				continue // a reader that meets it says what is lost
+			}
+			st.blk.countOutside()
+			for i, g := range st.blk.groups {
+				if sh := l.shardByID(g.shard); sh != nil {
+					sh.bytes += st.blk.outside[i]
+				}
+			}
+		}
+	}
 }
 
 // isForeign reports whether the file is no SQLite file any more.

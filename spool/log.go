@@ -59,6 +59,8 @@ type commitLog struct {
 	q       *fairQueue
 	room    chan struct{} // closed and replaced whenever room comes free
 	closing bool
+	waiting map[*item]struct{} // appends that wait for room
+	failing map[string]error   // sources whose commit failed and who are being told
 
 	keeps atomic.Pointer[retention]
 	full  atomic.Bool // producers are held back
@@ -83,7 +85,7 @@ type shard struct {
 	// guarded by log.mu
 	first   headRow // where the oldest segment begins
 	next    uint64
-	bytes   int64 // of payload ever, estimate
+	bytes   int64 // ever, in blocks and chunk files
 	newest  int64
 	tail    []tailEntry // the cached blocks that hold the shard, oldest first
 	waiters chan struct{}
@@ -105,7 +107,7 @@ func newCommitLog(sp *Spool, num uint32) *commitLog {
 	l := &commitLog{
 		sp: sp, num: num, dir: filepath.Join(sp.dir, logDir(num)), log: sp.log.With("log", num),
 		enc: encoder{boot: sp.identity.Boot}, sources: map[string]sourceTotal{}, maxArr: minTime,
-		q: newFairQueue(queueBytes), room: make(chan struct{}), quiet: make(chan struct{}),
+		q: newFairQueue(queueBytes), waiting: map[*item]struct{}{}, room: make(chan struct{}), quiet: make(chan struct{}),
 	}
 	l.cond = sync.NewCond(&l.qmu)
 	l.keeps.Store(&retention{})
@@ -132,27 +134,32 @@ func (l *commitLog) shardByID(id record.ShardID) *shard {
 // append queues an item; see Stream.Append.
 func (l *commitLog) append(ctx context.Context, it *item) error {
 	l.qmu.Lock()
+	defer l.qmu.Unlock()
+	defer delete(l.waiting, it)
 	for {
 		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
 		case l.closing:
-			l.qmu.Unlock()
 			return record.ErrClosed
+		case it.behind != nil:
+			return it.behind
+		case l.failing[it.source] != nil:
+			return l.failing[it.source]
 		case l.full.Load():
-			l.qmu.Unlock()
 			return fmt.Errorf("append to log %d: %w", l.num, record.ErrFull)
 		}
 		if l.q.admits(it.source, it.bytes) {
 			l.q.push(it)
 			l.cond.Signal()
-			l.qmu.Unlock()
 			return nil
 		}
+		l.waiting[it] = struct{}{}
 		room := l.room
 		l.qmu.Unlock()
 		select {
 		case <-room:
 		case <-ctx.Done():
-			return context.Cause(ctx)
 		}
 		l.qmu.Lock()
 	}
@@ -236,6 +243,9 @@ func (l *commitLog) publish(blocks []*block) {
 		}
 		recs += uint64(b.count)
 		payload += int64(b.bodyLen)
+		for _, n := range b.outside {
+			payload += n
+		}
 		l.cached = append(l.cached, b)
 		l.cachedLen += b.size() + 512
 	}
@@ -262,6 +272,9 @@ func (l *commitLog) count(b *block) {
 		}
 		sh.next = g.first + uint64(g.count)
 		sh.bytes += int64(end - g.off)
+		if b.outside != nil {
+			sh.bytes += b.outside[i]
+		}
 		sh.newest = b.maxArr
 	}
 	for _, s := range b.sources {

@@ -1,6 +1,8 @@
 package spool
 
 import (
+	"slices"
+
 	"forebay/spool/record"
 )
 
@@ -18,6 +20,7 @@ type item struct {
 	mono   int64
 	taken  int // records handed to the writer
 	bytes  int64
+	behind error // of the commit that failed while this one waited for room
 	done   func([]record.Result)
 }
 
@@ -115,6 +118,22 @@ func (q *fairQueue) take(limit int64, out []piece) []piece {
 		q.turn++
 	}
 	return out
+}
+
+// drop takes out all that waits of a source.
+func (q *fairQueue) drop(source string) []*item {
+	s := q.bySource[source]
+	if s == nil {
+		return nil
+	}
+	delete(q.bySource, source)
+	if i := slices.Index(q.ring, s); i >= 0 {
+		q.ring = slices.Delete(q.ring, i, i+1)
+		if i < q.turn {
+			q.turn--
+		}
+	}
+	return s.items
 }
 
 // release gives back the room of a settled item.

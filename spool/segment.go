@@ -25,7 +25,7 @@ const runBytes = 1 << 20
 // A headRow is a shard's state where a segment begins.
 type headRow struct {
 	next    uint64 // sequence number of its first record in the segment or later
-	bytes   int64  // payload of all records before
+	bytes   int64  // of all records before, in blocks and chunk files
 	arrived int64  // of the newest record before, minTime if none
 }
 

@@ -24,7 +24,7 @@ type Stats struct {
 	Commits    uint64 // since the spool was opened
 	Fsyncs     uint64 // of commits and chunk files
 	Records    uint64
-	Bytes      uint64 // of records as they lie in blocks
+	Bytes      uint64 // of records, in blocks and chunk files
 	Written    uint64 // bytes to the disk, WAL and checkpoint both counted, estimate
 	LastCommit time.Time
 	LastFsync  time.Duration // how long the last commit took

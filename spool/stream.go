@@ -45,7 +45,7 @@ type Shard struct {
 	Next     uint64         // sequence number that the next record gets
 	Oldest   time.Time      // arrival of the oldest record kept; zero if there is none
 	Newest   time.Time      // arrival of the newest record; zero if there was none
-	Bytes    int64          // of records kept, estimate
+	Bytes    int64          // of records kept, in blocks and chunk files
 }
 
 // A keyCache remembers the shards of keys seen lately, because the MD5 of a
@@ -145,9 +145,15 @@ func (t *Stream) slotOfHash(h record.HashKey) int32 {
 //
 // A record outside the limits gets a *record.InvalidError as its result and
 // the others are stored all the same. An error of Append itself
-// (record.ErrFull, record.ErrClosed, ctx's) means that nothing was taken and
-// done is not called. record.ErrFull passes by itself when there is room: the
-// producer tries again after a pause.
+// (record.ErrFull, record.ErrClosed, ctx's, or a failed commit's as below)
+// means that nothing was taken and done is not called. record.ErrFull passes
+// by itself when there is room: the producer tries again after a pause. A
+// record that would not fit even into an empty spool gets a
+// *record.InvalidError with TooLarge, because no pause helps it.
+//
+// When a commit fails, everything else fails with it that the same sources
+// have waiting in the log, and what they append until done has told them: so a
+// producer that appends again what failed, in order, has it stored in order.
 func (t *Stream) Append(ctx context.Context, recs []record.Record, done func([]record.Result)) error {
 	if len(recs) == 0 {
 		return errors.New("append: no records")
@@ -159,7 +165,11 @@ func (t *Stream) Append(ctx context.Context, recs []record.Record, done func([]r
 	for i := range recs {
 		r := &recs[i]
 		it.bytes += int64(r.Size())
-		if err := check(r); err != nil {
+		err := check(r)
+		if err == nil {
+			err = t.log.checkSize(r)
+		}
+		if err != nil {
 			it.res[i].Err, it.slots[i] = err, -1
 			continue
 		}
@@ -209,7 +219,7 @@ func (s *Spool) CreateStream(ctx context.Context, c StreamConfig) (*Stream, erro
 	if _, err := s.Stream(string(c.Name)); err == nil {
 		return nil, fmt.Errorf("%w: %q", record.ErrStreamExists, string(c.Name))
 	}
-	return s.makeStream(ctx, c.withDefaults())
+	return s.makeStream(ctx, c.WithDefaults())
 }
 
 // Ensure creates the stream, or takes over changed retention settings and
@@ -226,13 +236,13 @@ func (s *Spool) Ensure(ctx context.Context, c StreamConfig) (*Stream, error) {
 	defer s.create.Unlock()
 	t, err := s.Stream(string(c.Name))
 	if err != nil {
-		return s.makeStream(ctx, c.withDefaults())
+		return s.makeStream(ctx, c.WithDefaults())
 	}
 	if c.Shards != 0 && c.Shards != len(t.shards) {
 		return nil, fmt.Errorf("shards: stream %q has %d shards and %d are asked for; the number cannot be changed", t.name, len(t.shards), c.Shards)
 	}
 	c.Shards = len(t.shards)
-	c = c.withDefaults()
+	c = c.WithDefaults()
 	if c == t.Config() {
 		return t, nil
 	}

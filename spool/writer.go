@@ -48,11 +48,13 @@ func (l *commitLog) settle(pieces []piece) {
 			l.pend = append(l.pend, pe)
 		}
 	}
+	var behind []*item
 	if len(l.pend) > 0 {
 		if err := l.store(); err != nil {
 			for i := range l.pend {
 				*l.pend[i].res = record.Result{Err: err}
 			}
+			behind = l.failBehind(pieces, err)
 		}
 		clear(l.pend)
 	}
@@ -62,6 +64,7 @@ func (l *commitLog) settle(pieces []piece) {
 			settled = append(settled, p.it)
 		}
 	}
+	settled = append(settled, behind...)
 	l.qmu.Lock()
 	for _, it := range settled {
 		l.q.release(it)
@@ -71,17 +74,49 @@ func (l *commitLog) settle(pieces []piece) {
 	for _, it := range settled {
 		it.done(it.res)
 	}
+	if l.failing != nil {
+		l.qmu.Lock()
+		l.failing = nil
+		l.qmu.Unlock()
+	}
+}
+
+// failBehind fails what waits of the sources of a failed commit, be it queued
+// or on its way into the queue, and what they append until they were told:
+// what comes later must not be stored before what its producer will send again.
+func (l *commitLog) failBehind(pieces []piece, err error) []*item {
+	l.qmu.Lock()
+	defer l.qmu.Unlock()
+	l.failing = map[string]error{}
+	var behind []*item
+	for _, p := range pieces {
+		if l.failing[p.it.source] != nil {
+			continue
+		}
+		l.failing[p.it.source] = err
+		for _, it := range l.q.drop(p.it.source) {
+			for i := it.taken; i < len(it.recs); i++ {
+				if it.slots[i] >= 0 {
+					it.res[i] = record.Result{Err: err}
+				}
+			}
+			behind = append(behind, it)
+		}
+	}
+	for it := range l.waiting {
+		it.behind = l.failing[it.source]
+	}
+	return behind
 }
 
 // store writes l.pend. Where a commit fails, everything of it fails.
 func (l *commitLog) store() error {
-	need := int64(4 * segmentPageSize)
+	need := int64(commitPages)
 	for i := range l.pend {
-		p := &l.pend[i]
-		need += 2*int64(p.bound()) + int64(len(p.rec.Blob)) // blocks go through the WAL
-		if p.outside() {
-			need += int64(len(p.rec.Data))
-		}
+		need += l.pend[i].need()
+	}
+	if err := l.writable(); err != nil {
+		return err // before anything is dropped for it
 	}
 	if err := l.sp.makeRoom(l, need); err != nil {
 		return err
@@ -101,8 +136,9 @@ func (l *commitLog) store() error {
 	}
 	if err != nil {
 		l.next = l.next[:0] // read again from what is published
-		return l.failed(err, chunkStart)
+		return l.failed(err, chunkStart, need)
 	}
+	l.stored(need)
 	l.publish(l.blocks)
 	clear(l.blocks)
 	return nil
@@ -135,6 +171,22 @@ func (l *commitLog) encode() error {
 
 func (l *commitLog) isQuarantine(slot int32) bool {
 	return l.own[slot].stream.quarantine
+}
+
+// writable is nil where the log has an active segment or finds only no room for
+// one.
+func (l *commitLog) writable() error {
+	l.wmu.Lock()
+	defer l.wmu.Unlock()
+	if l.w != nil {
+		return nil
+	}
+	err := l.reopen()
+	if errors.Is(err, record.ErrFull) {
+		l.retryAt = time.Time{} // room is made for it now
+		return nil
+	}
+	return err
 }
 
 // ready sees to it that there is an active segment with room; wmu is held.
@@ -182,7 +234,7 @@ func (l *commitLog) rollAfter() time.Duration {
 
 // failed says what a failed write means and takes the segment out of use
 // where it cannot be trusted; wmu is held.
-func (l *commitLog) failed(cause error, chunkStart int64) error {
+func (l *commitLog) failed(cause error, chunkStart, need int64) error {
 	err := storeError(cause)
 	if errors.Is(err, record.ErrFull) {
 		if l.w.chunks != nil {
@@ -190,7 +242,7 @@ func (l *commitLog) failed(cause error, chunkStart int64) error {
 			_ = l.w.chunks.Truncate(chunkStart)
 			l.w.chunkSize, l.w.dirty = chunkStart, false
 		}
-		l.sp.diskFull(l, err)
+		l.sp.diskFull(l, err, need)
 		return err
 	}
 	l.bad.Add(1)

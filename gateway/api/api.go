@@ -87,14 +87,14 @@ type Stream struct {
 
 // Shard is a part of a stream.
 type Shard struct {
-	ID     string    `json:"id"`     // shardId-000000000000, as Kinesis names it
-	Number uint32    `json:"number"` // within the spool
-	First  uint64    `json:"first"`  // oldest sequence number kept
-	Next   uint64    `json:"next"`   // sequence number that the next record gets
-	From   string    `json:"hash_from"`
-	To     string    `json:"hash_to"`
-	Oldest time.Time `json:"oldest"` // arrival of the oldest record kept
-	Newest time.Time `json:"newest"`
+	ID     string     `json:"id"`     // shardId-000000000000, as Kinesis names it
+	Number uint32     `json:"number"` // within the spool
+	First  uint64     `json:"first"`  // oldest sequence number kept
+	Next   uint64     `json:"next"`   // sequence number that the next record gets
+	From   string     `json:"hash_from"`
+	To     string     `json:"hash_to"`
+	Oldest *time.Time `json:"oldest"` // arrival of the oldest record kept; null if none
+	Newest *time.Time `json:"newest"`
 }
 
 // Cursor is a reader's durable place in a shard.

@@ -91,12 +91,15 @@ func (s Size) Or(def int64) int64 {
 }
 
 func (s Size) String() string {
+	best := strconv.FormatInt(int64(s), 10) + "B"
 	for _, u := range units {
 		if u.n > 1 && int64(s) >= u.n && int64(s)%u.n == 0 {
-			return strconv.FormatInt(int64(s)/u.n, 10) + u.name
+			if t := strconv.FormatInt(int64(s)/u.n, 10) + u.name; len(t) < len(best) {
+				best = t
+			}
 		}
 	}
-	return strconv.FormatInt(int64(s), 10) + "B"
+	return best
 }
 
 // UnmarshalText reads "64MiB", "1.5GB", "4096".

@@ -35,10 +35,19 @@ func NewEnvelope(id record.Identity) *Envelope {
 // reader changes a byte of it. The bytes of r's chunk are not written, only
 // their number.
 func (e *Envelope) Append(dst []byte, stream string, r *record.Record) []byte {
+	return e.appendPart(dst, stream, r, 0)
+}
+
+// appendPart is Append for part number part, from 1, of what is stored as one
+// record: the number stands in the id. 0 is the whole record.
+func (e *Envelope) appendPart(dst []byte, stream string, r *record.Record, part int) []byte {
 	dst = append(dst, e.head...)
 	dst = strconv.AppendUint(dst, uint64(r.Pos.Shard), 10)
 	dst = append(dst, '/')
 	dst = strconv.AppendUint(dst, r.Pos.Seq, 10)
+	if part > 0 {
+		dst = strconv.AppendInt(append(dst, '/'), int64(part), 10)
+	}
 	dst = appendEscaped(append(dst, `","stream":"`...), stream)
 	dst = appendEscaped(append(dst, `","key":"`...), r.Key)
 	dst = append(dst, '"')

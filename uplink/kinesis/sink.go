@@ -95,7 +95,9 @@ type work struct {
 	hash string
 	out  *lane.Outcome
 
-	sent    int  // records in the request under way
+	sent    int  // records that are complete with the request under way
+	cut     int  // where that is none: parts of the front record in it
+	skip    int  // parts of the front record that the target has
 	most    int  // records a unit may hold; 0: as many as fit
 	alone   bool // goes in a request of its own
 	stopped bool
@@ -185,6 +187,7 @@ func (s *Sink) sendStream(ctx context.Context, stream string, works []*work) {
 func (s *Sink) fill(buf *buffer, p *packer, stream string, works []*work) []*work {
 	buf.b = openRequest(buf.b[:0], stream)
 	room := s.pace.size()
+	most := max(room, unitCurrent)
 	var req []*work
 	for _, w := range works {
 		if !w.open() || (w.alone && len(req) > 0) {
@@ -201,7 +204,7 @@ func (s *Sink) fill(buf *buffer, p *packer, stream string, works []*work) []*wor
 		if w.most > 0 {
 			recs = recs[:min(w.most, len(recs))]
 		}
-		u, err := p.pack(&w.Lane, w.hash, recs, limit)
+		u, err := p.pack(&w.Lane, w.hash, recs, w.skip, limit, most)
 		if err != nil {
 			w.stop(&Error{Class: lane.Poison, Text: err.Error()})
 			continue
@@ -215,7 +218,7 @@ func (s *Sink) fill(buf *buffer, p *packer, stream string, works []*work) []*wor
 		before := len(buf.b)
 		buf.b = appendUnit(buf.b, u, w.hash)
 		w.out.Bytes += len(buf.b) - before
-		w.sent = u.n
+		w.sent, w.cut = u.n, u.cut
 		room -= u.size()
 		req = append(req, w)
 		if w.alone {
@@ -231,8 +234,11 @@ func settle(req []*work, answer []entry) {
 	for i, w := range req {
 		e := answer[i].outcome()
 		switch {
+		case e == nil && w.sent == 0:
+			w.skip += w.cut
 		case e == nil:
 			w.out.Done += w.sent
+			w.skip = 0
 		case e.split && w.sent > 1:
 			w.most = w.sent / 2
 		default:

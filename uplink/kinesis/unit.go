@@ -19,87 +19,137 @@ type packer struct {
 	maxUnit   int // bytes of data and key of one Kinesis record
 
 	enc   kpl.Encoder
-	one   []byte // the record being looked at, as it will travel
-	first []byte // the first of the unit, for a unit of one
+	parts []part // of the record being looked at
+	text  []byte // the envelopes that were written for it
+	first part   // of the unit, for a unit of one; the data is a copy
 	out   []byte // the finished unit
+}
+
+// A part is a user record as it will travel. A stored record has one part,
+// or, where it came as an aggregate, as many as there are records in it.
+type part struct {
+	key  string
+	data []byte
 }
 
 // A unit is one Kinesis record. Its data is valid until the packer's next step.
 type unit struct {
 	key  string
 	data []byte
-	n    int // records of the lane that it holds
+	n    int // records of the lane that are complete with it
+	cut  int // where n is 0: parts of the front record that it holds
 }
 
 func (u unit) size() int { return len(u.data) + len(u.key) }
 
 // pack puts as many of recs, from the front, into a unit as fit into limit
-// bytes; the first one goes in as long as it is within maxUnit. hash is the
-// lane's explicit hash key in decimal. The error says why the first record can
-// never travel.
-func (p *packer) pack(l *lane.Lane, hash string, recs []record.Record, limit int) (unit, error) {
+// bytes; skip parts of the first record have travelled already. The first one
+// goes in whole up to most bytes; one of many parts is cut there, and its last
+// part completes it. A part that cannot be cut may have maxUnit bytes. hash is
+// the lane's explicit hash key in decimal. The error says why the first record
+// can never travel.
+func (p *packer) pack(l *lane.Lane, hash string, recs []record.Record, skip, limit, most int) (unit, error) {
 	p.enc.Reset()
-	u := unit{key: recs[0].Key}
-	limit = min(limit, p.maxUnit) - len(u.key)
-	most := p.maxUnit - len(u.key)
-	asIs := !p.aggregate
-fill:
-	for i := range recs {
+	p.open(l, &recs[0])
+	front := p.parts[min(skip, len(p.parts)-1):]
+	u := unit{key: front[0].key}
+	if c := (record.Record{Key: u.key}); c.Check() != nil {
+		u.key = recs[0].Key // what an aggregate calls a key need not be one
+	}
+	room := p.maxUnit - len(u.key)
+	limit = min(limit-len(u.key), room)
+	p.first.key, p.first.data = front[0].key, append(p.first.data[:0], front[0].data...)
+	if p.addFront(front, hash, min(most-len(u.key), room)); p.enc.Len() < len(front) {
+		u.cut = p.enc.Len()
+	} else {
+		u.n = 1
+	}
+	for i := 1; u.n == i && i < len(recs) && p.aggregate; i++ {
 		r := &recs[i]
-		data := p.payload(l, r)
-		if i == 0 {
-			p.first = append(p.first[:0], data...)
-		}
-		if in := p.nested(data); in != nil {
-			switch {
-			case i == 0 && p.sizeOf(in, data, hash) > most:
-				asIs, u.n = true, 1
-				break fill
-			case i > 0 && p.sizeOf(in, data, hash) > limit:
-				break fill
-			}
-			for _, r := range in.All() {
-				p.enc.Add(r.Key, hash, r.Data)
-			}
-			u.n++
-			continue
-		}
-		if i > 0 && p.enc.SizeWith(r.Key, hash, len(data)) > limit {
+		p.open(l, r)
+		if p.grown(r, hash) > limit {
 			break
 		}
-		p.enc.Add(r.Key, hash, data)
+		for _, x := range p.parts {
+			p.enc.Add(x.key, hash, x.data)
+		}
 		u.n++
-		if !p.aggregate {
-			break
-		}
 	}
 	// A lone record travels as it is, as the KPL has it, unless a consumer
-	// would take it for an aggregate.
-	if asIs || (p.enc.Len() == 1 && !kpl.IsAggregate(p.first)) {
-		u.data = p.first
+	// would take it for an aggregate or miss its key.
+	if !p.aggregate || p.enc.Len() == 1 && p.first.key == u.key && !kpl.IsAggregate(p.first.data) {
+		u.data = p.first.data
 	} else {
 		p.out = p.enc.AppendTo(p.out[:0])
 		u.data = p.out
 	}
-	if len(u.data) > most {
+	if len(u.data) > room {
 		return u, fmt.Errorf("the record has %d bytes as it would travel; one Kinesis record takes %d (max_record)", u.size(), p.maxUnit)
 	}
 	return u, nil
 }
 
-// payload is a record's data as it will travel.
-func (p *packer) payload(l *lane.Lane, r *record.Record) []byte {
-	if p.env == nil {
-		return r.Data
+// addFront begins a unit with the parts of its first record that fit into most
+// bytes, at least one.
+func (p *packer) addFront(parts []part, hash string, most int) {
+	for i, x := range parts {
+		if i > 0 && (!p.aggregate || p.enc.SizeWith(x.key, hash, len(x.data)) > most) {
+			return
+		}
+		p.enc.Add(x.key, hash, x.data)
 	}
-	p.one = p.env.Append(p.one[:0], l.Stream, r)
-	return p.one
+}
+
+// grown is what the unit grows to with the parts of r, in bytes: exactly where
+// it is one, else at most. Of an aggregate each record may grow by its
+// envelope, a wider index, a wider length and the hash key's index; the last
+// three never by more than 16 bytes.
+func (p *packer) grown(r *record.Record, hash string) int {
+	if len(p.parts) == 1 && !kpl.IsAggregate(r.Data) {
+		return p.enc.SizeWith(p.parts[0].key, hash, len(p.parts[0].data))
+	}
+	n := p.enc.Size() + len(r.Key) + len(r.Data) + len(p.text) + len(hash) + 16*(len(p.parts)+1)
+	return n
+}
+
+// open makes the parts of a record as they will travel. What another gateway
+// has put into an envelope stays as it is, id and all. A consumer unpacks one
+// level only, so an aggregate's records go in one by one.
+func (p *packer) open(l *lane.Lane, r *record.Record) {
+	p.parts, p.text = p.parts[:0], p.text[:0]
+	in := p.nested(r.Data)
+	if in == nil {
+		p.add(l, r, 0)
+		return
+	}
+	one := *r
+	for i, x := range in.All() {
+		one.Key, one.Data = x.Key, x.Data
+		p.add(l, &one, i+1)
+	}
+}
+
+// add adds a part: number n of its record, 0 if the record has no others.
+func (p *packer) add(l *lane.Lane, r *record.Record, n int) {
+	data := r.Data
+	if p.env != nil && !forwarded(r) {
+		start := len(p.text)
+		p.text = p.env.appendPart(p.text, l.Stream, r, n)
+		data = p.text[start:len(p.text):len(p.text)] // stays when p.text moves
+	}
+	p.parts = append(p.parts, part{r.Key, data})
+}
+
+// forwarded reports whether a record is another gateway's envelope and nothing
+// beside it, which then needs none of ours.
+func forwarded(r *record.Record) bool {
+	return len(r.Attrs) == 0 && r.Chunk.Len == 0 && len(r.Blob) == 0 && IsEnvelope(r.Data)
 }
 
 // nested is what a payload holds that is an aggregate itself, nil if it is
-// none. A consumer unpacks one level only, so its records go in one by one.
+// none, or if the payload is to travel alone and as it is.
 func (p *packer) nested(data []byte) *kpl.Aggregate {
-	if p.env != nil || !p.aggregate || !kpl.IsAggregate(data) {
+	if (p.env == nil && !p.aggregate) || !kpl.IsAggregate(data) {
 		return nil
 	}
 	a, err := kpl.Decode(data)
@@ -107,13 +157,6 @@ func (p *packer) nested(data []byte) *kpl.Aggregate {
 		return nil
 	}
 	return a
-}
-
-// sizeOf bounds what the unit grows to with the records of a, which came as
-// data: each may grow by a wider index, a wider length and the hash key's
-// index, never by more than 16 bytes.
-func (p *packer) sizeOf(a *kpl.Aggregate, data []byte, hash string) int {
-	return p.enc.Size() + len(data) + len(hash) + 16*(a.Len()+1)
 }
 
 // decimal is a hash key as Kinesis writes it.

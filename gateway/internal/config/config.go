@@ -5,12 +5,16 @@ package config
 
 import (
 	"bytes"
+	"crypto/tls"
+	"encoding"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -169,11 +173,18 @@ func (c *Config) check(path string, text []byte) error {
 	for i := range v.NumField() {
 		checkField(v.Type().Field(i), v.Field(i), complain)
 	}
+	seen := map[conf.Stream]bool{}
 	for i := range c.Streams {
-		if c.Streams[i].Name == "" {
+		switch name := c.Streams[i].Name; {
+		case name == "":
 			complain("stream", i, errors.New("name: a stream needs a name"))
+		case seen[name]:
+			complain("stream", i, fmt.Errorf("name: %q stands twice", name))
+		default:
+			seen[name] = true
 		}
 	}
+	c.checkDoors(complain)
 	streams := map[conf.Stream]bool{}
 	for _, s := range mergeStreams(BuiltIn(), c.Streams) {
 		streams[s.Name] = true
@@ -191,24 +202,103 @@ func (c *Config) check(path string, text []byte) error {
 }
 
 // checkField checks a table, a list of tables, or the tables of an embedded
-// struct.
+// struct. Where a word of a table is not well formed, the table's own Check is
+// not asked: it would say the same in other words.
 func checkField(f reflect.StructField, v reflect.Value, complain func(string, int, error)) {
 	table := f.Tag.Get("toml")
+	one := func(i int, v reflect.Value) {
+		if err := checkWords("", v); err != nil {
+			complain(table, i, err)
+			return
+		}
+		if ck, ok := v.Addr().Interface().(checker); ok {
+			complain(table, i, ck.Check())
+		}
+	}
 	switch {
 	case f.Anonymous && v.Kind() == reflect.Struct:
-		for f, v := range v.Fields() {
-			checkField(f, v, complain)
+		for i := range v.NumField() {
+			checkField(v.Type().Field(i), v.Field(i), complain)
 		}
 	case v.Kind() == reflect.Slice:
 		for i := range v.Len() {
-			if ck, ok := reflect.TypeAssert[checker](v.Index(i).Addr()); ok {
-				complain(table, i, ck.Check())
-			}
+			one(i, v.Index(i))
 		}
 	default:
-		if ck, ok := reflect.TypeAssert[checker](v.Addr()); ok {
-			complain(table, 0, ck.Check())
+		one(0, v)
+	}
+}
+
+// checkWords reads every word of package conf in a table once more: the
+// decoder sets words that are strings underneath (Name, Stream, Listen)
+// without asking them. The error begins with the key, "user.name" for one of a
+// table below.
+func checkWords(prefix string, v reflect.Value) error {
+	switch v.Kind() {
+	case reflect.String:
+		w, ok := v.Addr().Interface().(encoding.TextUnmarshaler)
+		if !ok || v.Len() == 0 {
+			return nil
 		}
+		if err := w.UnmarshalText([]byte(v.String())); err != nil {
+			return fmt.Errorf("%s: %w", prefix, err)
+		}
+	case reflect.Pointer:
+		if !v.IsNil() {
+			return checkWords(prefix, v.Elem())
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			if err := checkWords(prefix, v.Index(i)); err != nil {
+				return err
+			}
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			key := v.Type().Field(i).Tag.Get("toml")
+			if !v.Type().Field(i).IsExported() || key == "-" {
+				continue
+			}
+			if prefix != "" {
+				key = prefix + "." + key
+			}
+			if err := checkWords(key, v.Field(i)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// checkDoors finds what only one may have: an address, a serial port; and
+// reads the certificates, so that a wrong path is known before anything runs.
+func (c *Config) checkDoors(complain func(string, int, error)) {
+	addresses := map[conf.Listen]string{}
+	for _, d := range []struct {
+		table     string
+		listen    conf.Listen
+		cert, key string
+	}{
+		{"mqtt", c.Broker.WithDefaults().Listen, c.Broker.TLSCert, c.Broker.TLSKey},
+		{"kinesis", c.Kinesis.WithDefaults().Listen, c.Kinesis.TLSCert, c.Kinesis.TLSKey},
+		{"api", c.API.WithDefaults().Listen, c.API.TLSCert, c.API.TLSKey},
+	} {
+		if other := addresses[d.listen]; other != "" && !d.listen.Off() && !strings.HasSuffix(string(d.listen), ":0") {
+			complain(d.table, 0, fmt.Errorf("listen: %q is the address of [%s] already", d.listen, other))
+		}
+		addresses[d.listen] = d.table
+		if d.cert != "" && d.key != "" {
+			if _, err := tls.LoadX509KeyPair(d.cert, d.key); err != nil {
+				complain(d.table, 0, fmt.Errorf("tls_cert: %w", err))
+			}
+		}
+	}
+	ports := map[string]conf.Name{}
+	for i, s := range c.Serial {
+		if other, taken := ports[s.Port]; taken {
+			complain("serial", i, fmt.Errorf("port: %q is the port of %q already", s.Port, other))
+		}
+		ports[s.Port] = s.ID
 	}
 }
 
@@ -243,12 +333,40 @@ func (c *Config) checkNames(complain func(string, int, error)) {
 	once("point", len(c.Points), func(i int) conf.Name { return c.Points[i].ID })
 }
 
+// noTablesRE finds the line that the encoder writes for a list without tables.
 var noTablesRE = regexp.MustCompile(`^(mqtt_client|serial|camera|route|uplink|rule|point|user|key) = \[\]\n$`)
 
 // Print writes the config as TOML, every key with its default filled in.
-// Secrets are not printed.
+// Secrets are not printed. A list of tables that has none is shown by an
+// example in comments.
 func (c Config) Print() ([]byte, error) {
 	fillIn(reflect.ValueOf(&c).Elem())
+	out, err := encode(c)
+	if err != nil {
+		return nil, err
+	}
+	examples(reflect.ValueOf(&c).Elem(), func(table string, sample Config) {
+		var text []byte
+		if text, err = encode(sample); err != nil {
+			return
+		}
+		inside := false
+		for line := range bytes.Lines(text) {
+			if m := headerRE.FindSubmatch(line); m != nil {
+				inside = string(m[2]) == table || strings.HasPrefix(string(m[2]), table+".")
+				if inside {
+					out = append(out, '\n')
+				}
+			}
+			if inside && len(bytes.TrimSpace(line)) > 0 {
+				out = append(append(out, "# "...), line...)
+			}
+		}
+	})
+	return out, err
+}
+
+func encode(c Config) ([]byte, error) {
 	var b bytes.Buffer
 	if err := toml.NewEncoder(&b).Encode(c); err != nil {
 		return nil, fmt.Errorf("print the config: %w", err)
@@ -262,6 +380,51 @@ func (c Config) Print() ([]byte, error) {
 		}
 	}
 	return bytes.TrimLeft(out, "\n"), nil
+}
+
+// examples calls show for each list of tables in v that is empty, with a
+// config in which it has one, and everything below it too.
+func examples(v reflect.Value, show func(table string, sample Config)) {
+	var visit func(v reflect.Value, table string, path []int)
+	visit = func(v reflect.Value, table string, path []int) {
+		for i := range v.NumField() {
+			f, at := v.Type().Field(i), append(slices.Clone(path), i)
+			name := f.Tag.Get("toml")
+			if table != "" {
+				name = table + "." + name
+			}
+			switch {
+			case name == "-" || !f.IsExported() || strings.HasSuffix(name, ".-"):
+			case f.Anonymous:
+				visit(v.Field(i), table, at)
+			case f.Type.Kind() == reflect.Struct && strings.HasPrefix(f.Type.PkgPath(), "forebay/") && f.Type.PkgPath() != "forebay/gateway/conf":
+				visit(v.Field(i), name, at)
+			case f.Type.Kind() == reflect.Slice && f.Type.Elem().Kind() == reflect.Struct && v.Field(i).Len() == 0:
+				sample := Config{}
+				list := reflect.ValueOf(&sample).Elem().FieldByIndex(at)
+				list.Set(reflect.MakeSlice(f.Type, 1, 1))
+				fillUp(list.Index(0))
+				fillIn(reflect.ValueOf(&sample).Elem())
+				show(name, sample)
+			}
+		}
+	}
+	visit(v, "", nil)
+}
+
+// fillUp makes the tables below a table.
+func fillUp(v reflect.Value) {
+	for i := range v.NumField() {
+		f := v.Field(i)
+		switch {
+		case !f.CanSet():
+		case f.Kind() == reflect.Pointer && f.Type().Elem().Kind() == reflect.Struct:
+			f.Set(reflect.New(f.Type().Elem()))
+			fillUp(f.Elem())
+		case f.Kind() == reflect.Slice && f.Type().Elem().Kind() == reflect.Struct:
+			f.Set(reflect.MakeSlice(f.Type(), 1, 1))
+		}
+	}
 }
 
 // fillIn calls WithDefaults of every table that has it.

@@ -449,3 +449,11 @@ func (in *Inlet) Stats() []Stats {
 
 // Total is what all sources bring.
 func (in *Inlet) Total() Rate { return in.total.rate() }
+
+// WithDefaults fills in what was left out.
+func (r Route) WithDefaults() Route {
+	if r.Decode == "" {
+		r.Decode = "raw"
+	}
+	return r
+}
