@@ -44,7 +44,7 @@ func (l forRules) Follow(_ context.Context, stream string, shard record.ShardID,
 	if after == rules.Newest {
 		from = spool.Newest()
 	}
-	return t.Reader(shard, from)
+	return unwrap(t.Reader(shard, from))
 }
 
 func (l forRules) Append(ctx context.Context, stream string, recs []record.Record, done func([]record.Result)) error {
@@ -97,7 +97,10 @@ func (l forPoints) Follow(_ context.Context, stream string, shard record.ShardID
 	if err != nil {
 		return nil, err
 	}
-	return t.Reader(shard, spool.Since(since))
+	if stream == points.VideoStream {
+		return t.Reader(shard, spool.Since(since)) // cameras of another gateway have their bytes there
+	}
+	return unwrap(t.Reader(shard, spool.Since(since)))
 }
 
 // forUplink is the log as one uplink reads it: every shard of the streams

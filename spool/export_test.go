@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // Seam lets a test make commits, syncs and the disk's size answer as it likes.
@@ -123,3 +124,26 @@ func Barrier(t *Stream) {
 
 // Datasync is how the spool makes a plain file durable.
 func Datasync(f *os.File) error { return datasync(f) }
+
+// Waiting is how many appends wait for room in the queue of the stream's log.
+func Waiting(t *Stream) int {
+	t.log.qmu.Lock()
+	defer t.log.qmu.Unlock()
+	return len(t.log.waiting)
+}
+
+// FullIn is in how long a figure that was noted every step reaches the limit,
+// in words; empty where that cannot be told.
+func FullIn(step time.Duration, bytes []int64, limit int64) string {
+	var g growth
+	at := time.Time{}.Add(time.Hour)
+	for _, n := range bytes {
+		at = at.Add(step)
+		g.add(at, n)
+	}
+	d, ok := g.reaches(at, bytes[len(bytes)-1], limit)
+	if !ok {
+		return ""
+	}
+	return about(d)
+}

@@ -289,6 +289,33 @@ func TestFreeFloorIsKept(t *testing.T) {
 	})
 }
 
+// A stream whose log cannot be made is there all the same, and works as soon as
+// the disk lets it.
+func TestALogThatCannotBeMadeYet(t *testing.T) {
+	b := newBox(t, spool.Config{})
+	st := b.stream(spool.StreamConfig{Name: "mqtt"})
+	inTheWay := filepath.Join(b.dir, "log-00002")
+	if err := os.WriteFile(inTheWay, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	alarm := b.stream(spool.StreamConfig{Name: "alarm", Class: record.ClassAlarm})
+	if res, err := alarm.Put(t.Context(), []record.Record{{Key: "k"}}); err != nil || !errors.Is(res[0].Err, record.ErrCannotStore) {
+		t.Errorf("%+v, %v", res, err)
+	}
+	put(t, st, record.Record{Key: "k"})
+	spool.Keep(b.Spool)
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the log is made", func() bool {
+		res, err := alarm.Put(t.Context(), []record.Record{{Key: "k"}})
+		return err == nil && res[0].Err == nil
+	})
+	if has(b.Spool, "segment") {
+		t.Errorf("%+v", b.Stats().Conditions)
+	}
+}
+
 // tree is a checksum of every file of a directory.
 func tree(t *testing.T, dir string) map[string][32]byte {
 	t.Helper()

@@ -64,8 +64,11 @@ type commitLog struct {
 
 	keeps atomic.Pointer[retention]
 	full  atomic.Bool // producers are held back
-	bad   atomic.Uint64
-	quiet chan struct{} // closed when the writer has ended
+	// refused is the last commit that found no room, until as much was stored
+	// or there is clearly room.
+	refused atomic.Pointer[refusal]
+	bad     atomic.Uint64
+	quiet   chan struct{} // closed when the writer has ended
 
 	pend   []pending
 	pieces []piece

@@ -61,6 +61,7 @@ type Spool struct {
 	quota   int64
 	handles handleCache
 	dropped map[record.Class]uint64 // undelivered records removed for room; guarded by roomMu
+	pinned  growth                  // of what is undelivered; guarded by roomMu
 	doomed  []*segment              // still to be unlinked; guarded by roomMu
 	stats   counters
 	alarms  conditions

@@ -14,7 +14,8 @@ type Stats struct {
 	Used  int64 // bytes in the directory, everything counted
 	Quota int64 // bytes it may use
 	Free  int64 // bytes free on the file system
-	// Full: producers of at least one log are being held back.
+	// Full: at least one log has refused records for want of room and has not
+	// stored as much since; its producers are held back.
 	Full bool
 	// ReadOnly: the disk takes no writes.
 	ReadOnly bool
@@ -142,7 +143,7 @@ func (s *Spool) Stats() Stats {
 		st.Free = free
 	}
 	for _, l := range s.allLogs() {
-		st.Full = st.Full || l.full.Load()
+		st.Full = st.Full || l.held()
 	}
 	return st
 }

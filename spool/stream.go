@@ -134,8 +134,8 @@ func (t *Stream) slotOfHash(h record.HashKey) int32 {
 }
 
 // Append hands records over. It blocks while the log's queue is full, so that
-// a producer is never faster than the disk; ctx cancels only that wait. If it
-// returns nil, done is called exactly once, after the commit or its failure,
+// a producer is never faster than the disk; ctx cancels only that wait, and
+// where it has ended already nothing is taken. If Append returns nil, done is called exactly once, after the commit or its failure,
 // with a result per record in the order of recs; of one source in the order of
 // the calls. The records and the bytes they point to belong to the spool until
 // then, and the results belong to done only while it runs.

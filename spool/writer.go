@@ -104,7 +104,9 @@ func (l *commitLog) failBehind(pieces []piece, err error) []*item {
 		}
 	}
 	for it := range l.waiting {
-		it.behind = l.failing[it.source]
+		if err := l.failing[it.source]; err != nil {
+			it.behind = err
+		}
 	}
 	return behind
 }
@@ -181,9 +183,10 @@ func (l *commitLog) writable() error {
 	if l.w != nil {
 		return nil
 	}
+	now := !time.Now().Before(l.retryAt)
 	err := l.reopen()
-	if errors.Is(err, record.ErrFull) {
-		l.retryAt = time.Time{} // room is made for it now
+	if now && errors.Is(err, record.ErrFull) {
+		l.retryAt = time.Time{} // once more when room is made for it
 		return nil
 	}
 	return err
@@ -267,6 +270,14 @@ func (l *commitLog) reopen() error {
 	l.retryAt = time.Now().Add(time.Second)
 	ctx := context.Background()
 	old := l.active()
+	if old == nil { // not even the first one could be opened
+		if err := l.openFirst(ctx); err != nil {
+			l.suspect = storeError(err)
+			return l.suspect
+		}
+		l.suspect = nil
+		return nil
+	}
 	var damaged int
 	for id, last := int64(1), old.blocks.Load(); id <= last; {
 		run, err := old.readRun(ctx, id, last)

@@ -11,9 +11,18 @@ import (
 // An account is what a client may do. The nil account may do everything: no
 // users are configured, and only this machine reaches the door.
 type account struct {
+	name      string
 	password  conf.Secret
 	publish   []conf.Filter
 	subscribe []conf.Filter
+}
+
+// user is the account's name, "" for the nil account.
+func (a *account) user() string {
+	if a == nil {
+		return ""
+	}
+	return a.name
 }
 
 func (a *account) mayPublish(topic string) bool {
@@ -31,7 +40,7 @@ func accounts(users []User) (map[string]*account, error) {
 	}
 	m := make(map[string]*account, len(users))
 	for _, u := range users {
-		a := &account{password: u.Password}
+		a := &account{name: u.Name, password: u.Password}
 		var err error
 		if a.publish, err = conf.ParseFilters(u.WithDefaults().Publish); err != nil {
 			return nil, fmt.Errorf("publish: of user %q: %w", u.Name, err)

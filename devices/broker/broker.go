@@ -290,11 +290,7 @@ func (r *running) accept(hard context.Context, ln net.Listener) {
 			}
 			continue
 		}
-		ctx, cancel := context.WithCancel(hard)
-		c := newConn(b, raw, r.put)
-		c.cancel = cancel
-		c.life = ctx
-		c.nextTurn()
+		c := r.newConn(hard, raw)
 		b.mu.Lock()
 		full := len(b.conns) >= most || b.stopping
 		if !full {
@@ -302,13 +298,31 @@ func (r *running) accept(hard context.Context, ln net.Listener) {
 		}
 		b.mu.Unlock()
 		if full {
-			cancel()
+			c.cancel()
 			b.errs.Add(1)
 			_ = raw.Close() // nothing is to be done about a socket that does not close
 			continue
 		}
 		r.wg.Go(func() { r.serve(hard, c) })
 	}
+}
+
+// newConn makes a connection; what waits for the inlet on its behalf stops
+// waiting when it is shut, or when hard ends.
+func (r *running) newConn(hard context.Context, raw net.Conn) *conn {
+	life, cancel := context.WithCancel(hard)
+	c := newConn(r.b, raw, func() *turn { return r.turn(life) })
+	c.cancel = cancel
+	c.nextTurn()
+	return c
+}
+
+// turn begins a turn of the connection whose life this is.
+func (r *running) turn(life context.Context) *turn {
+	ctx, end := context.WithCancel(life)
+	return &turn{end: end, put: func(limit time.Duration, recs []record.Record, done func([]record.Result)) error {
+		return r.put(ctx, limit, recs, done)
+	}}
 }
 
 // put is a connection's way to the inlet; ctx ends with the connection, or with
@@ -476,9 +490,12 @@ func (r *running) say(hard context.Context, c *conn, w *will) {
 	if t.long != "" {
 		rec.Attrs = withTopic(rec.Attrs, t.long)
 	}
-	if t.code != codeSuccess || rec.Check() != nil {
-		b.refused.Add(1)
-		b.errs.Add(1)
+	if t.code != codeSuccess {
+		c.refusedPublish("will is not allowed", t.name, t.code)
+		return
+	}
+	if err := rec.Check(); err != nil {
+		c.refusedPublish("will cannot be stored", t.name, reasonFor(err))
 		return
 	}
 	ctx, cancel := context.WithTimeout(hard, willPatience)
@@ -497,8 +514,7 @@ func (r *running) say(hard context.Context, c *conn, w *will) {
 			break
 		}
 		if _, bad := errors.AsType[*record.InvalidError](err); bad {
-			b.refused.Add(1)
-			b.errs.Add(1)
+			c.refusedPublish("will cannot be stored", t.name, reasonFor(err))
 			return
 		}
 		select {

@@ -1,7 +1,7 @@
 package broker
 
 import (
-	"context"
+	"bytes"
 	"errors"
 	"net"
 	"os"
@@ -45,9 +45,8 @@ type conn struct {
 	raw    net.Conn
 	b      *Broker
 	out    *writer
-	in     putFunc
-	life   context.Context
-	cancel func() // ends life, and a wait in in
+	begin  func() *turn
+	cancel func() // ends all turns, and a wait for the inlet with them
 
 	// Where packets are read into. Records point into it, so it is only
 	// written behind w; a new one is made when it is full.
@@ -73,6 +72,12 @@ type conn struct {
 	topicBytes  int
 	before      []*conn // the client's connections whose commits are not through
 	expires     bool    // the session ends with the connection
+	level       byte    // of the protocol, as CONNECT says; 0 before it
+	nameless    bool    // CONNECT gives no client id, and wants a session kept
+
+	told   sync.Mutex // guards what was logged of refused messages
+	tellAt time.Time
+	untold uint64
 
 	present atomic.Bool // CONNACK said that a session is there
 	halted  atomic.Bool // the broker stops: read no more
@@ -81,8 +86,8 @@ type conn struct {
 	intake
 }
 
-func newConn(b *Broker, raw net.Conn, in putFunc) *conn {
-	c := &conn{raw: raw, b: b, out: newWriter(raw), in: in, chunk: firstChunk, gone: make(chan struct{})}
+func newConn(b *Broker, raw net.Conn, begin func() *turn) *conn {
+	c := &conn{raw: raw, b: b, out: newWriter(raw), begin: begin, chunk: firstChunk, gone: make(chan struct{})}
 	c.init()
 	return c
 }
@@ -124,6 +129,9 @@ func (c *conn) step() error {
 	c.r += total
 	c.releaseBig()
 	if !c.established {
+		if f := c.hello(packet[0], packet[n:]); f != nil {
+			return c.fault(f)
+		}
 		c.pass = packet
 		return nil
 	}
@@ -287,7 +295,7 @@ func (c *conn) publish(first byte, body []byte) error {
 		}
 	}
 	if t.code != codeSuccess {
-		return c.refuse(&p, t.code)
+		return c.refuse(&p, t, t.code)
 	}
 	rec := record.Record{Key: t.key, Data: p.payload}
 	if p.props != nil {
@@ -298,9 +306,7 @@ func (c *conn) publish(first byte, body []byte) error {
 		rec.Attrs = withTopic(rec.Attrs, t.long)
 	}
 	if err := rec.Check(); err != nil {
-		var bad *record.InvalidError
-		errors.As(err, &bad) // Check promises it
-		return c.refuse(&p, reasonFor(bad))
+		return c.refuse(&p, t, reasonFor(err))
 	}
 	if len(p.payload) > 0 {
 		c.pinned = true
@@ -308,7 +314,8 @@ func (c *conn) publish(first byte, body []byte) error {
 	return c.add(&p, t, rec)
 }
 
-// pubrel answers a PUBREL (3.6): the packet identifier is free again.
+// pubrel answers a PUBREL (3.6): the packet identifier is free again. One that
+// came before its PUBREC was sent waits for that, so that PUBREC goes first.
 func (c *conn) pubrel(first byte, body []byte) error {
 	if first&0x0f != 2 || len(body) < 2 { // [MQTT-3.6.1-1]
 		return c.fault(malformed("PUBREL"))
@@ -317,12 +324,13 @@ func (c *conn) pubrel(first byte, body []byte) error {
 		return err
 	}
 	id := uint16(body[0])<<8 | uint16(body[1])
+	known, err := c.release(id)
+	if err != nil {
+		return err
+	}
 	code := byte(codeSuccess)
-	switch c.release(id) {
-	case qos2Unknown:
+	if !known {
 		code = codeUnknownPacketID
-	case qos2Pending:
-		return c.fault(violation("PUBREL before PUBREC"))
 	}
 	c.out.queue(appendAck(nil, typePubcomp, id, code, c.v5))
 	return nil
@@ -331,8 +339,14 @@ func (c *conn) pubrel(first byte, body []byte) error {
 // Write takes what the server behind us sends.
 func (c *conn) Write(p []byte) (int, error) {
 	if len(p) >= 4 && p[0] == typeConnack<<4 {
-		if n, _, err := header(p); err == nil && n > 0 && n < len(p) {
+		if n, _, err := header(p); err == nil && n > 0 && n+1 < len(p) {
 			c.present.Store(p[n]&1 == 1) // [MQTT-3.2.2-2]
+			if code, ok := c.returnCode(p[n+1]); !ok {
+				return len(p), nil // the connection ends without one (3.1.1, [MQTT-3.2.2-6])
+			} else if code != p[n+1] {
+				p = bytes.Clone(p)
+				p[n+1] = code
+			}
 		}
 	}
 	if err := c.out.write(p); err != nil {

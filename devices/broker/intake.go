@@ -19,9 +19,14 @@ const (
 	shedAgain = 50 * time.Millisecond
 )
 
-// A putFunc hands a batch to the inlet; ctx and limit bound the wait for
-// admission, 0 is no limit.
-type putFunc func(ctx context.Context, limit time.Duration, recs []record.Record, done func([]record.Result)) error
+// A turn is the time between two failures of a connection's batches. When one
+// has failed, what was on its way behind it must not overtake it: its turn ends.
+type turn struct {
+	// put hands a batch to the inlet. Its wait for admission ends with the turn,
+	// with the connection, and after limit; 0 is no limit.
+	put func(limit time.Duration, recs []record.Record, done func([]record.Result)) error
+	end func()
+}
 
 // An entry is one packet that is to be answered, or to be fanned out, or both.
 type entry struct {
@@ -77,9 +82,8 @@ type intake struct {
 	parked  bool // nothing will be read any more
 	shed    bool // QoS 0 is being let go
 	ackBuf  []byte
-	wg      sync.WaitGroup  // the goroutine that tries again
-	turn    context.Context // ends when a batch has failed: what was on its way behind it must not overtake it
-	endTurn func()
+	wg      sync.WaitGroup // the goroutine that tries again
+	turn    *turn
 	drained chan struct{} // closed when shut, nothing is read any more and nothing is with the inlet
 }
 
@@ -114,9 +118,8 @@ func (c *conn) add(p *publish, t *topic, rec record.Record) error {
 
 // refuse answers a PUBLISH that cannot be stored: MQTT 5 has a reason code,
 // MQTT 3.1.1 only the end of the connection (3.3.5). It is never acknowledged.
-func (c *conn) refuse(p *publish, code byte) error {
-	c.b.refused.Add(1)
-	c.b.errs.Add(1)
+func (c *conn) refuse(p *publish, t *topic, code byte) error {
+	c.refusedPublish("message is refused", t.name, code)
 	if p.qos == 0 {
 		return nil
 	}
@@ -246,14 +249,14 @@ func (c *conn) patience() time.Duration {
 }
 
 // put hands a batch to the inlet. Not locked.
-func (c *conn) put(turn context.Context, b *batch) {
+func (c *conn) put(turn *turn, b *batch) {
 	var limit time.Duration
 	if b.answers == 0 {
 		c.mu.Lock()
 		limit = c.patience()
 		c.mu.Unlock()
 	}
-	err := c.in(turn, limit, b.recs, b.done)
+	err := turn.put(limit, b.recs, b.done)
 	if err == nil {
 		return
 	}
@@ -282,7 +285,7 @@ func (c *conn) put(turn context.Context, b *batch) {
 		b.state = stateSettled
 	default:
 		b.state = stateFailed
-		if turn.Err() == nil {
+		if turn == c.turn {
 			c.nextTurn()
 		}
 		c.hold(err)
@@ -328,8 +331,7 @@ func (c *conn) committed(b *batch, res []record.Result) {
 
 // invalid turns an entry into a refusal. Locked.
 func (c *conn) invalid(e *entry, bad *record.InvalidError) {
-	c.b.refused.Add(1)
-	c.b.errs.Add(1)
+	c.refusedPublish("message cannot be stored", e.topic.name, reasonFor(bad))
 	e.rec, e.code, e.fan = -1, reasonFor(bad), false
 	e.fatal = !c.v5 && e.kind != 0
 	if e.kind == typePubrec {
@@ -338,8 +340,11 @@ func (c *conn) invalid(e *entry, bad *record.InvalidError) {
 }
 
 // reasonFor is the reason code of a record outside the limits (MQTT 5, 3.4.2.1).
-func reasonFor(bad *record.InvalidError) byte {
+func reasonFor(err error) byte {
+	bad, ok := errors.AsType[*record.InvalidError](err)
 	switch {
+	case !ok:
+		return codeImplementation
 	case bad.TooLarge:
 		return codeQuotaExceeded
 	case bad.Field == "partition key":
@@ -361,6 +366,9 @@ func (c *conn) settle() {
 			b.next++
 			if e.fan && e.code == codeSuccess {
 				c.b.fan.queue(c.sess.id, c.v5, e)
+			}
+			if e.kind == typePubrec && e.code == codeSuccess {
+				c.acked(e.id)
 			}
 			if over = e.fatal; e.kind != 0 && !over {
 				acks = appendAck(acks, e.kind, e.id, e.code, c.v5)
@@ -437,6 +445,8 @@ func (c *conn) abandon(b *batch) {
 	for i := range b.ents {
 		e := &b.ents[i]
 		switch {
+		case e.rec < 0 && e.kind == typePubrec && e.code == codeSuccess:
+			c.acked(e.id) // it is stored; the client will ask again
 		case e.rec < 0:
 		case e.kind == 0:
 			lost++

@@ -9,6 +9,7 @@ import (
 
 // Packet types (MQTT 5, 2.1.2) that this side of the broker reads or writes.
 const (
+	typeConnect    = 1
 	typeConnack    = 2
 	typePublish    = 3
 	typePuback     = 4
@@ -28,7 +29,13 @@ const (
 	codeMalformed       = 0x81
 	codeProtocol        = 0x82
 	codeImplementation  = 0x83
+	codeBadVersion      = 0x84
+	codeBadIdentifier   = 0x85
+	codeBadLogin        = 0x86
 	codeNotAuthorized   = 0x87
+	codeUnavailable     = 0x88
+	codeBusy            = 0x89
+	codeBanned          = 0x8A
 	codeShuttingDown    = 0x8B
 	codeTopicInvalid    = 0x90
 	codeUnknownPacketID = 0x92

@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"context"
 	"math/rand/v2"
 	"time"
 
@@ -29,10 +28,10 @@ func (c *conn) hold(err error) {
 // nextTurn ends the wait of what is on its way to the log, and refuses what has
 // not come there yet. Locked.
 func (c *conn) nextTurn() {
-	if c.endTurn != nil {
-		c.endTurn()
+	if c.turn != nil {
+		c.turn.end()
 	}
-	c.turn, c.endTurn = context.WithCancel(c.life)
+	c.turn = c.begin()
 }
 
 // tryAgain stores what failed, then what was queued behind it, in order. It

@@ -24,7 +24,8 @@ const (
 const (
 	qos2Unknown = iota
 	qos2Pending // waits for its commit
-	qos2Stored  // PUBREC is queued or sent; PUBREL not received
+	qos2Stored  // PUBREC is due
+	qos2Acked   // PUBREC is queued or sent; PUBREL not received
 )
 
 // A session outlives a connection where the client wants it to (3.1.2.4). It
@@ -78,14 +79,17 @@ func undrained(conns []*conn) []*conn {
 func (c *conn) duplicate(id uint16) (bool, *faultError) {
 	c.mu.Lock()
 	state, n := c.sess.qos2[id], len(c.sess.qos2)
-	if state == qos2Unknown && n < maxUnreleased {
+	switch {
+	case state == qos2Unknown && n < maxUnreleased:
 		c.sess.qos2[id] = qos2Pending
+	case state == qos2Acked:
+		c.sess.qos2[id] = qos2Stored
 	}
 	c.mu.Unlock()
 	switch {
-	case state == qos2Pending: // its PUBREC comes with the commit
+	case state == qos2Pending, state == qos2Stored: // its PUBREC will come
 		return true, nil
-	case state == qos2Stored:
+	case state == qos2Acked:
 		c.answer(entry{rec: -1, id: id, kind: typePubrec})
 		return true, nil
 	case n >= maxUnreleased:
@@ -101,13 +105,38 @@ func (c *conn) forget(id uint16) {
 	c.mu.Unlock()
 }
 
-// release frees an identifier and says in which state it was.
-func (c *conn) release(id uint16) int {
+// acked says that a PUBREC went out, in the order of answers. Locked.
+func (c *conn) acked(id uint16) {
+	if c.sess.qos2[id] == qos2Stored {
+		c.sess.qos2[id] = qos2Acked
+	}
+}
+
+// release frees an identifier, after its PUBREC, and says whether it was taken.
+func (c *conn) release(id uint16) (known bool, err error) {
+	due := func() bool {
+		state := c.sess.qos2[id]
+		return state == qos2Pending || state == qos2Stored
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	state := c.sess.qos2[id]
+	if due() {
+		c.mu.Unlock()
+		err := c.submit() // the PUBREC may be in what was read just now
+		c.mu.Lock()
+		if err != nil {
+			return false, err
+		}
+	}
+	for due() && !c.closed {
+		c.change.Wait()
+	}
+	if c.closed {
+		return false, errClosed
+	}
+	_, known = c.sess.qos2[id]
 	delete(c.sess.qos2, id)
-	return int(state)
+	return known, nil
 }
 
 // A topic is what a connection remembers of a topic name.

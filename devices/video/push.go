@@ -46,6 +46,7 @@ const (
 
 // A push is one chunk on its way in.
 type push struct {
+	id       conf.Name // "" where the path does not say
 	cam      *camera
 	name     string
 	mediaT   string // Content-Type as sent, without parameters

@@ -19,6 +19,11 @@ const (
 	admission = 5 * time.Second
 	// silence is how long a sender may send nothing in the middle of a chunk.
 	silence = 30 * time.Second
+	// storing is how long a chunk that has arrived may wait for the log to take
+	// it. Its sender may be gone by then, so nobody else would end that wait.
+	storing = 30 * time.Second
+	// reportEvery is how often the chunks that one camera lost are logged.
+	reportEvery = 10 * time.Second
 	// firstRead is the memory taken for a chunk whose length is not announced.
 	firstRead = 64 << 10
 )
@@ -49,17 +54,19 @@ func refuse(status int, format string, args ...any) *refusal {
 // camera that may not push, 408 for a sender that fell silent, 413 for a chunk
 // over max_chunk; 429 with Retry-After when the log is full or too much is on
 // its way; 503 with Retry-After when the log cannot take it. Every other answer
-// than 201 means that the chunk is not stored, except when the connection
-// breaks: then it may be. Whether the sender may push at all is decided before.
+// than 201 means that the chunk is not stored. A chunk that has arrived to its
+// end is stored even if the sender closes the connection without reading the
+// answer, as some encoders do; one that breaks off never is. What is not stored
+// is counted and logged. Whether the sender may push at all is decided before.
 func (s *Source) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	receipt, err := s.serve(w, r)
+	p := new(push)
+	receipt, err := s.serve(w, r, p)
 	w.Header().Set("Content-Type", "application/json")
 	if err == nil {
 		w.WriteHeader(http.StatusCreated)
 		s.answer(w, receipt)
 		return
 	}
-	s.errors.Add(1)
 	no := refusalOf(err)
 	if no.after > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(no.after.Seconds())))
@@ -67,7 +74,7 @@ func (s *Source) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if no.status == http.StatusMethodNotAllowed {
 		w.Header().Set("Allow", "PUT, POST")
 	}
-	s.log.Debug("push was refused", "path", r.URL.Path, "status", no.status, "error", err)
+	s.dropped(p, no.status, err)
 	w.WriteHeader(no.status)
 	s.answer(w, map[string]string{"error": no.text})
 }
@@ -89,13 +96,13 @@ func refusalOf(err error) *refusal {
 		return refuse(http.StatusRequestEntityTooLarge, "%v", err)
 	case errors.As(err, &invalid):
 		return refuse(http.StatusBadRequest, "%v", err)
-	case errors.Is(err, record.ErrFull):
+	case errors.Is(err, record.ErrFull), errors.Is(err, errStalled):
 		return &refusal{status: http.StatusTooManyRequests, after: 5 * time.Second, text: err.Error()}
 	}
 	return &refusal{status: http.StatusServiceUnavailable, after: 5 * time.Second, text: err.Error()}
 }
 
-func (s *Source) serve(w http.ResponseWriter, r *http.Request) (Receipt, error) {
+func (s *Source) serve(w http.ResponseWriter, r *http.Request, p *push) (Receipt, error) {
 	if r.Method != http.MethodPut && r.Method != http.MethodPost {
 		return Receipt{}, refuse(http.StatusMethodNotAllowed, "use PUT or POST")
 	}
@@ -103,7 +110,7 @@ func (s *Source) serve(w http.ResponseWriter, r *http.Request) (Receipt, error) 
 	if err != nil {
 		return Receipt{}, refuse(http.StatusBadRequest, "%v", err)
 	}
-	p := &push{name: name}
+	p.id, p.name = id, name
 	if err := p.readHeaders(r.Header); err != nil {
 		return Receipt{}, refuse(http.StatusBadRequest, "%v", err)
 	}
@@ -120,7 +127,10 @@ func (s *Source) serve(w http.ResponseWriter, r *http.Request) (Receipt, error) 
 		return Receipt{}, refuse(http.StatusNotFound, "more than %d cameras have pushed; give %q a [[camera]] table", maxCameras, id)
 	}
 
-	wait, cancel := context.WithTimeout(r.Context(), admission)
+	// net/http ends the request's context when the sender closes the connection,
+	// the body read or not. The body's end is told by reading it alone.
+	ctx := context.WithoutCancel(r.Context())
+	wait, cancel := context.WithTimeout(ctx, admission)
 	defer cancel()
 	select {
 	case s.slots <- struct{}{}:
@@ -133,7 +143,7 @@ func (s *Source) serve(w http.ResponseWriter, r *http.Request) (Receipt, error) 
 	if err != nil {
 		return Receipt{}, err
 	}
-	pos, err := s.store(r.Context(), p)
+	pos, err := s.store(ctx, p)
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -215,8 +225,12 @@ func (s *Source) complete(slow *http.ResponseController, p *push, err error) err
 	if len(p.body) == 0 {
 		return refuse(http.StatusBadRequest, "chunk is empty")
 	}
-	// The deadline must not fall while the log is waited for.
-	return deadline(slow, time.Time{})
+	// The deadline must not fall while the answer waits for the log. Where it
+	// cannot be taken back the sender has gone, which is no harm to the chunk.
+	if err := deadline(slow, time.Time{}); err != nil {
+		s.log.Debug("sender went before its chunk was stored", "camera", p.id, "error", err)
+	}
+	return nil
 }
 
 // deadline sets the connection's read deadline, where it has one.
@@ -239,7 +253,7 @@ func (s *Source) store(ctx context.Context, p *push) (record.Pos, error) {
 	case p.cam.gate <- struct{}{}:
 		defer func() { <-p.cam.gate }()
 	case <-ctx.Done():
-		return record.Pos{}, errNotRunning
+		return record.Pos{}, gaveUp(ctx)
 	}
 	p.arrived = s.now()
 	p.describe()
@@ -258,6 +272,9 @@ func (s *Source) store(ctx context.Context, p *push) (record.Pos, error) {
 		}
 		committed <- rs[0]
 	})
+	if err != nil && ctx.Err() != nil {
+		err = gaveUp(ctx)
+	}
 	res := record.Result{Err: err}
 	if err == nil {
 		// The bytes belong to the log until it answers, even if the sender is gone.
@@ -269,4 +286,40 @@ func (s *Source) store(ctx context.Context, p *push) (record.Pos, error) {
 	}
 	p.cam.timeline.follow(p, res.Pos)
 	return res.Pos, nil
+}
+
+// errStalled ends the wait for the log; errNotRunning is its other end.
+var errStalled = fmt.Errorf("the log has taken nothing for %s", storing)
+
+func gaveUp(ctx context.Context) error {
+	if cause := context.Cause(ctx); errors.Is(cause, errStalled) {
+		return errStalled
+	}
+	return errNotRunning
+}
+
+// A report keeps one camera from filling the gateway's own log.
+type report struct {
+	next   time.Time
+	unsaid uint64 // pushes since the last line
+}
+
+// dropped counts and logs a push that is not stored: at most one line every
+// reportEvery for a camera, and one for all that are not known.
+func (s *Source) dropped(p *push, status int, err error) {
+	s.errors.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rep := &s.strangers
+	if cam := s.cameras[p.id]; cam != nil {
+		cam.state.Dropped++
+		rep = &cam.report
+	}
+	now := time.Now()
+	if now.Before(rep.next) {
+		rep.unsaid++
+		return
+	}
+	s.log.Warn("push was not stored", "camera", p.id, "name", p.name, "status", status, "error", err, "unlogged_before", rep.unsaid)
+	*rep = report{next: now.Add(reportEvery)}
 }

@@ -51,6 +51,8 @@ type Source struct {
 	since   time.Time // of running
 	cameras map[conf.Name]*camera
 	trouble string // why the log took nothing last, "" if it did
+
+	strangers report // of pushes from cameras that are not known
 }
 
 // A camera is what is known of one camera. The gate's holder owns the timeline;
@@ -63,6 +65,8 @@ type camera struct {
 
 	state CameraState
 	pace  time.Duration // between stills, smoothed
+
+	report report
 }
 
 // CameraState is what a camera has sent since the gateway started.
@@ -79,6 +83,7 @@ type CameraState struct {
 	Stills     uint64     // stored
 	Bytes      uint64     // stored
 	Gaps       uint64     // discontinuities seen
+	Dropped    uint64     // pushes that were not stored
 	Stale      bool       // silent for longer than StaleAfter
 }
 
@@ -214,15 +219,15 @@ func (s *Source) Run(ctx context.Context, in Inlet) error {
 // errNotRunning is the answer between Runs.
 var errNotRunning = errors.New("the gateway is starting or stopping")
 
-// borrow lends the log to one push, until release. The context ends with the
-// push's own or with Run's.
+// borrow lends the log to one push, until release. The context ends with Run's,
+// or after storing (its cause is errStalled then).
 func (s *Source) borrow(ctx context.Context, p *push) (Inlet, context.Context, func(), error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.in == nil {
 		return nil, nil, nil, errNotRunning
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithTimeoutCause(ctx, storing, errStalled)
 	s.pushes.Add(1)
 	s.cancels[p] = cancel
 	return s.in, ctx, func() {
@@ -258,10 +263,7 @@ func (s *Source) stored(p *push, pos record.Pos, err error) {
 	defer s.mu.Unlock()
 	if err != nil {
 		var invalid *record.InvalidError
-		if !errors.As(err, &invalid) && !errors.Is(err, context.Canceled) {
-			if s.trouble != err.Error() {
-				s.log.Warn("chunk could not be stored", "camera", p.cam.ID, "error", err)
-			}
+		if !errors.As(err, &invalid) && !errors.Is(err, errNotRunning) {
 			s.trouble = err.Error()
 		}
 		return

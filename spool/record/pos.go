@@ -125,5 +125,7 @@ func (c Class) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
 
 // HoldsBack reports what happens when undelivered records of the class fill
 // the quota: true, the producer gets ErrFull and no acknowledgement; false,
-// the oldest are dropped and counted.
+// the oldest are dropped and counted. They are dropped for records of their own
+// class or a higher one only: where nothing but higher classes is left, the
+// producer gets ErrFull here too.
 func (c Class) HoldsBack() bool { return c >= ClassAudit }

@@ -6,6 +6,12 @@
 // that PutRecords, which keeps no order among its entries, has nothing to
 // reorder. Delivery is at least once; the envelope carries the ids by which a
 // consumer drops what came twice.
+//
+// Chains: a record that came from another gateway travels on in the envelope
+// that the first one wrote. An aggregate that was stored as one record is
+// opened: what is no envelope in it gets one, with the stored record's id,
+// "/" and its place in the aggregate from 1. A stored record is acknowledged
+// as a whole, with its last part.
 package kinesis
 
 import (
@@ -46,9 +52,10 @@ type Config struct {
 	// does not exist. Default 0: never create it.
 	CreateShards int `toml:"create_shards"`
 	// Format is what a record looks like at the far end: "envelope" (JSON
-	// with id, times, source, attributes and data) or "raw" (the payload
-	// alone; ids, times and attributes are lost, so a consumer cannot tell
-	// repeated records). Default "envelope".
+	// with id, times, source, attributes and data; what came here in an
+	// envelope keeps that one) or "raw" (the payload alone; ids, times and
+	// attributes are lost, so a consumer cannot tell repeated records).
+	// Default "envelope".
 	Format string `toml:"format"`
 	// Aggregate is "on" or "off". Off, every record travels as a Kinesis
 	// record of its own, one per lane and request: slow, and dear. Default "on".

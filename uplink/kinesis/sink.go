@@ -33,6 +33,15 @@ type Sink struct {
 	mu      sync.Mutex
 	checked map[string]time.Time // target streams that exist and keep keys together, and since when we know
 	last    string               // the target stream used last
+	begun   map[lane.Lane]begun
+}
+
+// begun is a record in many parts of which the target has the first few. It
+// is remembered from Send to Send, so that one that needs many requests gets
+// on over a link that breaks or is throttled after each.
+type begun struct {
+	pos  record.Pos
+	skip int
 }
 
 // parallel is how many target streams one Send serves at a time.
@@ -52,6 +61,7 @@ func New(cfg Config, id record.Identity, log *slog.Logger) (*Sink, error) {
 		signer:  v4.NewSigner(),
 		log:     log,
 		checked: make(map[string]time.Time),
+		begun:   make(map[lane.Lane]begun),
 	}
 	s.creds.cfg = cfg
 	s.pace.limit = maxRequest / 8
@@ -125,7 +135,7 @@ func (s *Sink) Send(ctx context.Context, lanes []lane.Batch) []lane.Outcome {
 	for i := range lanes {
 		b := &lanes[i]
 		name := s.cfg.stream(b.Lane.Stream)
-		groups[name] = append(groups[name], &work{Batch: b, hash: decimal(b.Lane.Hash), out: &out[i]})
+		groups[name] = append(groups[name], &work{Batch: b, hash: decimal(b.Lane.Hash), out: &out[i], skip: s.resume(b)})
 	}
 	var wg sync.WaitGroup
 	turn := make(chan struct{}, parallel)
@@ -134,10 +144,34 @@ func (s *Sink) Send(ctx context.Context, lanes []lane.Batch) []lane.Outcome {
 		wg.Go(func() {
 			defer func() { <-turn }()
 			s.sendStream(ctx, name, works)
+			s.leave(works)
 		})
 	}
 	wg.Wait()
 	return out
+}
+
+// resume is how many parts of the batch's first record the target has.
+func (s *Sink) resume(b *lane.Batch) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p, ok := s.begun[b.Lane]; ok && len(b.Recs) > 0 && b.Recs[0].Pos == p.pos {
+		return p.skip
+	}
+	return 0
+}
+
+// leave remembers what was begun.
+func (s *Sink) leave(works []*work) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range works {
+		if w.skip > 0 && w.out.Done < len(w.Recs) {
+			s.begun[w.Lane] = begun{pos: w.left()[0].Pos, skip: w.skip}
+		} else {
+			delete(s.begun, w.Lane)
+		}
+	}
 }
 
 // sendStream sends what goes to one target stream.

@@ -88,7 +88,7 @@ func (s *Server) operation(r *http.Request, sig *signature) (operation, error) {
 	}
 	target := r.Header.Get(headerTarget)
 	if target == "" && sig.presigned {
-		target, _ = lookup(sig.query, headerTarget)
+		target, _ = lookup(sig.query, headerTarget) // absent is "" too
 	}
 	name, ok := strings.CutPrefix(target, targetPrefix)
 	if op := s.ops[name]; ok && op != nil {

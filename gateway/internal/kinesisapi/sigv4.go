@@ -329,7 +329,7 @@ func (v *verifier) verify(r *http.Request, sig *signature, body []byte, mayBeUns
 func payloadHash(r *http.Request, sig *signature, body []byte, mayBeUnsigned bool) (string, error) {
 	declared := r.Header.Get(headerContentSHA)
 	if declared == "" && sig.presigned {
-		declared, _ = lookup(sig.query, headerContentSHA)
+		declared, _ = lookup(sig.query, headerContentSHA) // absent is "" too
 	}
 	switch {
 	case declared == unsignedPayload && mayBeUnsigned:

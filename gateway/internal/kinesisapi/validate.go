@@ -110,7 +110,7 @@ func (s *Server) find(r streamRef) (*spool.Stream, error) {
 	var name string
 	switch {
 	case r.StreamARN != nil:
-		_, name, _ = strings.Cut(*r.StreamARN, ":stream/")
+		_, name, _ = strings.Cut(*r.StreamARN, ":stream/") // without it the name is "", which is not valid
 		if !conf.ValidStream(name) {
 			return nil, invalidArgument("StreamARN%s does not name a stream.", quoted(*r.StreamARN))
 		}

@@ -251,7 +251,7 @@ func (s *Server) routes() http.Handler {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		if err := s.plant.Ready(); err != nil {
 			w.WriteHeader(http.StatusServiceUnavailable)
-			_, _ = fmt.Fprintln(w, err)
+			_, _ = fmt.Fprintln(w, err) // the client is gone; nobody to tell
 			return
 		}
 		_, _ = w.Write([]byte("ok\n")) // the client is gone; nobody to tell

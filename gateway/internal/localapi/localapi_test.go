@@ -1,6 +1,7 @@
 package localapi_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -246,6 +248,30 @@ func TestPutAndReadBack(t *testing.T) {
 		if _, err := w.client.Put(ctx, c.stream, c.key, nil); !errors.As(err, &e) || e.Status != c.status {
 			t.Errorf("put to %q: %v, want status %d", c.stream, err, c.status)
 		}
+	}
+}
+
+// A payload that is announced as too large is refused before it is read.
+func TestHugePayloadIsRefusedUnread(t *testing.T) {
+	w := serve(t, localapi.Config{})
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", w.server.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(c, "POST /v1/streams/mqtt/records?key=k HTTP/1.1\r\nHost: x\r\nContent-Length: 1099511627776\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusRequestEntityTooLarge || !resp.Close {
+		t.Errorf("answer is %s, close %v", resp.Status, resp.Close)
 	}
 }
 

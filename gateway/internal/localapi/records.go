@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"sync"
@@ -23,10 +24,15 @@ const batchOf = 1000 // records a step
 // put appends one record and answers after the commit.
 func (s *Server) put(w http.ResponseWriter, r *http.Request) {
 	key := r.URL.Query().Get("key")
+	if r.ContentLength > record.MaxData {
+		w.Header().Set("Connection", "close") // what follows is not read
+		s.tooLarge(w)
+		return
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, record.MaxData))
 	if err != nil {
 		if _, big := errors.AsType[*http.MaxBytesError](err); big {
-			s.fail(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the payload is over %d bytes", record.MaxData), "")
+			s.tooLarge(w)
 			return
 		}
 		s.fail(w, http.StatusBadRequest, "the payload could not be read: "+err.Error(), "")
@@ -48,6 +54,10 @@ func (s *Server) put(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.answer(w, http.StatusOK, api.PutResult{Stream: stream, Shard: s.shardName(stream, got.Pos.Shard), Seq: got.Pos.Seq, Bytes: len(body)})
+}
+
+func (s *Server) tooLarge(w http.ResponseWriter) {
+	s.fail(w, http.StatusRequestEntityTooLarge, fmt.Sprintf("the payload is over %d bytes", record.MaxData), "")
 }
 
 // ShardName is Kinesis's name of the shard with an index in its stream.
@@ -138,7 +148,7 @@ func (s *Server) records(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	out := &lines{w: w, rc: http.NewResponseController(w), left: q.limit, bounded: q.limit > 0, stream: q.stream.Name(), identity: s.sp.Identity(), raw: q.raw}
+	out := &lines{log: s.log, w: w, rc: http.NewResponseController(w), left: q.limit, bounded: q.limit > 0, stream: q.stream.Name(), identity: s.sp.Identity(), raw: q.raw}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	if !q.follow {
@@ -192,6 +202,7 @@ type lines struct {
 	stream   string
 	identity record.Identity
 	raw      bool
+	log      *slog.Logger
 
 	mu      sync.Mutex
 	buf     []byte
@@ -217,8 +228,7 @@ func (l *lines) batch(sh spool.Shard, b record.Batch, err error) bool {
 		if errors.Is(err, context.Canceled) {
 			return false
 		}
-		line, err := json.Marshal(map[string]any{"error": api.Error{Status: http.StatusGone, Message: err.Error()}})
-		return l.line(line, err)
+		return l.fault(http.StatusGone, err)
 	}
 	for i := range b.Recs {
 		for _, rec := range l.expand(&b.Recs[i], sh) {
@@ -226,7 +236,15 @@ func (l *lines) batch(sh spool.Shard, b record.Batch, err error) bool {
 				l.ended = true
 				return false
 			}
-			if line, err := rec.AppendJSON(l.buf[:0]); !l.line(line, err) {
+			line, err := rec.AppendJSON(l.buf[:0])
+			if err != nil {
+				l.log.Error("record cannot be written as JSON; the answer ends before it",
+					"stream", l.stream, "shard", rec.Shard, "sequence", rec.Seq, "error", err)
+				l.fault(http.StatusInternalServerError, fmt.Errorf("show record %d of %s: %w", rec.Seq, rec.Shard, err))
+				l.ended = true
+				return false
+			}
+			if !l.line(line) {
 				return false
 			}
 			l.left--
@@ -235,10 +253,19 @@ func (l *lines) batch(sh spool.Shard, b record.Batch, err error) bool {
 	return true
 }
 
-func (l *lines) line(line []byte, err error) bool {
-	if err == nil {
-		err = l.rc.SetWriteDeadline(time.Now().Add(30 * time.Second))
+// fault writes an error as a line of its own.
+func (l *lines) fault(status int, cause error) bool {
+	line, err := json.Marshal(map[string]any{"error": api.Error{Status: status, Message: cause.Error()}})
+	if err != nil { // it is a number and a text
+		l.log.Error("error cannot be written as JSON", "cause", cause, "error", err)
+		l.ended = true
+		return false
 	}
+	return l.line(line)
+}
+
+func (l *lines) line(line []byte) bool {
+	err := l.rc.SetWriteDeadline(time.Now().Add(30 * time.Second))
 	if err == nil {
 		l.buf = append(line, '\n')
 		_, err = l.w.Write(l.buf)

@@ -167,7 +167,7 @@ func (c *compiler) syntax(err error) error {
 	case strings.HasPrefix(fe.Message, "unrecognized character"):
 		e.Hint = hintFor(fe.Message)
 	case strings.Contains(fe.Message, "error parsing regexp"):
-		e.Message, _, _ = strings.Cut(fe.Message, "\n")
+		e.Message, _, _ = strings.Cut(fe.Message, "\n") // all of it where it has one line
 	}
 	return e
 }

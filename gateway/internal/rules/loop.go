@@ -51,7 +51,7 @@ const (
 	commitLag    = 500 * time.Millisecond // how long a record may be under way from its arrival stamp to the rules
 	jumpOver     = 2 * time.Second        // a difference of the clocks that is a jump
 	gapOver      = 5 * time.Second        // a time in which nobody looked
-	pendingLimit = 10_000                 // transitions that may wait for rules.db before reading stops
+	pendingLimit = 10_000                 // transitions that may wait for rules.db, or for the alarm stream, before reading stops
 	retryMin     = 250 * time.Millisecond
 	retryMax     = 30 * time.Second
 )
@@ -352,13 +352,19 @@ func (l *Loop) apply(ctx context.Context, f *feed, b record.Batch) {
 		f.arrived = r.Arrived
 	}
 	f.next = max(f.next, b.Next)
-	if len(l.pending) == 0 {
-		return
+	if len(l.pending) > 0 {
+		for !l.trySave(ctx) && len(l.pending) > pendingLimit && ctx.Err() == nil {
+			// rules.db takes nothing: hold the log back rather than forget.
+			l.mu.Unlock()
+			pause(ctx, time.Second)
+			l.mu.Lock()
+		}
 	}
-	for !l.trySave(ctx) && len(l.pending) > pendingLimit && ctx.Err() == nil {
-		// rules.db takes nothing: hold the log back rather than forget.
+	for len(l.outbox) > pendingLimit && ctx.Err() == nil {
+		// The same where the alarm stream takes nothing. Every shard is held
+		// back, so the outbox ends one batch of each behind its limit.
 		l.mu.Unlock()
-		pause(ctx, time.Second)
+		pause(ctx, tickEvery)
 		l.mu.Lock()
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -418,6 +419,40 @@ func TestAppendFails(t *testing.T) {
 	until(t, "the second, found again", func() bool { return r.Stats().Repeated == 1 && r.Stats().Outbox == 0 })
 	if got := strings.Join(log.transitions(t), "|"); got != "raised hot/a/1 #1|raised hot/b/1 #1" {
 		t.Error(got)
+	}
+}
+
+// TestStuckStreamHoldsReading: while the alarm stream takes nothing, what waits
+// for it stays bounded, and nothing of it is lost.
+func TestStuckStreamHoldsReading(t *testing.T) {
+	const limit, batch, n = 10_000, 512, 13_000
+	log := newMemLog("mqtt", "alarms")
+	var stuck atomic.Bool
+	var tries atomic.Int64
+	stuck.Store(true)
+	log.onAppend = func(int) (bool, error, bool) {
+		tries.Add(1)
+		if stuck.Load() {
+			return false, errDisk, false
+		}
+		return true, nil, false
+	}
+	r := start(t, filepath.Join(t.TempDir(), "r.db"), hot, log, rules.Options{FromOldest: true, MaxAlarms: n})
+	recs := make([]record.Record, n)
+	for i := range recs {
+		recs[i] = rec(fmt.Sprint("k", i), "90")
+	}
+	log.put("mqtt", 1, recs...)
+	until(t, "the outbox is full", func() bool { return r.Stats().Outbox > limit })
+	from := tries.Load()
+	until(t, "two more tries", func() bool { return tries.Load() >= from+2 })
+	if s := r.Stats(); s.Outbox > limit+batch || log.readTo(1) > limit+2*batch {
+		t.Errorf("%d wait, read to %d", s.Outbox, log.readTo(1))
+	}
+	stuck.Store(false)
+	until(t, "all is sent", func() bool { return r.Stats().Sent == n })
+	if got := len(log.transitions(t)); got != n {
+		t.Errorf("%d transitions, want %d", got, n)
 	}
 }
 

@@ -187,7 +187,7 @@ func appendNumber(b []byte, v *float64) []byte {
 	}
 	six := *v
 	if math.Abs(six) < 1e6 {
-		six, _ = strconv.ParseFloat(strconv.FormatFloat(*v, 'g', 6, 64), 64)
+		six, _ = strconv.ParseFloat(strconv.FormatFloat(*v, 'g', 6, 64), 64) // what FormatFloat writes can be read
 	}
 	return strconv.AppendFloat(b, six, 'f', -1, 64)
 }

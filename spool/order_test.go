@@ -1,0 +1,99 @@
+package spool_test
+
+import (
+	"errors"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"forebay/spool"
+	"forebay/spool/record"
+)
+
+// A commit fails while more of the same source waits: queued, held back in
+// front of a full queue, and handed over while its done is running. None of it
+// may be stored before the failed record is offered again; another source is
+// not concerned.
+func TestNothingOvertakesAFailedCommit(t *testing.T) {
+	var gated atomic.Bool
+	started, verdict := make(chan struct{}), make(chan error)
+	b := newBox(t, spool.Config{}, spool.Seam{Commit: func() error {
+		if !gated.Load() {
+			return nil
+		}
+		started <- struct{}{}
+		return <-verdict
+	}})
+	st := b.stream(spool.StreamConfig{Name: "mqtt"})
+	type answer struct {
+		source string
+		seq    uint64
+		err    error
+	}
+	const large = 1 << 20 // eight of them are over one source's share of the queue
+	answers := make(chan answer, 100)
+	var during error
+	offer := func(source string, seq uint64, size int) error {
+		recs := []record.Record{{Key: "k", Source: source, SourceSeq: seq, Data: make([]byte, size)}}
+		return st.Append(t.Context(), recs, func(res []record.Result) { answers <- answer{source, seq, res[0].Err} })
+	}
+	gated.Store(true)
+	first := []record.Record{{Key: "k", Source: "press", SourceSeq: 1}}
+	err := st.Append(t.Context(), first, func(res []record.Result) {
+		told := make(chan struct{})
+		go func() { // another goroutine of the producer that knows nothing yet
+			during = offer("press", 10, 10)
+			close(told)
+		}()
+		<-told
+		answers <- answer{"press", 1, res[0].Err}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-started
+	for seq := uint64(2); seq <= 8; seq++ {
+		if err := offer("press", seq, large); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held := make(chan error, 1)
+	go func() { held <- offer("press", 9, large) }()
+	eventually(t, "the queue is full for the source", func() bool { return spool.Waiting(st) == 1 })
+	if err := offer("scale", 1, 10); err != nil {
+		t.Fatal(err)
+	}
+	gated.Store(false)
+	verdict <- syscall.EIO
+	for seq := uint64(1); seq <= 8; seq++ {
+		if a := <-answers; a.source != "press" || a.seq != seq || !errors.Is(a.err, record.ErrCannotStore) {
+			t.Fatalf("answer %d is %+v", seq, a)
+		}
+	}
+	if err := <-held; !errors.Is(err, record.ErrCannotStore) {
+		t.Errorf("the one in front of the queue got %v", err)
+	}
+	if !errors.Is(during, record.ErrCannotStore) {
+		t.Errorf("the one offered before its producer was told got %v", during)
+	}
+	if a := <-answers; a.source != "scale" || a.err != nil {
+		t.Errorf("the other source got %+v", a)
+	}
+	for seq := uint64(1); seq <= 10; seq++ {
+		put(t, st, record.Record{Key: "k", Source: "press", SourceSeq: seq})
+	}
+	last := uint64(0)
+	recs, _ := scan(t, st, only(st), spool.Oldest())
+	for _, r := range recs {
+		if r.Source != "press" {
+			continue
+		}
+		if r.SourceSeq != last+1 {
+			t.Errorf("record %d is stored behind %d", r.SourceSeq, last)
+		}
+		last = r.SourceSeq
+	}
+	if last != 10 || len(recs) != 11 {
+		t.Errorf("%d records are stored, the last is %d", len(recs), last)
+	}
+}

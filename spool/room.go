@@ -1,0 +1,311 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"forebay/spool/record"
+)
+
+const (
+	// commitPages is what a commit takes beside its records, bytes.
+	commitPages = 4 * segmentPageSize
+	// emptySegment is about what a segment takes before its first block, bytes.
+	emptySegment = 10 * segmentPageSize
+	// refusedFor is how long a refusal counts against what else is seen since.
+	refusedFor = time.Minute
+)
+
+// short is how many bytes are missing for need more; 0 or less is enough.
+func (s *Spool) short(need int64) int64 {
+	if fileSize(filepath.Join(s.dir, "reserve")) < s.reserveBytes {
+		need += s.reserveBytes
+	}
+	n := s.used.Load() + need - s.quota
+	if _, free, err := s.seam.space(s.dir); err == nil {
+		n = max(n, s.freeFloor()+need-free)
+	}
+	return n
+}
+
+// makeRoom sees to it that a log may write need bytes. record.ErrFull: even
+// with all gone that may go for this log there would be no room, so nothing
+// was dropped; the producers of the log are held back.
+func (s *Spool) makeRoom(l *commitLog, need int64) error {
+	maxBytes := l.retention().maxBytes
+	if s.short(need) <= 0 && (maxBytes == 0 || l.size()+need <= maxBytes) {
+		return nil
+	}
+	s.roomMu.Lock()
+	defer s.roomMu.Unlock()
+	s.measure()
+	missing := s.clearFor(context.Background(), l, s.state.mins(), need)
+	if missing <= 0 {
+		return nil
+	}
+	l.refuse(refusal{need: need, at: time.Now()})
+	s.raise("full", 1, fmt.Sprintf("no room for class %s: %d bytes are missing and what is left must not be dropped for it; its producers are held back until an uplink delivers or the quota is raised", l.retention().class, missing))
+	return fmt.Errorf("store in %s: %w", logDir(l.num), record.ErrFull)
+}
+
+// clearFor drops what must go so that a log may write need bytes, and returns
+// what is missing. Nothing is dropped where it would not be enough. roomMu is
+// held.
+func (s *Spool) clearFor(ctx context.Context, l *commitLog, mins map[record.ShardID]uint64, need int64) int64 {
+	if missing := s.lacking(ctx, l, mins, need); missing > 0 {
+		return missing
+	}
+	missing := s.relieveLog(ctx, l, mins, need)
+	return max(missing, s.relieve(ctx, mins, need, l.retention().class))
+}
+
+// lacking is how many of need bytes a log would be missing when all is gone
+// that may go for it; 0 or less is enough.
+func (s *Spool) lacking(ctx context.Context, l *commitLog, mins map[record.ShardID]uint64, need int64) int64 {
+	r := l.retention()
+	if r.maxBytes > 0 {
+		own := l.size() + need - r.maxBytes
+		if own -= l.droppable(ctx, mins, r.class, own); own > 0 {
+			return own
+		}
+	}
+	all := s.short(need)
+	for _, other := range s.allLogs() {
+		all -= other.droppable(ctx, mins, r.class, all)
+	}
+	return all
+}
+
+// droppable is how many bytes of a log may go for pressure that a class makes;
+// it stops counting at want.
+func (l *commitLog) droppable(ctx context.Context, mins map[record.ShardID]uint64, by record.Class, want int64) int64 {
+	segs, class := l.segments(), l.retention().class
+	var sum int64
+	for i, seg := range segs {
+		if sum >= want {
+			break
+		}
+		size := seg.size.Load()
+		if i+1 == len(segs) {
+			if seg.blocks.Load() <= 0 {
+				break
+			}
+			size -= emptySegment // another takes its place
+		}
+		n, err := l.undelivered(ctx, segs, i, mins)
+		if err != nil || (n > 0 && !expendable(class, by)) {
+			break
+		}
+		sum += max(size, 0)
+	}
+	return sum
+}
+
+// expendable reports whether undelivered records of a class may go for
+// pressure that another one makes.
+func expendable(class, by record.Class) bool { return !class.HoldsBack() && class <= by }
+
+// checkSize refuses a record that would not find room even if all else was
+// gone: its producer must not wait for room.
+func (l *commitLog) checkSize(r *record.Record) error {
+	const small = minQuota / 64 // surely fits
+	if len(r.Data)+len(r.Blob) <= small {
+		return nil
+	}
+	p := pending{rec: r}
+	need := commitPages + emptySegment + p.need()
+	if m := l.retention().maxBytes; m > 0 && need > m {
+		return &record.InvalidError{Field: "payload", Reason: fmt.Sprintf("has %d bytes; that is larger than max_bytes of its stream allows, %d", len(r.Data)+len(r.Blob), m), TooLarge: true}
+	}
+	s := l.sp
+	s.mu.RLock()
+	others := int64(len(s.logs) - 1)
+	s.mu.RUnlock()
+	room := s.quota - s.reserveBytes - fileSize(filepath.Join(s.dir, "state.db")) - others*emptySegment
+	if need > room {
+		return &record.InvalidError{Field: "payload", Reason: fmt.Sprintf("has %d bytes; that is larger than the spool's quota allows, %d", len(r.Data)+len(r.Blob), s.quota), TooLarge: true}
+	}
+	return nil
+}
+
+// diskFull notes that a write found no room; the log's wmu is held. The
+// reserve is given up so that checkpoints, cursors and opening still work.
+func (s *Spool) diskFull(l *commitLog, cause error, need int64) {
+	l.refuse(refusal{need: need, at: time.Now(), disk: true})
+	s.releaseReserve()
+	s.raise("full", 1, fmt.Sprintf("the disk is full: %v; producers are held back until there is room", cause))
+	touch(s.state.moved)
+}
+
+// releaseReserve gives the reserve's room to whoever must write now; false if
+// it was given already.
+func (s *Spool) releaseReserve() bool {
+	err := os.Remove(filepath.Join(s.dir, "reserve"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.log.Warn("reserve could not be released", "error", err)
+	}
+	return err == nil
+}
+
+// A refusal is a commit that found no room.
+type refusal struct {
+	need int64 // bytes it asked for
+	at   time.Time
+	disk bool // the disk itself refused it, whatever its figures say
+}
+
+// refuse notes a refusal and holds the log's producers back.
+func (l *commitLog) refuse(r refusal) {
+	if old := l.refused.Load(); old != nil {
+		r.need = max(r.need, old.need)
+	}
+	l.refused.Store(&r)
+	l.full.Store(true)
+}
+
+// stored notes that a commit of need bytes succeeded. It ends a refusal of as
+// much, and an old one: small records may go on fitting where large ones do
+// not.
+func (l *commitLog) stored(need int64) {
+	r := l.refused.Load()
+	if r != nil && (r.disk || need >= r.need || time.Since(r.at) > refusedFor) {
+		l.refused.CompareAndSwap(r, nil)
+	}
+}
+
+// letGo lets producers in again where there is some room. That alone does not
+// end the condition "full": it stands until as much was stored as was refused,
+// or there is clearly room for it.
+func (s *Spool) letGo(ctx context.Context, mins map[record.ShardID]uint64) {
+	margin := min(1<<20, s.quota/64)
+	full := false
+	for _, l := range s.allLogs() {
+		if l.full.Load() && s.clearFor(ctx, l, mins, margin) <= 0 {
+			l.full.Store(false)
+			l.qmu.Lock()
+			l.wake()
+			l.qmu.Unlock()
+		}
+		r := l.refused.Load()
+		if r != nil && s.eased(ctx, l, mins, r, margin) {
+			l.refused.CompareAndSwap(r, nil)
+		}
+		full = full || l.held()
+	}
+	if !full {
+		s.clear("full")
+	}
+}
+
+// held reports whether the log has refused records and not taken as much since.
+func (l *commitLog) held() bool { return l.full.Load() || l.refused.Load() != nil }
+
+// eased reports whether what a log refused would fit now, and a margin more.
+// The figures of a disk that refused a write are believed after a while only.
+func (s *Spool) eased(ctx context.Context, l *commitLog, mins map[record.ShardID]uint64, r *refusal, margin int64) bool {
+	if r.disk && time.Since(r.at) < refusedFor {
+		return false
+	}
+	return s.lacking(ctx, l, mins, r.need+2*margin) <= 0
+}
+
+// restoreReserve makes the file that is released when the disk is full, if
+// there is room for it.
+func (s *Spool) restoreReserve() {
+	path := filepath.Join(s.dir, "reserve")
+	if fileSize(path) == s.reserveBytes || s.short(0) > 0 {
+		return
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err == nil {
+		err = errors.Join(allocate(f, s.reserveBytes), f.Close())
+		if err != nil {
+			err = errors.Join(err, os.Remove(path))
+		}
+	}
+	if err != nil {
+		s.log.Warn("reserve could not be made", "bytes", s.reserveBytes, "error", err)
+		return
+	}
+	s.measure()
+}
+
+// relieveLog brings a log under its own limit, and returns what is missing.
+func (s *Spool) relieveLog(ctx context.Context, l *commitLog, mins map[record.ShardID]uint64, need int64) int64 {
+	r := l.retention()
+	if r.maxBytes == 0 {
+		return 0
+	}
+	for {
+		missing := l.size() + need - r.maxBytes
+		if missing <= 0 {
+			return missing
+		}
+		segs := l.segments()
+		if len(segs) == 0 {
+			return missing
+		}
+		n, err := l.undelivered(ctx, segs, 0, mins)
+		if err != nil || (n > 0 && r.class.HoldsBack()) || !s.removeOldest(ctx, l) {
+			return missing
+		}
+		s.noteDropped(r.class, n)
+	}
+}
+
+// relieve brings the spool under its quota and above the free floor, and
+// returns what is missing: delivered segments go first, those of the lowest
+// class and the oldest of them first; then undelivered ones of the classes
+// that may be dropped for the class that needs the room, in the same order.
+func (s *Spool) relieve(ctx context.Context, mins map[record.ShardID]uint64, need int64, by record.Class) int64 {
+	for {
+		missing := s.short(need)
+		if missing <= 0 {
+			return missing
+		}
+		l, n := s.victim(ctx, mins, by)
+		if l == nil || !s.removeOldest(ctx, l) {
+			return missing
+		}
+		s.noteDropped(l.retention().class, n)
+	}
+}
+
+// victim chooses the log whose oldest segment goes next, nil if none may go.
+func (s *Spool) victim(ctx context.Context, mins map[record.ShardID]uint64, by record.Class) (best *commitLog, undelivered uint64) {
+	type rank struct {
+		lost  bool
+		class record.Class
+		at    int64
+	}
+	var first rank
+	for _, l := range s.allLogs() {
+		segs := l.segments()
+		if len(segs) == 0 || (len(segs) == 1 && segs[0].blocks.Load() == 0) {
+			continue
+		}
+		class := l.retention().class
+		n, err := l.undelivered(ctx, segs, 0, mins)
+		if err != nil || (n > 0 && !expendable(class, by)) {
+			continue
+		}
+		at, err := l.writtenAt(ctx, segs, 0)
+		if err != nil {
+			continue
+		}
+		r := rank{n > 0, class, at}
+		less := best == nil || (!r.lost && first.lost)
+		if best != nil && r.lost == first.lost {
+			less = r.class < first.class || (r.class == first.class && r.at < first.at)
+		}
+		if less {
+			best, undelivered, first = l, n, r
+		}
+	}
+	return best, undelivered
+}
