@@ -40,6 +40,7 @@ func TestExpressions(t *testing.T) {
 		`state in ["idle", "run"]`:          true,
 		`state not in ["idle", "run"]`:      false,
 		`motor.rpm in [1000, 1500.0, -3]`:   true,
+
 		`key startsWith "plant/" and key endsWith "temp"`: true,
 		`topic contains "line1"`:                          true,
 		`key matches "^plant/line[0-9]+/temp$"`:           true,

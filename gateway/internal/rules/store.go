@@ -122,7 +122,7 @@ func inspect(path string) error {
 	if err != nil {
 		return fmt.Errorf("open the rules' state: %w", err)
 	}
-	defer f.Close()
+	defer f.Close() // only read from: a failing close loses nothing
 	head := make([]byte, 100)
 	switch n, err := io.ReadFull(f, head); {
 	case n == 0 && errors.Is(err, io.EOF):
@@ -228,7 +228,7 @@ func (s *store) tables(ctx context.Context, k *kept) error {
 		if err != nil {
 			return err
 		}
-		defer rows.Close()
+		defer rows.Close() // rows.Err below tells what went wrong
 		for rows.Next() {
 			if err := row(rows.Scan); err != nil {
 				return err
