@@ -211,7 +211,7 @@ func checkField(f reflect.StructField, v reflect.Value, complain func(string, in
 			complain(table, i, err)
 			return
 		}
-		if ck, ok := v.Addr().Interface().(checker); ok {
+		if ck, ok := reflect.TypeAssert[checker](v.Addr()); ok {
 			complain(table, i, ck.Check())
 		}
 	}
@@ -236,7 +236,7 @@ func checkField(f reflect.StructField, v reflect.Value, complain func(string, in
 func checkWords(prefix string, v reflect.Value) error {
 	switch v.Kind() {
 	case reflect.String:
-		w, ok := v.Addr().Interface().(encoding.TextUnmarshaler)
+		w, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr())
 		if !ok || v.Len() == 0 {
 			return nil
 		}
@@ -414,8 +414,7 @@ func examples(v reflect.Value, show func(table string, sample Config)) {
 
 // fillUp makes the tables below a table.
 func fillUp(v reflect.Value) {
-	for i := range v.NumField() {
-		f := v.Field(i)
+	for _, f := range v.Fields() {
 		switch {
 		case !f.CanSet():
 		case f.Kind() == reflect.Pointer && f.Type().Elem().Kind() == reflect.Struct:
