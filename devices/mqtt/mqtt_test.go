@@ -237,9 +237,10 @@ func TestFullLogHoldsTheBrokerBack(t *testing.T) {
 		send(t, srv, "t", fmt.Sprint(i), 1)
 	}
 	eventually(t, "tried again", func() bool { return tries.Load() >= 2 && atomic.LoadInt64(&srv.Info.Inflight) == 30 })
-	if st, why := s.Health(); st != "degraded" || !strings.Contains(why, "full") {
-		t.Errorf("health is %s, %q", st, why)
-	}
+	eventually(t, "it is degraded because the spool is full", func() bool {
+		st, why := s.Health()
+		return st == "degraded" && strings.Contains(why, "full")
+	})
 	in.failWith(nil)
 	eventually(t, "all are acknowledged", func() bool { return atomic.LoadInt64(&srv.Info.Inflight) == 0 })
 	for i, p := range in.payloads() {
