@@ -117,10 +117,16 @@ func (b *box) url() string {
 	return "http://" + b.srv.Addr()
 }
 
-// client is the real SDK's, with retries off so that each answer is seen.
+// client is the real SDK's, with retries off so that each answer is seen. It
+// speaks HTTP/2: over HTTP/1.1 the SDK now and then closes a connection under
+// an answer that it is still reading ("use of closed network connection",
+// aws-sdk-go-v2 #1825), which its retries would hide and a put would repeat.
+// HTTP/1.1 is what the raw requests of these tests speak, and the uplink.
 func (b *box) client(opts ...func(*kinesis.Options)) *kinesis.Client {
 	b.t.Helper()
-	tr := &http.Transport{}
+	tr := &http.Transport{Protocols: new(http.Protocols), ForceAttemptHTTP2: true}
+	tr.Protocols.SetUnencryptedHTTP2(true)
+	tr.Protocols.SetHTTP2(true)
 	b.t.Cleanup(tr.CloseIdleConnections)
 	o := kinesis.Options{
 		BaseEndpoint:     aws.String(b.url()),
