@@ -39,7 +39,8 @@ race: ## the parts with goroutines, under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m ./spool/... ./devices/... ./uplink/... ./gateway/... ./firmware-sim/...
 
 crash: ## the long form of the kill -9 tests
-	CGO_ENABLED=0 FOREBAY_CRASH_ROUNDS=200 $(GO) test -count=1 -timeout 3h -run 'Kill' ./spool ./gateway
+	CGO_ENABLED=0 FOREBAY_CRASH_ROUNDS=200 $(GO) test -v -count=1 -timeout 3h -run 'Kill' ./spool
+	CGO_ENABLED=0 $(GO) test -v -count=8 -timeout 3h -run 'Kill' ./gateway/internal/rules
 
 soak: ## the end-to-end run for an hour instead of a minute
 	CGO_ENABLED=0 FOREBAY_E2E=1h $(GO) test -count=1 -timeout 2h -run 'EndToEnd' ./gateway

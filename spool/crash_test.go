@@ -140,7 +140,13 @@ func TestKill9LosesNothingAcknowledged(t *testing.T) {
 	acked := map[record.Pos]bool{}
 	lastSeq := map[string]uint64{}
 	rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 2))
-	const rounds = 8
+	rounds := 8
+	if s := os.Getenv("FOREBAY_CRASH_ROUNDS"); s != "" { // make crash
+		var err error
+		if rounds, err = strconv.Atoi(s); err != nil || rounds < 1 {
+			t.Fatalf("FOREBAY_CRASH_ROUNDS is %q", s)
+		}
+	}
 	for round := range rounds {
 		cmd, lines, _ := startChild(t, "write", dir)
 		kill := time.AfterFunc(time.Duration(150+rng.IntN(250))*time.Millisecond, func() { _ = cmd.Process.Kill() })

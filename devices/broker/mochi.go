@@ -144,7 +144,7 @@ func (k *core) deliver(m *message) {
 		}
 	}
 	// It fails only for a packet that breaks the rules that ours was checked by.
-	_ = k.srv.InjectPacket(cl, pk)
+	_ = k.srv.InjectPacket(cl, pk) // see above
 }
 
 // filters are the filters of all subscriptions, some more than once.
