@@ -146,7 +146,7 @@ func (c *checker) run(ctx context.Context, dir string) error {
 // WAL a copy is opened.
 func (c *checker) snapshot(ctx context.Context, path string) (*database, func(), error) {
 	if fileSize(path+"-wal") == 0 {
-		db, err := openDatabase(ctx, path, openImmutable)
+		db, err := openDatabase(ctx, path, openImmutable, "")
 		return db, func() { _ = db.Close() }, err
 	}
 	tmp, err := os.MkdirTemp("", "forebay-check-")
@@ -161,7 +161,7 @@ func (c *checker) snapshot(ctx context.Context, path string) (*database, func(),
 			return nil, nil, err
 		}
 	}
-	db, err := openDatabase(ctx, copied, openWrite)
+	db, err := openDatabase(ctx, copied, openWrite, "")
 	if err != nil {
 		remove()
 		return nil, nil, err

@@ -2,6 +2,8 @@ package spool
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -11,10 +13,129 @@ import (
 // Seam lets a test make commits, syncs and the disk's size answer as it likes.
 // A nil function is the system's own.
 type Seam struct {
+	VFS    string       // SQLite VFS that databases are written through
 	Commit func() error // before the real commit
-	Sync   func() error // before the real sync of a chunk file
+	Sync   func() error // before the real sync of a plain file
 	Space  func() (total, free int64)
+	// Disk is asked before every other change of a file or a name that SQLite
+	// does not make, and told of it afterwards.
+	Disk DiskSpy
 }
+
+// A DiskSpy sees what a spool does to files by itself. Before may refuse the
+// step by an error; After is called when it was done. data belongs to the
+// spool.
+type DiskSpy interface {
+	Before(op DiskOp) error
+	After(op DiskOp)
+}
+
+// A DiskOp is one step: create, write, sync, truncate, allocate, remove,
+// rename, mkdir or syncdir.
+type DiskOp struct {
+	Op   string
+	Path string
+	To   string // of a rename
+	Off  int64  // of a write, or the size of a truncate or an allocate
+	Data []byte
+}
+
+type spiedDisk struct {
+	systemDisk
+	spy DiskSpy
+}
+
+type spiedFile struct {
+	diskFile
+	path string
+	spy  DiskSpy
+}
+
+func spied(spy DiskSpy, op DiskOp, do func() error) error {
+	if err := spy.Before(op); err != nil {
+		return err
+	}
+	if err := do(); err != nil {
+		return err
+	}
+	spy.After(op)
+	return nil
+}
+
+func (d spiedDisk) open(path string, flag int, perm fs.FileMode) (diskFile, error) {
+	var f diskFile
+	open := func() (err error) {
+		f, err = d.systemDisk.open(path, flag, perm)
+		return err
+	}
+	there, err := exists(path)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case !there && flag&os.O_CREATE != 0:
+		err = spied(d.spy, DiskOp{Op: "create", Path: path}, open)
+	case flag&os.O_TRUNC != 0:
+		err = spied(d.spy, DiskOp{Op: "truncate", Path: path}, open)
+	default:
+		err = open()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return spiedFile{f, path, d.spy}, nil
+}
+
+func (d spiedDisk) remove(path string) error {
+	if there, err := exists(path); err != nil || !there {
+		return errors.Join(err, d.systemDisk.remove(path))
+	}
+	return spied(d.spy, DiskOp{Op: "remove", Path: path}, func() error { return d.systemDisk.remove(path) })
+}
+
+func (d spiedDisk) rename(from, to string) error {
+	return spied(d.spy, DiskOp{Op: "rename", Path: from, To: to}, func() error { return d.systemDisk.rename(from, to) })
+}
+
+func (d spiedDisk) mkdir(path string) error {
+	return spied(d.spy, DiskOp{Op: "mkdir", Path: path}, func() error { return d.systemDisk.mkdir(path) })
+}
+
+func (d spiedDisk) syncDir(path string) error {
+	return spied(d.spy, DiskOp{Op: "syncdir", Path: path}, func() error { return d.systemDisk.syncDir(path) })
+}
+
+func (f spiedFile) WriteAt(p []byte, off int64) (n int, err error) {
+	err = spied(f.spy, DiskOp{Op: "write", Path: f.path, Off: off, Data: p}, func() error {
+		n, err = f.diskFile.WriteAt(p, off)
+		return err
+	})
+	return n, err
+}
+
+func (f spiedFile) Truncate(n int64) error {
+	return spied(f.spy, DiskOp{Op: "truncate", Path: f.path, Off: n}, func() error { return f.diskFile.Truncate(n) })
+}
+
+func (f spiedFile) sync() error {
+	return spied(f.spy, DiskOp{Op: "sync", Path: f.path}, f.diskFile.sync)
+}
+
+func (f spiedFile) allocate(n int64) error {
+	return spied(f.spy, DiskOp{Op: "allocate", Path: f.path, Off: n}, func() error { return f.diskFile.allocate(n) })
+}
+
+// syncHook lets a test refuse the syncs of plain files.
+type syncHook struct{ hook func() error }
+
+func (h syncHook) Before(op DiskOp) error {
+	if op.Op == "sync" {
+		return h.hook()
+	}
+	return nil
+}
+
+func (syncHook) After(DiskOp) {}
 
 // OpenWith is Open with a seam.
 func OpenWith(ctx context.Context, dir string, cfg Config, log *slog.Logger, f Seam) (*Spool, error) {
@@ -27,13 +148,12 @@ func OpenWith(ctx context.Context, dir string, cfg Config, log *slog.Logger, f S
 			return system.commit(ctx, db)
 		}
 	}
+	sm.vfs = f.VFS
 	if f.Sync != nil {
-		sm.sync = func(file *os.File) error {
-			if err := f.Sync(); err != nil {
-				return err
-			}
-			return system.sync(file)
-		}
+		sm.disk = spiedDisk{spy: syncHook{f.Sync}}
+	}
+	if f.Disk != nil {
+		sm.disk = spiedDisk{spy: f.Disk}
 	}
 	if f.Space != nil {
 		sm.space = func(string) (int64, int64, error) {

@@ -97,7 +97,7 @@ func listSegments(dir string) ([]uint64, error) {
 
 // removeOrphans deletes what a crash between the steps of creating or
 // removing a segment left behind: files without their .seg.
-func removeOrphans(dir string) error {
+func removeOrphans(d disk, dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func removeOrphans(dir string) error {
 			stale = !have[base]
 		}
 		if stale {
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			if err := d.remove(filepath.Join(dir, e.Name())); err != nil {
 				return err
 			}
 		}

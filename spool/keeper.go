@@ -216,7 +216,7 @@ func (s *Spool) removeOldest(ctx context.Context, l *commitLog) bool {
 // read-only) is tried again. roomMu is held.
 func (s *Spool) removeDoomed() {
 	s.doomed = slices.DeleteFunc(s.doomed, func(seg *segment) bool {
-		err := seg.remove()
+		err := seg.remove(s.seam.disk)
 		if err != nil {
 			s.log.Warn("segment is no longer used but could not be removed yet", "file", seg.file(), "error", err)
 		}

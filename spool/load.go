@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -24,10 +23,10 @@ const (
 // load finds the log's segments and reads the heads of the newest. hints are
 // the shards' next numbers from state.db, exact after an orderly close.
 func (l *commitLog) load(ctx context.Context, hints map[record.ShardID]uint64, exact bool) error {
-	if err := os.MkdirAll(l.dir, 0o750); err != nil {
+	if err := l.sp.seam.disk.mkdir(l.dir); err != nil {
 		return err
 	}
-	if err := removeOrphans(l.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := removeOrphans(l.sp.seam.disk, l.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	nums, err := listSegments(l.dir)

@@ -205,7 +205,7 @@ func (l *commitLog) openNext(ctx context.Context) error {
 	l.mu.RUnlock()
 	n.names = func(id record.ShardID) (string, int) { return names[id].stream.name, names[id].index }
 	seg := &segment{log: l.num, num: n.num, path: filepath.Join(l.dir, segmentFile(n.num)), meta: &n.meta, index: newSegIndex()}
-	if err := createSegment(ctx, seg.path, n); err != nil {
+	if err := createSegment(ctx, l.sp.seam, seg.path, n); err != nil {
 		return err
 	}
 	w, err := openSegWriter(ctx, seg, l.sp.seam, l.sp.walBytes)

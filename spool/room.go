@@ -145,7 +145,7 @@ func (s *Spool) diskFull(l *commitLog, cause error, need int64) {
 // releaseReserve gives the reserve's room to whoever must write now; false if
 // it was given already.
 func (s *Spool) releaseReserve() bool {
-	err := os.Remove(filepath.Join(s.dir, "reserve"))
+	err := s.seam.disk.remove(filepath.Join(s.dir, "reserve"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.log.Warn("reserve could not be released", "error", err)
 	}
@@ -221,11 +221,11 @@ func (s *Spool) restoreReserve() {
 	if fileSize(path) == s.reserveBytes || s.short(0) > 0 {
 		return
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o640)
+	f, err := s.seam.disk.open(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o640)
 	if err == nil {
-		err = errors.Join(allocate(f, s.reserveBytes), f.Close())
+		err = errors.Join(f.allocate(s.reserveBytes), f.Close())
 		if err != nil {
-			err = errors.Join(err, os.Remove(path))
+			err = errors.Join(err, s.seam.disk.remove(path))
 		}
 	}
 	if err != nil {

@@ -105,7 +105,7 @@ func (s *segment) open(ctx context.Context) error {
 	if s.sealed.Load() {
 		mode = openImmutable
 	}
-	db, err := openDatabase(ctx, s.path, mode)
+	db, err := openDatabase(ctx, s.path, mode, "")
 	if err != nil {
 		return err
 	}
@@ -143,17 +143,17 @@ func (s *segment) releaseLocked() {
 
 // remove deletes the segment's files, the .seg first: without it the segment
 // does not exist, and the rest is cleaned up at the next opening.
-func (s *segment) remove() error {
+func (s *segment) remove(d disk) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.releaseLocked()
 	s.gone = true
 	for _, p := range []string{s.path, s.path + "-wal", s.path + "-shm", chunkFileOf(s.path)} {
-		if err := os.Remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := d.remove(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove a segment: %w", err)
 		}
 	}
-	return syncDir(filepath.Dir(s.path))
+	return d.syncDir(filepath.Dir(s.path))
 }
 
 // loadMeta reads what the segment knows about everything before it.
@@ -436,8 +436,8 @@ type newSegment struct {
 }
 
 // createSegment makes the file of a segment that holds no block yet.
-func createSegment(ctx context.Context, path string, n newSegment) error {
-	return makeDatabase(ctx, path, appSegment, segmentPageSize, func(db *database) error {
+func createSegment(ctx context.Context, sm seam, path string, n newSegment) error {
+	return sm.make(ctx, path, appSegment, segmentPageSize, func(db *database) error {
 		err := db.run(ctx,
 			`CREATE TABLE meta(log INTEGER NOT NULL, segment INTEGER NOT NULL, created INTEGER NOT NULL, wall INTEGER NOT NULL,
 				max_arrival INTEGER NOT NULL, prev INTEGER NOT NULL, prev_blocks INTEGER NOT NULL, prev_written INTEGER NOT NULL, gateway TEXT NOT NULL, epoch TEXT NOT NULL, crc INTEGER NOT NULL)`,

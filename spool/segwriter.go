@@ -20,22 +20,6 @@ const (
 	walLimit = 16 << 20
 )
 
-// A seam is every point at which a commit reaches the disk, so that tests can
-// let each of them fail. The product uses systemSeam.
-type seam struct {
-	commit func(ctx context.Context, db *database) error
-	sync   func(f *os.File) error
-	space  func(dir string) (total, free int64, err error)
-}
-
-func systemSeam() seam {
-	return seam{
-		commit: func(ctx context.Context, db *database) error { return db.run(ctx, "COMMIT") },
-		sync:   datasync,
-		space:  diskSpace,
-	}
-}
-
 // A segWriter appends to the active segment of a log. It belongs to whoever
 // holds the log's write lock.
 type segWriter struct {
@@ -43,7 +27,7 @@ type segWriter struct {
 	seam      seam
 	db        *database
 	insert    *sql.Stmt
-	chunks    *os.File
+	chunks    diskFile
 	chunkSize int64
 	dirty     bool  // chunk bytes that are not synced
 	last      int64 // number of the last committed block
@@ -53,7 +37,7 @@ type segWriter struct {
 }
 
 func openSegWriter(ctx context.Context, seg *segment, sm seam, wal int64) (*segWriter, error) {
-	db, err := openDatabase(ctx, seg.path, openWrite)
+	db, err := sm.database(ctx, seg.path, openWrite)
 	if err != nil {
 		return nil, err
 	}
@@ -86,12 +70,12 @@ func (w *segWriter) openChunks(create bool) error {
 	if err != nil || (!there && !create) {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := w.seam.disk.open(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return err
 	}
 	if !there {
-		if err := syncDir(parent(path)); err != nil {
+		if err := w.seam.disk.syncDir(parent(path)); err != nil {
 			return errors.Join(err, f.Close())
 		}
 	}
@@ -155,7 +139,7 @@ func (w *segWriter) syncChunks() error {
 	if !w.dirty {
 		return nil
 	}
-	if err := w.seam.sync(w.chunks); err != nil {
+	if err := w.chunks.sync(); err != nil {
 		return fmt.Errorf("sync the chunk file: %w", err)
 	}
 	w.syncs++

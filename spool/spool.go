@@ -98,7 +98,7 @@ func Open(ctx context.Context, dir string, cfg Config, log *slog.Logger) (*Spool
 // for it.
 func open(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm seam) (*Spool, error) {
 	s, err := openOnce(ctx, dir, cfg, log, sm)
-	if err != nil && errors.Is(storeError(err), record.ErrFull) && os.Remove(filepath.Join(dir, "reserve")) == nil {
+	if err != nil && errors.Is(storeError(err), record.ErrFull) && sm.disk.remove(filepath.Join(dir, "reserve")) == nil {
 		return openOnce(ctx, dir, cfg, log, sm)
 	}
 	return s, err
@@ -114,7 +114,7 @@ func openOnce(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm 
 	if err := checkFormats(dir); err != nil {
 		return nil, fmt.Errorf("open the spool: %w", err)
 	}
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+	if err := sm.disk.mkdir(dir); err != nil {
 		return nil, fmt.Errorf("open the spool: %w", err)
 	}
 	s := &Spool{
@@ -242,11 +242,11 @@ func (s *Spool) openState(ctx context.Context) (clean bool, err error) {
 		if gateway == "" {
 			gateway = "forebay"
 		}
-		if err := createState(ctx, path, gateway, machine, s.now().UnixNano()); err != nil {
+		if err := createState(ctx, s.seam, path, gateway, machine, s.now().UnixNano()); err != nil {
 			return false, fmt.Errorf("create the spool: %w", err)
 		}
 	}
-	db, err := openState(ctx, s.dir)
+	db, err := openState(ctx, s.seam, s.dir)
 	if err != nil {
 		return false, err
 	}

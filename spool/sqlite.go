@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -59,7 +58,7 @@ const (
 	openImmutable openMode = "mode=ro&immutable=1"
 )
 
-func openDatabase(ctx context.Context, path string, mode openMode) (*database, error) {
+func openDatabase(ctx context.Context, path string, mode openMode, vfs string) (*database, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -69,6 +68,9 @@ func openDatabase(ctx context.Context, path string, mode openMode) (*database, e
 		abs = "/" + abs // a Windows drive letter
 	}
 	u := url.URL{Scheme: "file", Path: abs, RawQuery: string(mode)}
+	if vfs != "" {
+		u.RawQuery += "&vfs=" + url.QueryEscape(vfs)
+	}
 	pool, err := sql.Open("sqlite", u.String())
 	if err != nil {
 		return nil, err
@@ -195,54 +197,4 @@ func checkHeader(path string, app uint32) error {
 		return &record.FormatError{Path: path, Reason: fmt.Sprintf("has format version %d; this program reads %d", v, formatVersion), Hint: "run the version of forebay that wrote it, or a newer one; nothing was changed"}
 	}
 	return nil
-}
-
-// makeDatabase creates a SQLite file in one step: it is built under a
-// temporary name, synced, and renamed, so that a file under its own name is
-// always whole.
-func makeDatabase(ctx context.Context, path string, app uint32, pageSize int, fill func(*database) error) error {
-	tmp := path + ".new"
-	for _, suffix := range []string{"", "-wal", "-shm", "-journal"} {
-		if err := os.Remove(tmp + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	db, err := openDatabase(ctx, tmp, openCreate)
-	if err != nil {
-		return err
-	}
-	err = db.run(ctx,
-		fmt.Sprintf("PRAGMA page_size=%d", pageSize),
-		"PRAGMA synchronous=OFF", // one sync below, before the rename
-		fmt.Sprintf("PRAGMA application_id=%d", app),
-		fmt.Sprintf("PRAGMA user_version=%d", formatVersion),
-		"PRAGMA journal_mode=WAL",
-		"BEGIN")
-	if err == nil {
-		err = fill(db)
-	}
-	if err == nil {
-		err = db.run(ctx, "COMMIT")
-	}
-	if err == nil {
-		err = db.truncateWAL(ctx)
-	}
-	if err = errors.Join(err, db.Close()); err != nil {
-		return fmt.Errorf("create %s: %w", path, err)
-	}
-	if err := syncPath(tmp); err != nil {
-		return fmt.Errorf("create %s: %w", path, err)
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncPath(path string) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

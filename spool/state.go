@@ -72,8 +72,8 @@ CREATE TABLE corrupt(shard INTEGER NOT NULL, first INTEGER NOT NULL, past INTEGE
 `
 
 // createState makes state.db of an empty spool.
-func createState(ctx context.Context, path, gateway, machine string, wall int64) error {
-	return makeDatabase(ctx, path, appState, statePageSize, func(db *database) error {
+func createState(ctx context.Context, sm seam, path, gateway, machine string, wall int64) error {
+	return sm.make(ctx, path, appState, statePageSize, func(db *database) error {
 		if err := db.run(ctx, stateSchema); err != nil {
 			return err
 		}
@@ -120,8 +120,8 @@ func readStateMeta(ctx context.Context, db *database) (m stateMeta, err error) {
 	return m, err
 }
 
-func openState(ctx context.Context, dir string) (*database, error) {
-	db, err := openDatabase(ctx, filepath.Join(dir, "state.db"), openWrite)
+func openState(ctx context.Context, sm seam, dir string) (*database, error) {
+	db, err := sm.database(ctx, filepath.Join(dir, "state.db"), openWrite)
 	if err != nil {
 		return nil, err
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math/big"
-	"os"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -446,10 +445,10 @@ func (s *Spool) loadStreams(ctx context.Context, exact bool) error {
 
 // openFirst makes a log's directory and first segment; wmu is held.
 func (l *commitLog) openFirst(ctx context.Context) error {
-	if err := os.MkdirAll(l.dir, 0o750); err != nil {
+	if err := l.sp.seam.disk.mkdir(l.dir); err != nil {
 		return err
 	}
-	if err := syncDir(l.sp.dir); err != nil {
+	if err := l.sp.seam.disk.syncDir(l.sp.dir); err != nil {
 		return err
 	}
 	return l.openNext(ctx)
