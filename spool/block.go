@@ -15,8 +15,9 @@ import (
 // together.
 const (
 	blockMagic   = "FBK1"
-	blockVersion = 1
-	headFixed    = 80
+	blockVersion = 2
+	headFixed    = 124
+	headFixed1   = 80 // of version 1
 	// maxBlock is the size a block's body is cut at.
 	maxBlock = 1 << 20
 	// maxInline is the largest Data that lies in a block; more goes to the
@@ -29,6 +30,17 @@ const (
 	// minRecord is the least a record takes in a body: flags, arrival, source,
 	// key length and data length.
 	minRecord = 5
+	// maxRow is the largest body that lies in the block's row, as stored. More
+	// goes to the chunk file: a row is written twice, to the WAL and to the
+	// file, but needs no sync of its own (docs/decisions/0010).
+	maxRow = 64 << 10
+)
+
+// Flags of a block. Unknown bits make it unreadable.
+const (
+	blockEncrypted = 1 << 0
+	blockBeside    = 1 << 1 // the body lies in the chunk file
+	blockFlags     = blockEncrypted | blockBeside
 )
 
 // Flags of a record in a block. Unknown bits make the block unreadable.
@@ -58,6 +70,9 @@ type group struct {
 	first uint64 // sequence number of its first record
 	count uint32
 	off   uint32 // of its first record in the body
+	// outside is how many bytes of its records lie in the chunk file: Data that
+	// is large, and blobs. Version 1 did not tell.
+	outside int64
 }
 
 // A sourceRow counts a source's records in a block.
@@ -74,23 +89,53 @@ type sourceRow struct {
 type block struct {
 	seg     uint64
 	id      int64
+	version uint8
 	codec   uint8
+	flags   uint16
 	boot    record.BootID
 	minArr  int64 // wall clock, nanoseconds since 1970
 	maxArr  int64
-	mono    int64 // of the record at minArr's base; see docs/format.md
-	bodyCRC uint32
-	bodyLen uint32
+	minEvt  int64 // event times: the sender's, or the arrival where it gave none
+	maxEvt  int64
+	mono    int64  // of the record at minArr's base; see docs/format.md
+	key     uint32 // that the body is encrypted under, 0 for none
+	nonce   [12]byte
+	bodyCRC uint32 // of the body as stored
+	bodyLen uint32 // as stored
+	rawLen  uint32 // of the body itself
+	bodyOff int64  // in the chunk file, where it lies there
 	count   uint32
 	groups  []group // by shard, rising
 	sources []sourceRow
 	types   []string
 	head    []byte
-	body    []byte
-	outside []int64 // by group, bytes that lie in the chunk file; nil where that is not known
+	body    []byte // the records
+	stored  []byte // the body as it is written; nil once it is
 }
 
+// size is about what the block takes in memory, and not less than what it
+// takes on the disk.
 func (b *block) size() int64 { return int64(len(b.head) + len(b.body)) }
+
+// row is what the block takes in its table, bytes.
+func (b *block) row() int64 {
+	if b.beside() {
+		return int64(len(b.head))
+	}
+	return int64(len(b.head) + len(b.stored))
+}
+
+// beside reports whether the body lies in the chunk file.
+func (b *block) beside() bool { return b.flags&blockBeside != 0 }
+
+// raw is how long the n-th group is in the body.
+func (b *block) raw(n int) int64 {
+	end := b.rawLen
+	if n+1 < len(b.groups) {
+		end = b.groups[n+1].off
+	}
+	return int64(end - b.groups[n].off)
+}
 
 // group finds a shard's part.
 func (b *block) group(s record.ShardID) (group, bool) {
@@ -126,6 +171,21 @@ func (p *pending) beside() int64 {
 		n += int64(len(p.rec.Data))
 	}
 	return n
+}
+
+// event is the record's own time: the sender's, or its arrival. Times that
+// nanoseconds since 1970 do not reach count as the first or last that they do.
+func (p *pending) event() int64 {
+	if p.rec.At.IsZero() {
+		return p.arr
+	}
+	switch y := p.rec.At.Year(); {
+	case y < 1700:
+		return math.MinInt64
+	case y > 2250:
+		return math.MaxInt64
+	}
+	return p.rec.At.UnixNano()
 }
 
 // need is not less than what the record takes on the disk while it is
@@ -176,6 +236,7 @@ type encoder struct {
 	starts   []int32
 	srcIndex map[string]int
 	typIndex map[string]int
+	pack     packer
 }
 
 // encode builds the block of recs. next holds the next sequence number of
@@ -183,7 +244,10 @@ type encoder struct {
 // tells the slots of the stream that holds what did not decode. Results get
 // their positions.
 func (e *encoder) encode(recs []pending, next []uint64, shards []record.ShardID, quarantine func(slot int32) bool) *block {
-	b := &block{boot: e.boot, count: uint32(len(recs)), minArr: math.MaxInt64, maxArr: math.MinInt64}
+	b := &block{
+		boot: e.boot, count: uint32(len(recs)),
+		minArr: math.MaxInt64, maxArr: math.MinInt64, minEvt: math.MaxInt64, maxEvt: math.MinInt64,
+	}
 	bound := 0
 	if e.srcIndex == nil {
 		e.srcIndex, e.typIndex = map[string]int{}, map[string]int{}
@@ -196,6 +260,8 @@ func (e *encoder) encode(recs []pending, next []uint64, shards []record.ShardID,
 		if p.arr < b.minArr {
 			b.minArr, b.mono = p.arr, p.mono
 		}
+		evt := p.event()
+		b.minEvt, b.maxEvt = min(b.minEvt, evt), max(b.maxEvt, evt)
 		bound += p.bound()
 	}
 	e.sortBySlot(recs, len(shards))
@@ -204,10 +270,9 @@ func (e *encoder) encode(recs []pending, next []uint64, shards []record.ShardID,
 	for i, p := range e.order {
 		if i == 0 || e.order[i-1].slot != p.slot {
 			b.groups = append(b.groups, group{shard: shards[p.slot], first: next[p.slot], off: uint32(len(body))})
-			b.outside = append(b.outside, 0)
 		}
-		b.outside[len(b.outside)-1] += p.beside()
 		g := &b.groups[len(b.groups)-1]
+		g.outside += p.beside()
 		p.res.Pos = record.Pos{Shard: g.shard, Seq: g.first + uint64(g.count)}
 		g.count++
 		next[p.slot]++
@@ -222,11 +287,19 @@ func (e *encoder) encode(recs []pending, next []uint64, shards []record.ShardID,
 		}
 		body = e.appendRecord(body, b, p, lastIndex)
 	}
-	b.body = body
-	b.bodyLen = uint32(len(body))
-	b.bodyCRC = crc32.Checksum(body, castagnoli)
-	b.head = b.appendHead(make([]byte, 0, headFixed+len(b.groups)*12+len(b.sources)*32+len(b.types)*24))
+	b.body, b.rawLen = body, uint32(len(body))
+	b.stored, b.codec = e.pack.pack(body)
+	if len(b.stored) > maxRow {
+		b.flags |= blockBeside
+	}
+	b.bodyLen = uint32(len(b.stored))
+	b.bodyCRC = crc32.Checksum(b.stored, castagnoli)
 	return b
+}
+
+// finish makes the head, once it is known where the body lies.
+func (b *block) finish() {
+	b.head = b.appendHead(make([]byte, 0, headFixed+len(b.groups)*12+len(b.sources)*32+len(b.types)*24))
 }
 
 // sortBySlot fills e.order with the records grouped by slot; within a slot
@@ -355,7 +428,7 @@ func (b *block) appendHead(h []byte) []byte {
 	le := binary.LittleEndian
 	h = append(h, blockMagic...)
 	h = append(h, blockVersion, b.codec)
-	h = le.AppendUint16(h, 0) // flags, reserved
+	h = le.AppendUint16(h, b.flags)
 	h = le.AppendUint32(h, 0) // length of the head, below
 	h = le.AppendUint32(h, b.bodyLen)
 	h = le.AppendUint32(h, b.count)
@@ -368,11 +441,18 @@ func (b *block) appendHead(h []byte) []byte {
 	h = le.AppendUint64(h, uint64(b.mono))
 	h = le.AppendUint32(h, b.bodyCRC)
 	h = le.AppendUint32(h, 0) // checksum of the head, below
+	h = le.AppendUint64(h, uint64(b.minEvt))
+	h = le.AppendUint64(h, uint64(b.maxEvt))
+	h = le.AppendUint32(h, b.key)
+	h = append(h, b.nonce[:]...)
+	h = le.AppendUint64(h, uint64(b.bodyOff))
+	h = le.AppendUint32(h, b.rawLen)
 	for _, g := range b.groups {
 		h = binary.AppendUvarint(h, uint64(g.shard))
 		h = binary.AppendUvarint(h, g.first)
 		h = binary.AppendUvarint(h, uint64(g.count))
 		h = binary.AppendUvarint(h, uint64(g.off))
+		h = binary.AppendUvarint(h, uint64(g.outside))
 	}
 	for _, s := range b.sources {
 		h = appendString(h, s.name)
@@ -391,5 +471,5 @@ func (b *block) appendHead(h []byte) []byte {
 
 // headCRC is the checksum of a head without its own four bytes.
 func headCRC(h []byte) uint32 {
-	return crc32.Update(crc32.Checksum(h[:76], castagnoli), castagnoli, h[headFixed:])
+	return crc32.Update(crc32.Checksum(h[:76], castagnoli), castagnoli, h[headFixed1:])
 }

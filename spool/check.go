@@ -401,6 +401,9 @@ func (s *checkedSegment) readBlocks(ctx context.Context, db *database) (int64, e
 		s.blocks = id
 		s.report.Blocks++
 		b, err := decodeHead(head)
+		if err == nil && b.beside() {
+			body, err = s.besideBody(b)
+		}
 		if err == nil {
 			err = b.setBody(body)
 		}
@@ -413,6 +416,18 @@ func (s *checkedSegment) readBlocks(ctx context.Context, db *database) (int64, e
 		s.checkBlock(b, id, err == nil)
 	}
 	return s.blocks, rows.Err()
+}
+
+// besideBody reads a block's body from the chunk file.
+func (s *checkedSegment) besideBody(b *block) ([]byte, error) {
+	if s.chunks == nil {
+		return nil, fmt.Errorf("its body lies in %s, which is missing", filepath.Base(chunkFileOf(s.path)))
+	}
+	body := make([]byte, b.bodyLen)
+	if _, err := s.chunks.ReadAt(body, b.bodyOff); err != nil {
+		return nil, fmt.Errorf("its body at %d of %s: %w", b.bodyOff, filepath.Base(chunkFileOf(s.path)), err)
+	}
+	return body, nil
 }
 
 func (s *checkedSegment) checkBlock(b *block, id int64, whole bool) {

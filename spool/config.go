@@ -32,6 +32,10 @@ type Config struct {
 	// begun, in bytes; retention removes whole segments. Default 64MiB, and
 	// never more than a sixteenth of the quota.
 	Segment conf.Size `toml:"segment_bytes"`
+	// NoPacking stores bodies as they are, where otherwise those that become an
+	// eighth smaller or more are packed by Snappy. Packed bodies cannot be read
+	// by the sqlite3 shell alone.
+	NoPacking bool `toml:"no_packing"`
 	// Gateway is the name that signs the records' ids. Default: the name the
 	// spool was created with, else "forebay".
 	Gateway string `toml:"-"`

@@ -16,7 +16,7 @@ import (
 func decodeHead(h []byte) (*block, error) {
 	le := binary.LittleEndian
 	switch {
-	case len(h) < headFixed:
+	case len(h) < headFixed1, h[4] >= 2 && len(h) < headFixed:
 		return nil, errShort
 	case len(h) > maxHead:
 		return nil, fmt.Errorf("block's head has %d bytes; at most %d are possible", len(h), maxHead)
@@ -26,27 +26,35 @@ func decodeHead(h []byte) (*block, error) {
 		return nil, errShort
 	case le.Uint32(h[76:]) != headCRC(h):
 		return nil, errChecksum
-	case h[4] != blockVersion:
-		return nil, fmt.Errorf("block has version %d; this program reads %d", h[4], blockVersion)
-	case h[5] != 0:
-		return nil, fmt.Errorf("block has codec %d; this program reads 0", h[5])
-	case le.Uint16(h[6:]) != 0:
+	case h[4] < 1 || h[4] > blockVersion:
+		return nil, fmt.Errorf("block has version %d; this program reads 1 to %d", h[4], blockVersion)
+	case h[5] > codecSnappy:
+		return nil, fmt.Errorf("block has codec %d; this program reads 0 and 1", h[5])
+	case le.Uint16(h[6:])&^blockFlags != 0:
 		return nil, fmt.Errorf("block has flags %#x, which this program does not know", le.Uint16(h[6:]))
 	}
 	b := &block{
-		codec: h[5], bodyLen: le.Uint32(h[12:]), count: le.Uint32(h[16:]),
+		version: h[4], codec: h[5], flags: le.Uint16(h[6:]), bodyLen: le.Uint32(h[12:]), count: le.Uint32(h[16:]),
 		minArr: int64(le.Uint64(h[48:])), maxArr: int64(le.Uint64(h[56:])), mono: int64(le.Uint64(h[64:])),
-		bodyCRC: le.Uint32(h[72:]), head: h,
+		minEvt: math.MinInt64, maxEvt: math.MaxInt64, bodyCRC: le.Uint32(h[72:]), head: h,
 	}
 	copy(b.boot[:], h[32:48])
+	fixed := headFixed1
+	b.rawLen = b.bodyLen
+	if b.version >= 2 {
+		fixed = headFixed
+		b.minEvt, b.maxEvt = int64(le.Uint64(h[80:])), int64(le.Uint64(h[88:]))
+		b.key, b.bodyOff, b.rawLen = le.Uint32(h[96:]), int64(le.Uint64(h[112:])), le.Uint32(h[120:])
+		copy(b.nonce[:], h[100:112])
+	}
 	ng, ns, nt := le.Uint32(h[20:]), le.Uint32(h[24:]), le.Uint32(h[28:])
-	d := &decoder{b: h, off: headFixed}
+	d := &decoder{b: h, off: fixed}
 	// Each entry takes at least so many bytes, so a claim beyond the head is
 	// refused before anything is allocated for it.
-	if uint64(ng)*4+uint64(ns)*5+uint64(nt) > uint64(len(h)-headFixed) {
+	if uint64(ng)*4+uint64(ns)*5+uint64(nt) > uint64(len(h)-fixed) {
 		return nil, errShort
 	}
-	if b.bodyLen > maxBody || uint64(b.count)*minRecord > uint64(b.bodyLen) {
+	if b.bodyLen > maxBody || b.rawLen > maxBody || b.bodyOff < 0 || uint64(b.count)*minRecord > uint64(b.rawLen) {
 		return nil, errShort
 	}
 	if err := b.decodeTables(d, int(ng), int(ns), int(nt)); err != nil {
@@ -60,11 +68,17 @@ func (b *block) decodeTables(d *decoder, ng, ns, nt int) error {
 	b.groups = make([]group, ng)
 	for i := range b.groups {
 		shard, first, count, off := d.uvarint(), d.uvarint(), d.uvarint(), d.uvarint()
-		if d.bad || shard > math.MaxUint32 || count == 0 || count > uint64(b.count) || off >= uint64(b.bodyLen) ||
+		if d.bad || shard > math.MaxUint32 || count == 0 || count > uint64(b.count) || off >= uint64(b.rawLen) ||
 			first == 0 || first+count < first {
 			return errors.New("block's directory is damaged")
 		}
-		b.groups[i] = group{record.ShardID(shard), first, uint32(count), uint32(off)}
+		var outside uint64
+		if b.version >= 2 {
+			if outside = d.uvarint(); outside > math.MaxInt64 {
+				return errors.New("block's directory is damaged")
+			}
+		}
+		b.groups[i] = group{record.ShardID(shard), first, uint32(count), uint32(off), int64(outside)}
 		if i > 0 && (b.groups[i-1].shard >= b.groups[i].shard || b.groups[i-1].off >= b.groups[i].off) {
 			return errors.New("block's directory is out of order")
 		}
@@ -84,16 +98,17 @@ func (b *block) decodeTables(d *decoder, ng, ns, nt int) error {
 	return nil
 }
 
-// setBody verifies the body against the head and keeps it.
-func (b *block) setBody(body []byte) error {
-	if uint32(len(body)) != b.bodyLen {
+// setBody verifies the body as it was stored against the head, unpacks it and
+// keeps it.
+func (b *block) setBody(stored []byte) (err error) {
+	if uint32(len(stored)) != b.bodyLen {
 		return errShort
 	}
-	if crc32.Checksum(body, castagnoli) != b.bodyCRC {
+	if crc32.Checksum(stored, castagnoli) != b.bodyCRC {
 		return errChecksum
 	}
-	b.body = body
-	return nil
+	b.body, err = unpack(stored, b.codec, b.rawLen)
+	return err
 }
 
 // A decoder reads varints and runs of bytes; it goes bad instead of past the
@@ -155,22 +170,6 @@ func (d *decoder) chunk() (off, n int64, crc uint32) {
 type outsideData struct {
 	off, n int64
 	crc    uint32
-}
-
-// countOutside fills in b.outside from the body; a group that is damaged counts
-// as far as it can be read.
-func (b *block) countOutside() {
-	b.outside = make([]int64, len(b.groups))
-	for i, g := range b.groups {
-		var rec record.Record
-		for r := newGroupReader(b, g, 0); r.left() > 0; {
-			out, err := r.next(&rec)
-			if err != nil {
-				break
-			}
-			b.outside[i] += rec.Chunk.Len + out.n
-		}
-	}
 }
 
 // A groupReader decodes the records of one shard in a block, in order.

@@ -39,6 +39,9 @@ type diskFile interface {
 	sync() error
 	// allocate gives the file n bytes that nobody else can take.
 	allocate(n int64) error
+	// extend gives the file room for n bytes from off on, without making it
+	// longer.
+	extend(off, n int64) error
 }
 
 type systemDisk struct{}
@@ -58,8 +61,9 @@ func (systemDisk) rename(from, to string) error { return os.Rename(from, to) }
 func (systemDisk) mkdir(path string) error      { return os.MkdirAll(path, 0o750) }
 func (systemDisk) syncDir(path string) error    { return syncDir(path) }
 
-func (f systemFile) sync() error            { return datasync(f.File) }
-func (f systemFile) allocate(n int64) error { return allocate(f.File, n) }
+func (f systemFile) sync() error               { return datasync(f.File) }
+func (f systemFile) allocate(n int64) error    { return allocate(f.File, n) }
+func (f systemFile) extend(off, n int64) error { return extend(f.File, off, n) }
 
 // A seam is everything through which a spool reaches the disk, so that tests
 // can let each step fail. The product uses systemSeam.

@@ -42,5 +42,6 @@ func EncodeBlock(shard record.ShardID, first uint64, recs []record.Record) (head
 		pend[i] = pending{rec: &recs[i], res: &res[i], arr: recs[i].Arrived.UnixNano(), mono: int64(recs[i].Mono)}
 	}
 	b := e.encode(pend, []uint64{first}, []record.ShardID{shard}, func(int32) bool { return false })
-	return b.head, b.body
+	b.finish()
+	return b.head, b.stored
 }

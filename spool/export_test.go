@@ -169,7 +169,7 @@ func Keep(s *Spool) { s.keep(context.Background()) }
 
 // Roll closes the active segment of the stream's log now.
 func Roll(t *Stream) error {
-	t.log.wmu.Lock()
+	t.log.lockEmpty()
 	defer t.log.wmu.Unlock()
 	return t.log.rollNow()
 }
@@ -238,7 +238,7 @@ func IsFull(t *Stream) bool { return t.log.full.Load() }
 
 // Barrier waits until no commit of the stream's log is under way.
 func Barrier(t *Stream) {
-	t.log.wmu.Lock()
+	t.log.lockEmpty()
 	defer t.log.wmu.Unlock()
 }
 

@@ -141,7 +141,7 @@ func TestAReadOnlyDiskServesReaders(t *testing.T) {
 
 // The room of a small spool is used by what is worth most.
 func TestQuotaDropsTheLeastFirst(t *testing.T) {
-	b := newBox(t, spool.Config{Quota: 16 << 20})
+	b := newBox(t, spool.Config{NoPacking: true, Quota: 16 << 20})
 	debug := b.stream(spool.StreamConfig{Name: "debug", Class: record.ClassDebug})
 	tele := b.stream(spool.StreamConfig{Name: "tele"})
 	alarm := b.stream(spool.StreamConfig{Name: "alarm", Class: record.ClassAlarm})
@@ -210,7 +210,7 @@ func TestQuotaDropsTheLeastFirst(t *testing.T) {
 // Alarms that nobody takes fill the spool: their producer is held back, and
 // resumes when an uplink delivers.
 func TestWhatMustNotBeDroppedHoldsBack(t *testing.T) {
-	b := newBox(t, spool.Config{Quota: 12 << 20})
+	b := newBox(t, spool.Config{NoPacking: true, Quota: 12 << 20})
 	alarm := b.stream(spool.StreamConfig{Name: "alarm", Class: record.ClassAlarm})
 	c := cursor(t, alarm, "up", spool.Oldest())
 	n := uint64(0)
@@ -256,7 +256,7 @@ func TestWhatMustNotBeDroppedHoldsBack(t *testing.T) {
 }
 
 func TestMaxBytesBoundsALog(t *testing.T) {
-	b := newBox(t, spool.Config{})
+	b := newBox(t, spool.Config{NoPacking: true})
 	st := b.stream(spool.StreamConfig{Name: "mqtt", MaxBytes: 4 << 20})
 	fill(t, st, 300, 50<<10)
 	sh := st.Shards()[0]
@@ -336,11 +336,11 @@ func tree(t *testing.T, dir string) map[string][32]byte {
 
 func TestAForeignOrNewerSpoolIsLeftUntouched(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, dir string){
-		"newer state":   func(t *testing.T, dir string) { patch(t, filepath.Join(dir, "state.db"), 63, 2) },
+		"newer state":   func(t *testing.T, dir string) { patch(t, filepath.Join(dir, "state.db"), 63, 3) },
 		"foreign state": func(t *testing.T, dir string) { patch(t, filepath.Join(dir, "state.db"), 68, 99) },
 		"no SQLite":     func(t *testing.T, dir string) { patch(t, filepath.Join(dir, "state.db"), 0, 'X') },
 		"newer segment": func(t *testing.T, dir string) {
-			patch(t, filepath.Join(dir, "log-00001", "0000000001.seg"), 63, 2)
+			patch(t, filepath.Join(dir, "log-00001", "0000000001.seg"), 63, 3)
 		},
 		"no state": func(t *testing.T, dir string) {
 			if err := os.Remove(filepath.Join(dir, "state.db")); err != nil {

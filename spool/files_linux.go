@@ -18,3 +18,8 @@ func allocate(f *os.File, n int64) error {
 	}
 	return fillZeros(f, n)
 }
+
+// extend gives f room behind its end without making it longer.
+func extend(f *os.File, off, n int64) error {
+	return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, off, n)
+}

@@ -185,7 +185,7 @@ func (s *Spool) removeOldest(ctx context.Context, l *commitLog) bool {
 		if segs[0].blocks.Load() <= 0 {
 			return false
 		}
-		l.wmu.Lock()
+		l.lockEmpty()
 		err := l.rollNow()
 		l.wmu.Unlock()
 		if err != nil {
@@ -224,7 +224,8 @@ func (s *Spool) removeDoomed() {
 	})
 }
 
-// rollNow closes the active segment if there is one; wmu is held.
+// rollNow closes the active segment if there is one; wmu is held and nothing is
+// under way.
 func (l *commitLog) rollNow() error {
 	if l.w == nil {
 		return l.reopen()

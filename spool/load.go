@@ -52,7 +52,7 @@ func (l *commitLog) load(ctx context.Context, hints map[record.ShardID]uint64, e
 	if err := l.loadTail(ctx); err != nil {
 		return err
 	}
-	if len(l.segs) == 0 || !whole {
+	if n := len(l.segs); n == 0 || !whole || formatOf(l.segs[n-1].path) < formatVersion {
 		return l.openNext(ctx)
 	}
 	return l.openActive(ctx)
@@ -97,7 +97,6 @@ func (l *commitLog) loadHeads(ctx context.Context) (whole bool, err error) {
 	seg.mu.Lock()
 	seg.index = index
 	seg.mu.Unlock()
-	l.countChunks(ctx, seg)
 	if damagedTail > 0 {
 		l.sp.raise("corrupt", 2, fmt.Sprintf("the last %d blocks of %s are damaged; their records are lost, all others are served", damagedTail, seg.file()))
 		for _, sh := range l.slots {
@@ -105,33 +104,6 @@ func (l *commitLog) loadHeads(ctx context.Context) (whole bool, err error) {
 		}
 	}
 	return damagedTail == 0, nil
-}
-
-// countChunks adds what the active segment's records have in the chunk file,
-// which the heads of blocks do not tell.
-func (l *commitLog) countChunks(ctx context.Context, seg *segment) {
-	if fileSize(chunkFileOf(seg.path)) == 0 {
-		return
-	}
-	for id, last := int64(1), seg.blocks.Load(); id <= last; {
-		run, err := seg.readRun(ctx, id, last)
-		if err != nil {
-			l.log.Warn("sizes of chunks could not be counted", "file", seg.file(), "error", err)
-			return
-		}
-		for _, st := range run {
-			id = st.id + 1
-			if st.err != nil {
-				continue // a reader that meets it says what is lost
-			}
-			st.blk.countOutside()
-			for i, g := range st.blk.groups {
-				if sh := l.shardByID(g.shard); sh != nil {
-					sh.bytes += st.blk.outside[i]
-				}
-			}
-		}
-	}
 }
 
 // isForeign reports whether the file is no SQLite file any more.
@@ -242,7 +214,7 @@ func (l *commitLog) sealLeftovers(ctx context.Context) {
 		if seg.sealed.Load() || i == len(segs)-1 {
 			continue
 		}
-		w, err := openSegWriter(ctx, seg, l.sp.seam, l.sp.walBytes)
+		w, err := l.sp.openSegWriter(ctx, seg, false)
 		if err != nil {
 			l.log.Warn("segment could not be opened to seal it", "file", seg.file(), "error", err)
 			continue
@@ -255,7 +227,7 @@ func (l *commitLog) sealLeftovers(ctx context.Context) {
 func (l *commitLog) openActive(ctx context.Context) error {
 	seg := l.segs[len(l.segs)-1]
 	seg.release()
-	w, err := openSegWriter(ctx, seg, l.sp.seam, l.sp.walBytes)
+	w, err := l.sp.openSegWriter(ctx, seg, true)
 	if err != nil {
 		// A full or read-only disk: what is stored is served, and writing
 		// is tried again by the writer.

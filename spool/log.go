@@ -34,11 +34,12 @@ type commitLog struct {
 	dir string
 	log *slog.Logger
 
-	// wmu is held while something is written. It guards the fields up to mu.
+	// wmu is held while something is encoded or the active segment changes. It
+	// guards the fields up to mu. Who changes the segment takes it by lockEmpty.
 	wmu     sync.Mutex
 	w       *segWriter // nil after a failed write, until a new segment is open
 	enc     encoder
-	next    []uint64 // by slot, ahead of the published ones only while wmu is held
+	next    []uint64 // by slot, ahead of the published ones by what is on its way
 	own     []*shard // by slot, the writer's copy
 	ids     []record.ShardID
 	rolled  time.Time // when the active segment was opened
@@ -70,9 +71,8 @@ type commitLog struct {
 	bad     atomic.Uint64
 	quiet   chan struct{} // closed when the writer has ended
 
-	pend   []pending
-	pieces []piece
-	blocks []*block
+	pipe pipeline
+	pace pace
 }
 
 // A shard is a numbered sequence of records within a stream.
@@ -111,7 +111,9 @@ func newCommitLog(sp *Spool, num uint32) *commitLog {
 		sp: sp, num: num, dir: filepath.Join(sp.dir, logDir(num)), log: sp.log.With("log", num),
 		enc: encoder{boot: sp.identity.Boot}, sources: map[string]sourceTotal{}, maxArr: minTime,
 		q: newFairQueue(queueBytes), waiting: map[*item]struct{}{}, room: make(chan struct{}), quiet: make(chan struct{}),
+		pipe: newPipeline(),
 	}
+	l.enc.pack.off = sp.cfg.NoPacking
 	l.cond = sync.NewCond(&l.qmu)
 	l.keeps.Store(&retention{})
 	return l
@@ -208,7 +210,7 @@ func (l *commitLog) openNext(ctx context.Context) error {
 	if err := createSegment(ctx, l.sp.seam, seg.path, n); err != nil {
 		return err
 	}
-	w, err := openSegWriter(ctx, seg, l.sp.seam, l.sp.walBytes)
+	w, err := l.sp.openSegWriter(ctx, seg, true)
 	if err != nil {
 		return err
 	}
@@ -227,40 +229,6 @@ func (l *commitLog) openNext(ctx context.Context) error {
 	return nil
 }
 
-// publish makes committed blocks visible to readers and wakes them.
-func (l *commitLog) publish(blocks []*block) {
-	seg := l.w.seg
-	var recs uint64
-	var payload int64
-	l.mu.Lock()
-	for _, b := range blocks {
-		seg.index.add(b)
-		l.count(b)
-		for i, g := range b.groups {
-			sh := l.shardByID(g.shard)
-			sh.tail = append(sh.tail, tailEntry{b.groups[i], b})
-			if sh.waiters != nil {
-				close(sh.waiters)
-				sh.waiters = nil
-			}
-		}
-		recs += uint64(b.count)
-		payload += int64(b.bodyLen)
-		for _, n := range b.outside {
-			payload += n
-		}
-		l.cached = append(l.cached, b)
-		l.cachedLen += b.size() + 512
-	}
-	seg.blocks.Store(l.w.last)
-	l.evict()
-	l.mu.Unlock()
-	seg.closed.Store(l.sp.clock.now())
-	before := seg.size.Load()
-	l.sp.used.Add(seg.measure() - before)
-	l.sp.stats.committed(recs, payload, l.w, l.sp.now())
-}
-
 // count takes a block into the heads; mu is held.
 func (l *commitLog) count(b *block) {
 	l.maxArr = max(l.maxArr, b.maxArr)
@@ -269,15 +237,8 @@ func (l *commitLog) count(b *block) {
 		if sh == nil {
 			continue
 		}
-		end := b.bodyLen
-		if i+1 < len(b.groups) {
-			end = b.groups[i+1].off
-		}
 		sh.next = g.first + uint64(g.count)
-		sh.bytes += int64(end - g.off)
-		if b.outside != nil {
-			sh.bytes += b.outside[i]
-		}
+		sh.bytes += b.raw(i) + g.outside
 		sh.newest = b.maxArr
 	}
 	for _, s := range b.sources {

@@ -38,8 +38,11 @@ type fairQueue struct {
 	bySource map[string]*sourceQueue
 	ring     []*sourceQueue // those that have something
 	turn     int
-	bytes    int64
+	bytes    int64 // of items that are not settled
 	limit    int64
+	untaken  int64  // bytes of records that were not taken yet
+	items    int    // that were not taken whole
+	pushed   uint64 // items ever
 }
 
 func newFairQueue(limit int64) *fairQueue {
@@ -70,6 +73,9 @@ func (q *fairQueue) push(it *item) {
 	s.items = append(s.items, it)
 	s.bytes += it.bytes
 	q.bytes += it.bytes
+	q.untaken += it.bytes
+	q.items++
+	q.pushed++
 }
 
 func (q *fairQueue) empty() bool { return len(q.ring) == 0 }
@@ -94,7 +100,9 @@ func (q *fairQueue) take(limit int64, out []piece) []piece {
 			it := s.items[0]
 			p := piece{it: it, from: it.taken}
 			for it.taken < len(it.recs) && n < share {
-				n += int64(it.recs[it.taken].Size())
+				size := int64(it.recs[it.taken].Size())
+				n += size
+				q.untaken -= size
 				it.taken++
 			}
 			p.to = it.taken
@@ -103,6 +111,7 @@ func (q *fairQueue) take(limit int64, out []piece) []piece {
 				s.items[0] = nil
 				s.items = s.items[1:]
 				s.bytes -= it.bytes
+				q.items--
 			}
 			if n >= share || len(s.items) == 0 {
 				total += n
@@ -127,6 +136,12 @@ func (q *fairQueue) drop(source string) []*item {
 		return nil
 	}
 	delete(q.bySource, source)
+	q.items -= len(s.items)
+	for _, it := range s.items {
+		for i := it.taken; i < len(it.recs); i++ {
+			q.untaken -= int64(it.recs[i].Size())
+		}
+	}
 	if i := slices.Index(q.ring, s); i >= 0 {
 		q.ring = slices.Delete(q.ring, i, i+1)
 		if i < q.turn {

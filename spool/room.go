@@ -15,8 +15,11 @@ import (
 const (
 	// commitPages is what a commit takes beside its records, bytes.
 	commitPages = 4 * segmentPageSize
-	// emptySegment is about what a segment takes before its first block, bytes.
-	emptySegment = 10 * segmentPageSize
+	// emptyFile is about what a segment's file takes before its first block, bytes.
+	emptyFile = 10 * segmentPageSize
+	// maxReserve is what is kept for a full disk at most: it lets a few logs open
+	// a segment, bytes.
+	maxReserve = 16 << 20
 	// refusedFor is how long a refusal counts against what else is seen since.
 	refusedFor = time.Minute
 )
@@ -95,7 +98,7 @@ func (l *commitLog) droppable(ctx context.Context, mins map[record.ShardID]uint6
 			if seg.blocks.Load() <= 0 {
 				break
 			}
-			size -= emptySegment // another takes its place
+			size -= l.sp.emptySegment() // another takes its place
 		}
 		n, err := l.undelivered(ctx, segs, i, mins)
 		if err != nil || (n > 0 && !expendable(class, by)) {
@@ -105,6 +108,9 @@ func (l *commitLog) droppable(ctx context.Context, mins map[record.ShardID]uint6
 	}
 	return sum
 }
+
+// emptySegment is about what a segment takes before its first block, bytes.
+func (s *Spool) emptySegment() int64 { return emptyFile + s.walBytes + s.walBytes/16 }
 
 // expendable reports whether undelivered records of a class may go for
 // pressure that another one makes.
@@ -118,7 +124,7 @@ func (l *commitLog) checkSize(r *record.Record) error {
 		return nil
 	}
 	p := pending{rec: r}
-	need := commitPages + emptySegment + p.need()
+	need := commitPages + l.sp.emptySegment() + p.need()
 	if m := l.retention().maxBytes; m > 0 && need > m {
 		return &record.InvalidError{Field: "payload", Reason: fmt.Sprintf("has %d bytes; that is larger than max_bytes of its stream allows, %d", len(r.Data)+len(r.Blob), m), TooLarge: true}
 	}
@@ -126,7 +132,7 @@ func (l *commitLog) checkSize(r *record.Record) error {
 	s.mu.RLock()
 	others := int64(len(s.logs) - 1)
 	s.mu.RUnlock()
-	room := s.quota - s.reserveBytes - fileSize(filepath.Join(s.dir, "state.db")) - others*emptySegment
+	room := s.quota - s.reserveBytes - fileSize(filepath.Join(s.dir, "state.db")) - others*s.emptySegment()
 	if need > room {
 		return &record.InvalidError{Field: "payload", Reason: fmt.Sprintf("has %d bytes; that is larger than the spool's quota allows, %d", len(r.Data)+len(r.Blob), s.quota), TooLarge: true}
 	}

@@ -26,7 +26,7 @@ func blob(t *testing.T, st *spool.Stream, n int) error {
 
 // A record that cannot ever fit is told so, and costs nobody anything.
 func TestARecordLargerThanTheQuotaIsInvalid(t *testing.T) {
-	b := newBox(t, spool.Config{Quota: 8 << 20})
+	b := newBox(t, spool.Config{NoPacking: true, Quota: 8 << 20})
 	tele := b.stream(spool.StreamConfig{Name: "tele"})
 	video := b.stream(spool.StreamConfig{Name: "video", Class: record.ClassVideo})
 	small := b.stream(spool.StreamConfig{Name: "small", MaxBytes: 1 << 20})
@@ -53,7 +53,7 @@ func TestARecordLargerThanTheQuotaIsInvalid(t *testing.T) {
 // What could not fit even with all gone that may go is refused before anything
 // goes.
 func TestARefusedRecordDropsNothing(t *testing.T) {
-	b := newBox(t, spool.Config{Quota: 12 << 20})
+	b := newBox(t, spool.Config{NoPacking: true, Quota: 12 << 20})
 	tele := b.stream(spool.StreamConfig{Name: "tele"})
 	video := b.stream(spool.StreamConfig{Name: "video", Class: record.ClassVideo})
 	debug := b.stream(spool.StreamConfig{Name: "debug", Class: record.ClassDebug})
@@ -81,7 +81,7 @@ func TestARefusedRecordDropsNothing(t *testing.T) {
 
 // Undelivered records go only for their own class or a higher one.
 func TestALowerClassPushesNothingHigherOut(t *testing.T) {
-	b := newBox(t, spool.Config{Quota: 12 << 20})
+	b := newBox(t, spool.Config{NoPacking: true, Quota: 12 << 20})
 	tele := b.stream(spool.StreamConfig{Name: "tele"})
 	video := b.stream(spool.StreamConfig{Name: "video", Class: record.ClassVideo})
 	alarm := b.stream(spool.StreamConfig{Name: "alarm", Class: record.ClassAlarm})
@@ -110,7 +110,7 @@ func TestALowerClassPushesNothingHigherOut(t *testing.T) {
 
 // "full" does not come and go while a little room is left that is not enough.
 func TestFullStandsUntilThereIsRoom(t *testing.T) {
-	b := newBox(t, spool.Config{Quota: 12 << 20})
+	b := newBox(t, spool.Config{NoPacking: true, Quota: 12 << 20})
 	alarm := b.stream(spool.StreamConfig{Name: "alarm", Class: record.ClassAlarm})
 	c := cursor(t, alarm, "up", spool.Oldest())
 	var refused error
@@ -235,7 +235,7 @@ func TestAReportIsPlainJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{`"dir":`, `"format":1`, `"streams":1`, `"shards":1`, `"segments":1`, `"blocks":1`, `"records":3`, `"chunks":0`, `"bytes":`, `"problems":[]`} {
+	for _, part := range []string{`"dir":`, `"format":2`, `"streams":1`, `"shards":1`, `"segments":1`, `"blocks":1`, `"records":3`, `"chunks":0`, `"bytes":`, `"problems":[]`} {
 		if !strings.Contains(string(text), part) {
 			t.Errorf("%s is not in %s", part, text)
 		}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"forebay/spool/record"
 )
@@ -62,6 +63,7 @@ type segment struct {
 	path   string
 	blocks atomic.Int64 // that count; readers never look beyond. -1: not known yet
 	size   atomic.Int64 // of all its files, bytes
+	ahead  atomic.Int64 // room that the chunk file was given and does not use yet
 	sealed atomic.Bool  // never written again and nothing is left in the WAL
 	closed atomic.Int64 // retention clock when it was last written, 0: not known yet
 
@@ -88,7 +90,7 @@ func (s *segment) file() string { return filepath.Join(logDir(s.log), filepath.B
 
 // measure brings size up to date.
 func (s *segment) measure() int64 {
-	n := fileSize(s.path) + fileSize(s.path+"-wal") + fileSize(s.path+"-shm") + fileSize(chunkFileOf(s.path))
+	n := fileSize(s.path) + fileSize(s.path+"-wal") + fileSize(s.path+"-shm") + fileSize(chunkFileOf(s.path)) + s.ahead.Load()
 	s.size.Store(n)
 	return n
 }
@@ -287,7 +289,17 @@ func (s *segment) readRun(ctx context.Context, from, to int64) ([]stored, error)
 			st := stored{id: id}
 			if st.blk, st.err = decodeHead(head); st.err == nil {
 				st.blk.seg, st.blk.id = s.num, id
-				st.err = st.blk.setBody(body)
+				if st.blk.beside() {
+					body, st.err = s.besideLocked(st.blk)
+				}
+				if st.err != nil && !isDamage(st.err) {
+					err = st.err // passes by itself
+					break
+				}
+				if st.err == nil {
+					st.err = st.blk.setBody(body)
+				}
+				size += len(st.blk.body)
 			}
 			out = append(out, st)
 		}
@@ -403,22 +415,44 @@ func (s *segment) readChunk(c outsideData) ([]byte, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	b, err := s.chunkAt(c.off, c.n)
+	if err != nil {
+		return nil, err
+	}
+	if crc32.Checksum(b, castagnoli) != c.crc {
+		return nil, errChecksum
+	}
+	return b, nil
+}
+
+// besideLocked reads a block's body from the chunk file, not yet verified.
+// s.mu is held.
+func (s *segment) besideLocked(b *block) ([]byte, error) {
+	return s.chunkAt(b.bodyOff, int64(b.bodyLen))
+}
+
+// chunkAt reads from the chunk file; s.mu is held.
+func (s *segment) chunkAt(off, n int64) ([]byte, error) {
 	if s.gone {
 		return nil, errGone
 	}
 	if s.chunks == nil {
 		f, err := os.Open(chunkFileOf(s.path))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w: %w", errDamaged, err)
+		}
 		if err != nil {
 			return nil, err
 		}
 		s.chunks = f
 	}
-	b := make([]byte, c.n)
-	if _, err := s.chunks.ReadAt(b, c.off); err != nil {
-		return nil, fmt.Errorf("read %s at %d: %w", filepath.Base(s.chunks.Name()), c.off, err)
-	}
-	if crc32.Checksum(b, castagnoli) != c.crc {
-		return nil, errChecksum
+	b := make([]byte, n)
+	_, err := s.chunks.ReadAt(b, off)
+	switch {
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.EIO):
+		return nil, fmt.Errorf("%w: read %s at %d: %w", errDamaged, filepath.Base(s.chunks.Name()), off, err)
+	case err != nil:
+		return nil, fmt.Errorf("read %s at %d: %w", filepath.Base(s.chunks.Name()), off, err)
 	}
 	return b, nil
 }
@@ -444,7 +478,7 @@ func createSegment(ctx context.Context, sm seam, path string, n newSegment) erro
 			`CREATE TABLE heads(shard INTEGER PRIMARY KEY, stream TEXT NOT NULL, idx INTEGER NOT NULL, next INTEGER NOT NULL,
 				bytes INTEGER NOT NULL, arrived INTEGER NOT NULL)`,
 			`CREATE TABLE sources(source TEXT PRIMARY KEY, taken INTEGER NOT NULL, quarantined INTEGER NOT NULL, last INTEGER NOT NULL) WITHOUT ROWID`,
-			`CREATE TABLE block(id INTEGER PRIMARY KEY, head BLOB NOT NULL, body BLOB NOT NULL)`)
+			`CREATE TABLE block(id INTEGER PRIMARY KEY, head BLOB NOT NULL, body BLOB)`)
 		if err != nil {
 			return err
 		}

@@ -16,32 +16,51 @@ const (
 	chunkMagic  = "FCK1"
 	chunkHeader = 16
 	// walLimit is how much the WAL of a segment may hold before it is brought
-	// into the file, bytes.
-	walLimit = 16 << 20
+	// into the file, bytes. Large bodies do not pass through it.
+	walLimit = 1 << 20
+	// chunkStep is how much room a chunk file is given at once, bytes.
+	chunkStep = 8 << 20
 )
 
-// A segWriter appends to the active segment of a log. It belongs to whoever
-// holds the log's write lock.
+// A segWriter appends to the active segment of a log. Two goroutines share it:
+// what is encoded next belongs to whoever holds the log's write lock, what is
+// committed to the committer. See pipeline in writer.go.
 type segWriter struct {
-	seg       *segment
-	seam      seam
-	db        *database
-	insert    *sql.Stmt
+	seg  *segment
+	seam seam
+
+	// The encoder's.
 	chunks    diskFile
 	chunkSize int64
-	dirty     bool  // chunk bytes that are not synced
-	last      int64 // number of the last committed block
-	bytes     int64 // of blocks and chunks in the segment
-	written   int64 // to the disk since the last call of takeWritten, estimate
-	syncs     uint64
+	chunkRoom int64  // that the chunk file has been given
+	step      int64  // by which it is given room
+	nextID    int64  // number of the next block
+	bytes     int64  // of blocks and chunks in the segment
+	buf       []byte // of one chunk with its header
+
+	// The committer's.
+	db     *database
+	insert *sql.Stmt
+	last   int64 // number of the last committed block
 }
 
-func openSegWriter(ctx context.Context, seg *segment, sm seam, wal int64) (*segWriter, error) {
+// openSegWriter opens a segment for writing. fresh says that it is the active
+// one, whose WAL is worth preparing.
+func (s *Spool) openSegWriter(ctx context.Context, seg *segment, fresh bool) (*segWriter, error) {
+	sm, wal := s.seam, s.walBytes
+	if fresh {
+		if err := sm.prepareWAL(seg.path+"-wal", wal+wal/16); err != nil {
+			// On a full disk the room may still do for what matters.
+			if err = storeError(err); !errors.Is(err, record.ErrFull) {
+				return nil, fmt.Errorf("prepare the WAL: %w", err)
+			}
+		}
+	}
 	db, err := sm.database(ctx, seg.path, openWrite)
 	if err != nil {
 		return nil, err
 	}
-	w := &segWriter{seg: seg, seam: sm, db: db}
+	w := &segWriter{seg: seg, seam: sm, db: db, step: min(chunkStep, s.quota/256)}
 	err = db.run(ctx,
 		"PRAGMA journal_mode=WAL",
 		"PRAGMA synchronous=FULL",
@@ -59,8 +78,30 @@ func openSegWriter(ctx context.Context, seg *segment, sm seam, wal int64) (*segW
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	w.bytes = fileSize(seg.path) + fileSize(seg.path+"-wal") + w.chunkSize
+	w.nextID = w.last + 1
+	w.bytes = fileSize(seg.path) + w.chunkSize
 	return w, nil
+}
+
+// prepareWAL fills a new WAL with zeros. SQLite takes that for an empty WAL and
+// writes over it, so that a commit does not make a file longer, which would
+// cost it a commit of the file system's journal too. A WAL that is there stays
+// as it is.
+func (sm seam) prepareWAL(path string, size int64) error {
+	if fileSize(path) > 0 {
+		return nil
+	}
+	f, err := sm.disk.open(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	var zeros [segmentPageSize]byte
+	for off := int64(0); off < size; off += int64(len(zeros)) {
+		if _, err := f.WriteAt(zeros[:], off); err != nil {
+			return errors.Join(err, f.Close(), sm.disk.remove(path))
+		}
+	}
+	return errors.Join(f.sync(), f.Close())
 }
 
 // openChunks opens the chunk file, and creates it only where asked to.
@@ -83,48 +124,56 @@ func (w *segWriter) openChunks(create bool) error {
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	w.chunks, w.chunkSize = f, fi.Size()
+	w.chunks, w.chunkSize, w.chunkRoom = f, fi.Size(), fi.Size()
 	return nil
 }
 
 // chunk appends bytes to the chunk file and says where they lie. They are
 // durable after syncChunks.
-func (w *segWriter) chunk(b []byte) (off int64, crc uint32, err error) {
+func (w *segWriter) chunk(b []byte, crc uint32) (off int64, err error) {
 	if w.chunks == nil {
 		if err := w.openChunks(true); err != nil {
-			return 0, 0, err
+			return 0, err
 		}
 	}
-	crc = crc32.Checksum(b, castagnoli)
-	var h [chunkHeader]byte
-	copy(h[:], chunkMagic)
-	binary.LittleEndian.PutUint64(h[4:], uint64(len(b)))
-	binary.LittleEndian.PutUint32(h[12:], crc)
-	if _, err := w.chunks.WriteAt(h[:], w.chunkSize); err != nil {
-		return 0, 0, err
+	end := w.chunkSize + chunkHeader + int64(len(b))
+	if end > w.chunkRoom {
+		// Room that is given ahead keeps a sync from having to find some. A
+		// file system that cannot give any, or is nearly full, does without.
+		w.chunkRoom = end + w.step
+		_ = w.chunks.extend(w.chunkSize, w.chunkRoom-w.chunkSize)
 	}
-	off = w.chunkSize + chunkHeader
-	if _, err := w.chunks.WriteAt(b, off); err != nil {
-		return 0, 0, err
+	w.buf = append(w.buf[:0], chunkMagic...)
+	w.buf = binary.LittleEndian.AppendUint64(w.buf, uint64(len(b)))
+	w.buf = binary.LittleEndian.AppendUint32(w.buf, crc)
+	if len(b) <= maxBlock { // one write
+		w.buf = append(w.buf, b...)
+		_, err = w.chunks.WriteAt(w.buf, w.chunkSize)
+	} else if _, err = w.chunks.WriteAt(w.buf, w.chunkSize); err == nil {
+		_, err = w.chunks.WriteAt(b, w.chunkSize+chunkHeader)
 	}
-	w.chunkSize = off + int64(len(b))
+	if err != nil {
+		return 0, err
+	}
+	off, w.chunkSize = w.chunkSize+chunkHeader, end
 	w.bytes += chunkHeader + int64(len(b))
-	w.written += chunkHeader + int64(len(b))
-	w.dirty = true
-	return off, crc, nil
+	w.seg.ahead.Store(w.chunkRoom - w.chunkSize)
+	return off, nil
 }
 
 // outside writes what of the record lies beside the block.
 func (w *segWriter) outside(p *pending) error {
 	if len(p.rec.Blob) > 0 {
-		off, crc, err := w.chunk(p.rec.Blob)
+		crc := crc32.Checksum(p.rec.Blob, castagnoli)
+		off, err := w.chunk(p.rec.Blob, crc)
 		if err != nil {
 			return fmt.Errorf("write a chunk: %w", err)
 		}
 		p.blob = record.ChunkRef{Off: off, Len: int64(len(p.rec.Blob)), CRC: crc}
 	}
 	if p.outside() {
-		off, crc, err := w.chunk(p.rec.Data)
+		crc := crc32.Checksum(p.rec.Data, castagnoli)
+		off, err := w.chunk(p.rec.Data, crc)
 		if err != nil {
 			return fmt.Errorf("write a chunk: %w", err)
 		}
@@ -133,42 +182,47 @@ func (w *segWriter) outside(p *pending) error {
 	return nil
 }
 
+// take numbers a block and writes its body to the chunk file, if it belongs
+// there.
+func (w *segWriter) take(b *block) (err error) {
+	b.seg, b.id = w.seg.num, w.nextID
+	if b.beside() {
+		if b.bodyOff, err = w.chunk(b.stored, b.bodyCRC); err != nil {
+			return fmt.Errorf("write a block's body: %w", err)
+		}
+	}
+	b.finish()
+	w.nextID++
+	w.bytes += b.row()
+	return nil
+}
+
 // syncChunks makes the chunks durable; it comes before the blocks that name
 // them.
 func (w *segWriter) syncChunks() error {
-	if !w.dirty {
-		return nil
-	}
 	if err := w.chunks.sync(); err != nil {
 		return fmt.Errorf("sync the chunk file: %w", err)
 	}
-	w.syncs++
-	w.dirty = false
 	return nil
 }
 
 // commit writes blocks in one transaction. After a nil they are durable; after
 // an error none of them counts.
 func (w *segWriter) commit(ctx context.Context, blocks []*block) error {
-	if err := w.syncChunks(); err != nil {
-		return err
-	}
 	if err := w.db.run(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return fmt.Errorf("begin a commit: %w", err)
 	}
-	for i, b := range blocks {
-		b.seg, b.id = w.seg.num, w.last+1+int64(i)
-		if _, err := w.insert.ExecContext(ctx, b.id, b.head, b.body); err != nil {
+	for _, b := range blocks {
+		var body []byte // NULL
+		if !b.beside() {
+			body = b.stored
+		}
+		if _, err := w.insert.ExecContext(ctx, b.id, b.head, body); err != nil {
 			return w.rollback(ctx, fmt.Errorf("write a block: %w", err))
 		}
-		w.written += 2 * b.size() // once to the WAL, once to the file
 	}
 	if err := w.seam.commit(ctx, w.db); err != nil {
 		return w.rollback(ctx, fmt.Errorf("commit: %w", err))
-	}
-	w.syncs++
-	for _, b := range blocks {
-		w.bytes += b.size()
 	}
 	w.last += int64(len(blocks))
 	return nil
@@ -181,10 +235,36 @@ func (w *segWriter) rollback(ctx context.Context, cause error) error {
 	return cause
 }
 
+// undo takes back what was encoded but will never be committed: the numbers,
+// and the end of the chunk file from chunkSize on, which is in the way on a
+// full disk. What cannot be cut off stays; nothing refers to it.
+func (w *segWriter) undo(chunkSize int64) error {
+	w.nextID = w.last + 1
+	if w.chunks == nil || chunkSize >= w.chunkSize {
+		return nil
+	}
+	if err := w.chunks.Truncate(chunkSize); err != nil {
+		return fmt.Errorf("cut back the chunk file: %w", err)
+	}
+	w.chunkSize, w.chunkRoom = chunkSize, chunkSize
+	w.seg.ahead.Store(0)
+	return nil
+}
+
+// trim gives back the room that the chunk file did not use.
+func (w *segWriter) trim() error {
+	if w.chunks == nil || w.chunkRoom <= w.chunkSize {
+		return nil
+	}
+	w.chunkRoom = w.chunkSize
+	w.seg.ahead.Store(0)
+	return w.chunks.Truncate(w.chunkSize)
+}
+
 // close ends writing. SQLite tries to bring the WAL into the file by itself; it
 // stays where that fails.
 func (w *segWriter) close() error {
-	err := errors.Join(w.insert.Close(), w.db.Close())
+	err := errors.Join(w.trim(), w.insert.Close(), w.db.Close())
 	if w.chunks != nil {
 		err = errors.Join(err, w.chunks.Close())
 	}

@@ -206,7 +206,7 @@ func (s *Spool) setLimits() error {
 	}
 	s.segmentBytes = max(min(s.cfg.Segment.Or(defaultSegment), s.quota/16), minSegment)
 	s.walBytes = max(min(walLimit, s.segmentBytes/4), 64<<10)
-	s.reserveBytes = min(2*walLimit, s.quota/16)
+	s.reserveBytes = min(maxReserve, s.quota/16)
 	return nil
 }
 
@@ -382,7 +382,7 @@ func (s *Spool) close() error {
 }
 
 func (l *commitLog) close(ctx context.Context) error {
-	l.wmu.Lock()
+	l.lockEmpty()
 	defer l.wmu.Unlock()
 	var err error
 	if l.w != nil {

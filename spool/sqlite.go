@@ -19,14 +19,15 @@ import (
 
 const (
 	// formatVersion is written into user_version of every file; a file with
-	// a greater one is left untouched.
-	formatVersion = 1
+	// a greater one is left untouched. Files from oldestFormat on are read.
+	formatVersion = 2
+	oldestFormat  = 1
 	// application_id of the files: "FBST" for state.db, "FBSG" for segments.
 	appState   = 0x46425354
 	appSegment = 0x46425347
 
 	statePageSize   = 4 << 10
-	segmentPageSize = 16 << 10
+	segmentPageSize = 4 << 10
 )
 
 // Result codes of SQLite that we act on (sqlite.org/rescode.html).
@@ -179,13 +180,10 @@ func isDamage(err error) bool {
 // program does not read. It opens the file for reading only and touches
 // nothing else, so a newer spool stays as it is.
 func checkHeader(path string, app uint32) error {
-	f, err := os.Open(path)
+	h, n, err := fileHeader(path)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	var h [100]byte
-	n, _ := f.ReadAt(h[:], 0)
 	if n < len(h) || string(h[:16]) != "SQLite format 3\x00" {
 		return &record.FormatError{Path: path, Reason: "is not a spool's file", Hint: "the file is damaged or belongs to another program; restore it from a backup or give another directory"}
 	}
@@ -193,8 +191,28 @@ func checkHeader(path string, app uint32) error {
 	if id := be.Uint32(h[68:]); id != app {
 		return &record.FormatError{Path: path, Reason: fmt.Sprintf("is a SQLite file of another program (application_id %#x)", id), Hint: "give another directory"}
 	}
-	if v := be.Uint32(h[60:]); v != formatVersion {
-		return &record.FormatError{Path: path, Reason: fmt.Sprintf("has format version %d; this program reads %d", v, formatVersion), Hint: "run the version of forebay that wrote it, or a newer one; nothing was changed"}
+	if v := be.Uint32(h[60:]); v < oldestFormat || v > formatVersion {
+		return &record.FormatError{Path: path, Reason: fmt.Sprintf("has format version %d; this program reads %d to %d", v, oldestFormat, formatVersion), Hint: "run the version of forebay that wrote it, or a newer one; nothing was changed"}
 	}
 	return nil
+}
+
+// fileHeader is the first bytes of a SQLite file, as far as they are there.
+func fileHeader(path string) (h [100]byte, n int, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return h, 0, err
+	}
+	defer f.Close()
+	n, _ = f.ReadAt(h[:], 0) // what is missing makes n less
+	return h, n, nil
+}
+
+// formatOf is the format version of a file, 0 if it cannot be told.
+func formatOf(path string) uint32 {
+	h, n, err := fileHeader(path)
+	if err != nil || n < len(h) {
+		return 0
+	}
+	return binary.BigEndian.Uint32(h[60:])
 }

@@ -46,13 +46,12 @@ type counters struct {
 }
 
 // committed counts one commit.
-func (c *counters) committed(records uint64, payload int64, w *segWriter, now time.Time) {
+func (c *counters) committed(records uint64, payload, written int64, syncs uint64, now time.Time) {
 	c.commits.Add(1)
-	c.fsyncs.Add(w.syncs)
+	c.fsyncs.Add(syncs)
 	c.records.Add(records)
 	c.bytes.Add(uint64(payload))
-	c.written.Add(uint64(w.written))
-	w.syncs, w.written = 0, 0
+	c.written.Add(uint64(written))
 	c.lastCommit.Store(now.UnixNano())
 }
 

@@ -9,30 +9,115 @@ import (
 	"forebay/spool/record"
 )
 
-// run is the log's writer. It ends when the log is closed and all that was
+// A batch is what one commit holds, on its way from the queue to the disk.
+type batch struct {
+	pieces []piece
+	pend   []pending
+	blocks []*block
+	w      *segWriter
+	need   int64 // bytes on the disk, not less
+	chunk  int64 // where the chunk file ended before
+	syncs  uint64
+
+	// Guarded by qmu.
+	err    error   // it failed, or one before it did
+	behind []*item // that fail with it without having been taken
+}
+
+// A pipeline carries batches from the encoder, which numbers records and
+// writes and syncs what lies in the chunk file, to the committer, which writes
+// the blocks' rows and tells the producers. One batch is encoded while the one
+// before is committed.
+//
+// What fails takes along all that was taken after it, so numbers are given
+// again as if it had never been: see breakOff.
+type pipeline struct {
+	free chan *batch // empty ones
+	next chan *batch // encoded ones, in order
+
+	// Guarded by the log's qmu.
+	busy  []*batch // taken and not settled, in order
+	ahead int      // of them, those the committer was given
+	fault *fault   // that the encoder has not looked at yet
+}
+
+// A fault is why numbers that were given ahead count no more.
+type fault struct {
+	err   error
+	chunk int64 // the chunk file counts up to here
+	// broken is set where the segment cannot be trusted any more.
+	broken bool
+}
+
+func newPipeline() pipeline {
+	p := pipeline{free: make(chan *batch, 2), next: make(chan *batch, 1)}
+	p.free <- &batch{}
+	p.free <- &batch{}
+	return p
+}
+
+// run is the log's encoder. It ends when the log is closed and all that was
 // queued is settled.
 func (l *commitLog) run() {
 	defer close(l.quiet)
+	committed := make(chan struct{})
+	go func() {
+		defer close(committed)
+		for b := range l.pipe.next {
+			l.land(b)
+			l.pipe.free <- b
+		}
+	}()
 	for {
+		b := <-l.pipe.free
+		if !l.gather(b) {
+			break
+		}
+		l.prepare(b)
 		l.qmu.Lock()
-		for l.q.empty() && !l.closing {
+		l.pipe.ahead++
+		l.qmu.Unlock()
+		l.pipe.next <- b
+	}
+	close(l.pipe.next)
+	<-committed
+}
+
+// gather waits until there is something to commit and takes it. false: the log
+// is closed and nothing is left.
+//
+// While a commit is under way more gathers behind it: only what fills a commit
+// by itself is encoded meanwhile, so that the running sync is the linger. On a
+// disk whose syncs take long see linger.
+func (l *commitLog) gather(b *batch) bool {
+	l.qmu.Lock()
+	defer l.qmu.Unlock()
+	for {
+		for (l.q.empty() && !l.closing) || (len(l.pipe.busy) > 0 && l.q.untaken < aheadBytes && !l.closing) {
 			l.cond.Wait()
 		}
 		if l.q.empty() {
-			l.qmu.Unlock()
-			return
+			if len(l.pipe.busy) == 0 {
+				return false
+			}
+			l.cond.Wait() // for the committer
+			continue
 		}
-		l.pieces = l.q.take(min(txnBytes, l.segmentBytes()), l.pieces[:0])
-		l.qmu.Unlock()
-		l.settle(l.pieces)
-		clear(l.pieces)
+		if len(l.pipe.busy) == 0 {
+			l.linger()
+		}
+		break
 	}
+	b.pieces = l.q.take(min(txnBytes, l.segmentBytes()), b.pieces[:0])
+	l.pipe.busy = append(l.pipe.busy, b)
+	return true
 }
 
-// settle writes the pieces and tells those who wait for them.
-func (l *commitLog) settle(pieces []piece) {
-	l.pend = l.pend[:0]
-	for _, p := range pieces {
+// prepare encodes a batch and brings what lies in the chunk file to the disk.
+// Where that fails the committer finds b.err.
+func (l *commitLog) prepare(b *batch) {
+	b.pend, b.blocks, b.need, b.syncs, b.w = b.pend[:0], b.blocks[:0], commitPages, 0, nil
+	for _, p := range b.pieces {
 		for i := p.from; i < p.to; i++ {
 			if p.it.slots[i] < 0 {
 				continue // outside the limits; its result is set
@@ -45,114 +130,55 @@ func (l *commitLog) settle(pieces []piece) {
 			if pe.mono == 0 {
 				pe.mono = p.it.mono
 			}
-			l.pend = append(l.pend, pe)
+			b.need += pe.need()
+			b.pend = append(b.pend, pe)
 		}
 	}
-	var behind []*item
-	if len(l.pend) > 0 {
-		if err := l.store(); err != nil {
-			for i := range l.pend {
-				*l.pend[i].res = record.Result{Err: err}
-			}
-			behind = l.failBehind(pieces, err)
-		}
-		clear(l.pend)
+	if len(b.pend) == 0 {
+		return
 	}
-	var settled []*item
-	for _, p := range pieces {
-		if p.to == len(p.it.recs) && (len(settled) == 0 || settled[len(settled)-1] != p.it) {
-			settled = append(settled, p.it)
-		}
-	}
-	settled = append(settled, behind...)
-	l.qmu.Lock()
-	for _, it := range settled {
-		l.q.release(it)
-	}
-	l.wake()
-	l.qmu.Unlock()
-	for _, it := range settled {
-		it.done(it.res)
-	}
-	if l.failing != nil {
-		l.qmu.Lock()
-		l.failing = nil
-		l.qmu.Unlock()
-	}
-}
-
-// failBehind fails what waits of the sources of a failed commit, be it queued
-// or on its way into the queue, and what they append until they were told:
-// what comes later must not be stored before what its producer will send again.
-func (l *commitLog) failBehind(pieces []piece, err error) []*item {
-	l.qmu.Lock()
-	defer l.qmu.Unlock()
-	l.failing = map[string]error{}
-	var behind []*item
-	for _, p := range pieces {
-		if l.failing[p.it.source] != nil {
-			continue
-		}
-		l.failing[p.it.source] = err
-		for _, it := range l.q.drop(p.it.source) {
-			for i := it.taken; i < len(it.recs); i++ {
-				if it.slots[i] >= 0 {
-					it.res[i] = record.Result{Err: err}
-				}
-			}
-			behind = append(behind, it)
-		}
-	}
-	for it := range l.waiting {
-		if err := l.failing[it.source]; err != nil {
-			it.behind = err
-		}
-	}
-	return behind
-}
-
-// store writes l.pend. Where a commit fails, everything of it fails.
-func (l *commitLog) store() error {
-	need := int64(commitPages)
-	for i := range l.pend {
-		need += l.pend[i].need()
-	}
+	// What fails before anything was numbered leaves nothing to undo.
 	if err := l.writable(); err != nil {
-		return err // before anything is dropped for it
+		l.breakOff(b, err, nil)
+		return
 	}
-	if err := l.sp.makeRoom(l, need); err != nil {
-		return err
+	if err := l.sp.makeRoom(l, b.need); err != nil {
+		l.breakOff(b, err, nil)
+		return
 	}
 	l.wmu.Lock()
 	defer l.wmu.Unlock()
 	if err := l.ready(); err != nil {
-		return err
+		l.breakOff(b, err, nil)
+		return
 	}
-	ctx := context.Background()
-	chunkStart := l.w.chunkSize
-	err := l.encode()
-	if err == nil {
-		start := time.Now()
-		err = l.w.commit(ctx, l.blocks)
-		l.sp.stats.lastFsync.Store(int64(time.Since(start)))
+	if l.failed(b) {
+		return // one before it failed meanwhile
+	}
+	b.w, b.chunk = l.w, l.w.chunkSize
+	err := l.encode(b)
+	if err == nil && l.w.chunkSize > b.chunk {
+		err = l.w.syncChunks()
+		b.syncs++
 	}
 	if err != nil {
-		l.next = l.next[:0] // read again from what is published
-		return l.failed(err, chunkStart, need)
+		l.stumbled(b, err)
 	}
-	l.stored(need)
-	l.publish(l.blocks)
-	clear(l.blocks)
-	return nil
 }
 
-// encode makes l.blocks of l.pend, each up to maxBlock.
-func (l *commitLog) encode() error {
-	l.blocks = l.blocks[:0]
-	for from := 0; from < len(l.pend); {
+// failed reports whether the batch is known to fail.
+func (l *commitLog) failed(b *batch) bool {
+	l.qmu.Lock()
+	defer l.qmu.Unlock()
+	return b.err != nil
+}
+
+// encode makes b.blocks of b.pend, each up to maxBlock; wmu is held.
+func (l *commitLog) encode(b *batch) error {
+	for from := 0; from < len(b.pend); {
 		size, to := 0, from
-		for to < len(l.pend) {
-			p := &l.pend[to]
+		for to < len(b.pend) {
+			p := &b.pend[to]
 			if len(p.rec.Blob) > 0 || p.outside() {
 				if err := l.w.outside(p); err != nil {
 					return err
@@ -165,7 +191,11 @@ func (l *commitLog) encode() error {
 			size += n
 			to++
 		}
-		l.blocks = append(l.blocks, l.enc.encode(l.pend[from:to], l.next, l.ids, l.isQuarantine))
+		blk := l.enc.encode(b.pend[from:to], l.next, l.ids, l.isQuarantine)
+		if err := l.w.take(blk); err != nil {
+			return err
+		}
+		b.blocks = append(b.blocks, blk)
 		from = to
 	}
 	return nil
@@ -175,11 +205,62 @@ func (l *commitLog) isQuarantine(slot int32) bool {
 	return l.own[slot].stream.quarantine
 }
 
+// lockEmpty takes wmu when nothing is on its way to the disk, so that what is
+// published is all there is.
+func (l *commitLog) lockEmpty() {
+	l.wmu.Lock()
+	l.drain()
+}
+
+// drain waits until the committer has nothing left, and looks at what it found;
+// wmu is held, so that nothing new comes.
+func (l *commitLog) drain() {
+	l.qmu.Lock()
+	for l.pipe.ahead > 0 {
+		l.cond.Wait()
+	}
+	f := l.pipe.fault
+	l.pipe.fault = nil
+	l.qmu.Unlock()
+	if f != nil {
+		l.absorb(f)
+	}
+}
+
+// absorb takes back what a fault made void; wmu is held and nothing is under
+// way.
+func (l *commitLog) absorb(f *fault) {
+	l.next = l.next[:0] // read again from what is published
+	if l.w == nil {
+		return
+	}
+	if f.broken {
+		l.suspect = f.err
+		l.sp.retire(l, l.w)
+		l.w = nil
+		l.retryAt = time.Time{}
+		return
+	}
+	if err := l.w.undo(f.chunk); err != nil {
+		l.log.Warn("what a failed commit left in the chunk file stays there", "error", err)
+	}
+}
+
+// faulty reports whether a fault waits to be absorbed.
+func (l *commitLog) faulty() bool {
+	l.qmu.Lock()
+	defer l.qmu.Unlock()
+	return l.pipe.fault != nil
+}
+
 // writable is nil where the log has an active segment or finds only no room for
 // one.
 func (l *commitLog) writable() error {
 	l.wmu.Lock()
 	defer l.wmu.Unlock()
+	if l.faulty() {
+		l.drain()
+	}
 	if l.w != nil {
 		return nil
 	}
@@ -194,13 +275,20 @@ func (l *commitLog) writable() error {
 
 // ready sees to it that there is an active segment with room; wmu is held.
 func (l *commitLog) ready() error {
+	if l.faulty() {
+		l.drain()
+	}
 	if l.w == nil {
 		if err := l.reopen(); err != nil {
 			return err
 		}
 	}
-	if l.w.bytes >= l.segmentBytes() || (l.w.last > 0 && time.Since(l.rolled) >= l.rollAfter()) {
-		if err := l.roll(); err != nil {
+	if l.w.bytes >= l.segmentBytes() || (l.w.nextID > 1 && time.Since(l.rolled) >= l.rollAfter()) {
+		l.drain()
+		if err := l.rollNow(); err != nil {
+			if l.w == nil {
+				return err
+			}
 			// The old segment goes on; a full disk must not stop a log that
 			// still finds room in its file.
 			l.sp.raise("segment", 3, "a new segment of log "+logDir(l.num)+" could not be opened: "+err.Error())
@@ -221,7 +309,7 @@ func (l *commitLog) ready() error {
 // segmentBytes is the size at which the active segment is closed.
 func (l *commitLog) segmentBytes() int64 {
 	if m := l.retention().maxBytes; m > 0 {
-		return max(min(l.sp.segmentBytes, m/8), 4*segmentPageSize)
+		return max(min(l.sp.segmentBytes, m/8), 16*segmentPageSize)
 	}
 	return l.sp.segmentBytes
 }
@@ -235,34 +323,8 @@ func (l *commitLog) rollAfter() time.Duration {
 	return time.Hour
 }
 
-// failed says what a failed write means and takes the segment out of use
-// where it cannot be trusted; wmu is held.
-func (l *commitLog) failed(cause error, chunkStart, need int64) error {
-	err := storeError(cause)
-	if errors.Is(err, record.ErrFull) {
-		if l.w.chunks != nil {
-			// What the failed batch left in the chunk file is in the way.
-			_ = l.w.chunks.Truncate(chunkStart)
-			l.w.chunkSize, l.w.dirty = chunkStart, false
-		}
-		l.sp.diskFull(l, err, need)
-		return err
-	}
-	l.bad.Add(1)
-	l.suspect = err
-	l.sp.retire(l, l.w)
-	l.w = nil
-	l.retryAt = time.Time{}
-	kind := "fsync"
-	if errors.Is(err, record.ErrReadOnly) {
-		kind = "read-only"
-	}
-	l.sp.raise(kind, 1, fmt.Sprintf("%s could not be written: %v; what was not acknowledged will be sent again by its producers", logDir(l.num), cause))
-	return err
-}
-
 // reopen starts a new segment after a failed write, once the old one was read
-// back; wmu is held.
+// back; wmu is held and nothing is under way.
 func (l *commitLog) reopen() error {
 	if now := time.Now(); now.Before(l.retryAt) {
 		return l.suspect
@@ -278,20 +340,10 @@ func (l *commitLog) reopen() error {
 		l.suspect = nil
 		return nil
 	}
-	var damaged int
-	for id, last := int64(1), old.blocks.Load(); id <= last; {
-		run, err := old.readRun(ctx, id, last)
-		if err != nil {
-			l.suspect = storeError(fmt.Errorf("verify %s: %w", old.file(), err))
-			return l.suspect
-		}
-		for _, st := range run {
-			if st.err != nil {
-				damaged++
-				l.damaged(old, st)
-			}
-			id = st.id + 1
-		}
+	damaged, err := l.verify(ctx, old)
+	if err != nil {
+		l.suspect = err
+		return err
 	}
 	if err := l.openNext(ctx); err != nil {
 		l.suspect = storeError(err)
@@ -303,7 +355,27 @@ func (l *commitLog) reopen() error {
 	return nil
 }
 
-// roll closes the active segment and opens the next; wmu is held.
+// verify reads a segment back up to its last good commit, and notes what is
+// damaged in it.
+func (l *commitLog) verify(ctx context.Context, seg *segment) (damaged int, err error) {
+	for id, last := int64(1), seg.blocks.Load(); id <= last; {
+		run, err := seg.readRun(ctx, id, last)
+		if err != nil {
+			return damaged, storeError(fmt.Errorf("verify %s: %w", seg.file(), err))
+		}
+		for _, st := range run {
+			if st.err != nil {
+				damaged++
+				l.damaged(seg, st)
+			}
+			id = st.id + 1
+		}
+	}
+	return damaged, nil
+}
+
+// roll closes the active segment and opens the next; wmu is held and nothing is
+// under way.
 func (l *commitLog) roll() error {
 	old := l.w
 	if err := l.openNext(context.Background()); err != nil {
