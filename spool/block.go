@@ -30,10 +30,6 @@ const (
 	// minRecord is the least a record takes in a body: flags, arrival, source,
 	// key length and data length.
 	minRecord = 5
-	// maxRow is the largest body that lies in the block's row, as stored. More
-	// goes to the chunk file: a row is written twice, to the WAL and to the
-	// file, but needs no sync of its own (docs/decisions/0010).
-	maxRow = 64 << 10
 )
 
 // Flags of a block. Unknown bits make it unreadable.
@@ -159,6 +155,7 @@ type pending struct {
 	outOff int64 // offset of Data in the chunk file, where it lies there
 	outCRC uint32
 	blob   record.ChunkRef
+	most   int // bound, reckoned once
 }
 
 // outside reports whether the record's Data goes to the chunk file.
@@ -191,7 +188,7 @@ func (p *pending) event() int64 {
 // need is not less than what the record takes on the disk while it is
 // committed.
 func (p *pending) need() int64 {
-	return 2*int64(p.bound()) + p.beside() + 2*chunkHeader // blocks go through the WAL
+	return 2*int64(p.most) + p.beside() + 2*chunkHeader // blocks go through the WAL
 }
 
 // bound is not less than what the record takes in a body.
@@ -237,6 +234,7 @@ type encoder struct {
 	srcIndex map[string]int
 	typIndex map[string]int
 	pack     packer
+	maxRow   int // stored bodies up to this lie in their row, bytes
 }
 
 // encode builds the block of recs. next holds the next sequence number of
@@ -262,7 +260,7 @@ func (e *encoder) encode(recs []pending, next []uint64, shards []record.ShardID,
 		}
 		evt := p.event()
 		b.minEvt, b.maxEvt = min(b.minEvt, evt), max(b.maxEvt, evt)
-		bound += p.bound()
+		bound += p.most
 	}
 	e.sortBySlot(recs, len(shards))
 	body := make([]byte, 0, bound)
@@ -289,7 +287,7 @@ func (e *encoder) encode(recs []pending, next []uint64, shards []record.ShardID,
 	}
 	b.body, b.rawLen = body, uint32(len(body))
 	b.stored, b.codec = e.pack.pack(body)
-	if len(b.stored) > maxRow {
+	if len(b.stored) > e.maxRow {
 		b.flags |= blockBeside
 	}
 	b.bodyLen = uint32(len(b.stored))

@@ -14,7 +14,14 @@ import (
 func (l *commitLog) land(b *batch) {
 	if len(b.blocks) > 0 && !l.failed(b) {
 		start := time.Now()
-		err := b.w.commit(context.Background(), b.blocks)
+		var err error
+		if b.beside {
+			err = b.w.syncChunks()
+			b.syncs++
+		}
+		if err == nil {
+			err = b.w.commit(context.Background(), b.blocks)
+		}
 		if err != nil {
 			l.stumbled(b, err)
 		} else {

@@ -35,13 +35,24 @@ func decodeBody(b *block, body []byte, verify bool) (int, error) {
 
 // EncodeBlock makes a block of records of one shard.
 func EncodeBlock(shard record.ShardID, first uint64, recs []record.Record) (head, body []byte) {
-	var e encoder
+	e := encoder{maxRow: maxBody}
 	pend := make([]pending, len(recs))
 	res := make([]record.Result, len(recs))
 	for i := range recs {
 		pend[i] = pending{rec: &recs[i], res: &res[i], arr: recs[i].Arrived.UnixNano(), mono: int64(recs[i].Mono)}
+		pend[i].most = pend[i].bound()
 	}
 	b := e.encode(pend, []uint64{first}, []record.ShardID{shard}, func(int32) bool { return false })
 	b.finish()
 	return b.head, b.stored
 }
+
+// Pack is how a body is packed.
+func Pack(body []byte) []byte {
+	var p packer
+	stored, _ := p.pack(body)
+	return stored
+}
+
+// Unpack is the body of a packed one.
+func Unpack(stored []byte, raw uint32) ([]byte, error) { return unpack(stored, codecSnappy, raw) }

@@ -37,6 +37,17 @@ func (p *pace) committed(took time.Duration, n int64) {
 	p.small.Store(old + (int64(took)-old)/8)
 }
 
+// maxRow is the largest body that lies in the block's row, bytes as stored.
+// More goes to the chunk file: a row is written twice, to the WAL and to the
+// file, but needs no sync of its own, which is dear where syncs are slow
+// (docs/decisions/0010).
+func (p *pace) maxRow() int {
+	if time.Duration(p.small.Load()) < slowCommit {
+		return 64 << 10
+	}
+	return 192 << 10
+}
+
 // linger is how long to wait for more, and how long a pause in it ends the
 // wait; zero on a fast disk.
 func (p *pace) linger() (most, gap time.Duration) {

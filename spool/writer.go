@@ -17,6 +17,7 @@ type batch struct {
 	w      *segWriter
 	need   int64 // bytes on the disk, not less
 	chunk  int64 // where the chunk file ended before
+	beside bool  // something was written there
 	syncs  uint64
 
 	// Guarded by qmu.
@@ -25,7 +26,7 @@ type batch struct {
 }
 
 // A pipeline carries batches from the encoder, which numbers records and
-// writes and syncs what lies in the chunk file, to the committer, which writes
+// writes what lies in the chunk file, to the committer, which syncs that, writes
 // the blocks' rows and tells the producers. One batch is encoded while the one
 // before is committed.
 //
@@ -113,10 +114,10 @@ func (l *commitLog) gather(b *batch) bool {
 	return true
 }
 
-// prepare encodes a batch and brings what lies in the chunk file to the disk.
-// Where that fails the committer finds b.err.
+// prepare encodes a batch and writes what lies in the chunk file. Where that
+// fails the committer finds b.err.
 func (l *commitLog) prepare(b *batch) {
-	b.pend, b.blocks, b.need, b.syncs, b.w = b.pend[:0], b.blocks[:0], commitPages, 0, nil
+	b.pend, b.blocks, b.need, b.syncs, b.beside, b.w = b.pend[:0], b.blocks[:0], commitPages, 0, false, nil
 	for _, p := range b.pieces {
 		for i := p.from; i < p.to; i++ {
 			if p.it.slots[i] < 0 {
@@ -130,6 +131,7 @@ func (l *commitLog) prepare(b *batch) {
 			if pe.mono == 0 {
 				pe.mono = p.it.mono
 			}
+			pe.most = pe.bound()
 			b.need += pe.need()
 			b.pend = append(b.pend, pe)
 		}
@@ -156,14 +158,11 @@ func (l *commitLog) prepare(b *batch) {
 		return // one before it failed meanwhile
 	}
 	b.w, b.chunk = l.w, l.w.chunkSize
-	err := l.encode(b)
-	if err == nil && l.w.chunkSize > b.chunk {
-		err = l.w.syncChunks()
-		b.syncs++
-	}
-	if err != nil {
+	l.enc.maxRow = l.pace.maxRow()
+	if err := l.encode(b); err != nil {
 		l.stumbled(b, err)
 	}
+	b.beside = l.w.chunkSize > b.chunk
 }
 
 // failed reports whether the batch is known to fail.
@@ -184,7 +183,7 @@ func (l *commitLog) encode(b *batch) error {
 					return err
 				}
 			}
-			n := p.bound()
+			n := p.most
 			if size > 0 && size+n > maxBlock {
 				break
 			}
