@@ -152,7 +152,9 @@ func (t *Stream) slotOfHash(h record.HashKey) int32 {
 //
 // When a commit fails, everything else fails with it that the same sources
 // have waiting in the log, and what they append until done has told them: so a
-// producer that appends again what failed, in order, has it stored in order.
+// producer that appends again what failed, in order, has it stored in order. One
+// that has several appends on their way ends their ctx in done when one fails:
+// then nothing slips in between what done told and what it does about it.
 func (t *Stream) Append(ctx context.Context, recs []record.Record, done func([]record.Result)) error {
 	if len(recs) == 0 {
 		return errors.New("append: no records")
