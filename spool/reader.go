@@ -402,8 +402,7 @@ func (r *Reader) cold(ctx context.Context, segs []*segment, next uint64) (bool, 
 			return false, r.damage(segs[i], 0, end, errors.New("records are missing"))
 		}
 		if err == nil {
-			r.run, err = r.seg.readRun(ctx, r.after, last)
-			r.sh.log.sp.handles.used(r.seg)
+			r.run, err = r.sh.log.readRun(ctx, r.seg, r.after, last)
 		}
 		switch {
 		case err != nil && isDamage(err):
@@ -417,6 +416,25 @@ func (r *Reader) cold(ctx context.Context, segs []*segment, next uint64) (bool, 
 			r.after = r.run[len(r.run)-1].id + 1
 		}
 	}
+}
+
+// readRun is segment.readRun through the cache that readers share.
+func (l *commitLog) readRun(ctx context.Context, seg *segment, from, to int64) ([]stored, error) {
+	if run := l.sp.cold.run(seg, from, to); run != nil {
+		return run, nil
+	}
+	run, err := seg.readRun(ctx, from, to)
+	l.sp.handles.used(seg)
+	l.sp.cold.add(seg, run)
+	for i, size := 0, int64(0); i < len(run); i++ { // the rest is found again
+		if size >= readerBytes {
+			return slices.Clone(run[:i]), err
+		}
+		if run[i].blk != nil {
+			size += run[i].blk.size()
+		}
+	}
+	return run, err
 }
 
 // fromRun looks for pos in what was read.

@@ -60,6 +60,7 @@ type Spool struct {
 	used    atomic.Int64
 	quota   int64
 	handles handleCache
+	cold    coldCache
 	dropped map[record.Class]uint64 // undelivered records removed for room; guarded by roomMu
 	pinned  growth                  // of what is undelivered; guarded by roomMu
 	doomed  []*segment              // still to be unlinked; guarded by roomMu
