@@ -72,7 +72,7 @@ func TestOnlyLargeBodiesLieBeside(t *testing.T) {
 	st := b.stream(spool.StreamConfig{Name: "mqtt"})
 	small, large := bytes.Repeat([]byte("small"), 100), bytes.Repeat([]byte("large"), 30000)
 	put(t, st, record.Record{Key: "k", Source: "press", Data: small})
-	put(t, st, record.Record{Key: "k", Source: "press", Data: large})
+	put(t, st, record.Record{Key: "k", Source: "press", Data: large}, record.Record{Key: "k", Source: "press", Data: large})
 	dir := spool.LogDir(st)
 	b.close()
 	seg, err := os.ReadFile(filepath.Join(dir, "0000000001.seg"))
