@@ -70,6 +70,7 @@ type Broker struct {
 
 	memory  *budget
 	reading *budget
+	flush   *flusher
 	fan     *fanout
 	core    *core
 
@@ -212,6 +213,7 @@ func (b *Broker) Run(ctx context.Context, in Inlet) error {
 	<-ctx.Done()
 	b.setDown("stopped")
 	r.shutdown(ln, cancel)
+	b.flush.wait()
 	b.fan.close()
 	fan.Wait()
 	return k.close()
@@ -220,7 +222,7 @@ func (b *Broker) Run(ctx context.Context, in Inlet) error {
 // begin sets up what one run needs.
 func (b *Broker) begin() error {
 	b.mu.Lock()
-	b.memory, b.reading, b.fan = newBudget(totalPending), newBudget(totalReading), newFanout()
+	b.memory, b.reading, b.flush, b.fan = newBudget(totalPending), newBudget(totalReading), newFlusher(), newFanout()
 	b.conns, b.sessions, b.stopping = map[*conn]struct{}{}, map[string]*session{}, false
 	b.mu.Unlock()
 	k, err := newCore(b)
@@ -339,8 +341,6 @@ func (r *running) put(ctx context.Context, limit time.Duration, recs []record.Re
 // serve is the life of one connection.
 func (r *running) serve(hard context.Context, c *conn) {
 	b := r.b
-	var out sync.WaitGroup
-	out.Go(c.out.run)
 	err := b.core.attach(c)
 	c.shut()
 	c.readNoMore()
@@ -351,7 +351,7 @@ func (r *running) serve(hard context.Context, c *conn) {
 	}
 	c.releaseBig()
 	c.buf, c.topics, c.aliases, c.before = nil, nil, nil, nil // a session that stays keeps c
-	out.Wait()
+	c.out.wait()
 	b.mu.Lock()
 	delete(b.conns, c)
 	b.mu.Unlock()

@@ -87,7 +87,7 @@ type conn struct {
 }
 
 func newConn(b *Broker, raw net.Conn, begin func() *turn) *conn {
-	c := &conn{raw: raw, b: b, out: newWriter(raw), begin: begin, chunk: firstChunk, gone: make(chan struct{})}
+	c := &conn{raw: raw, b: b, out: newWriter(raw, b.flush), begin: begin, chunk: firstChunk, gone: make(chan struct{})}
 	c.init()
 	return c
 }
@@ -182,7 +182,7 @@ func (c *conn) fill(need, have int) error {
 	if err := c.submit(); err != nil {
 		return err
 	}
-	c.out.wait()
+	c.out.settle()
 	if err := c.space(need, have); err != nil {
 		return err
 	}

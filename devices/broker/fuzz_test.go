@@ -222,13 +222,11 @@ func TestPanicEndsTheConnectionOnly(t *testing.T) {
 	here, there := net.Pipe()
 	c := newConn(b, panicConn{here}, nil)
 	_, c.cancel = context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() { defer close(ended); c.out.run() }()
 	var f *faultError
 	if err := k.attach(c); !errors.As(err, &f) || f.code != codeMalformed {
 		t.Errorf("attach: %v", err)
 	}
-	<-ended
+	c.out.wait()
 	if _, err := there.Read(make([]byte, 1)); err == nil {
 		t.Error("connection is still open")
 	}

@@ -17,57 +17,130 @@ const (
 	// and whoever writes to it; acknowledgements alone may go past it, by five
 	// bytes for each record that waits for its commit.
 	outFull = 64 << 10
+	// keptOut is how large a buffer a connection keeps that has nothing to send.
+	keptOut = 8 << 10
 )
 
 var errClosed = errors.New("connection is closed")
 
-// A writer sends what is queued for one connection, from one goroutine, in as
-// few calls as there are. Queueing acknowledgements never blocks, so that a
-// client that does not read stalls nobody.
+// A writer sends what is queued for one connection, in as few calls as there
+// are. Queueing acknowledgements never blocks, so that a client that does not
+// read stalls nobody: what its socket does not take at once is sent by a
+// goroutine of its own, which ends when it has caught up.
 type writer struct {
-	raw net.Conn
+	raw   net.Conn
+	flush *flusher
+	// try writes what the socket takes without waiting; nil where that cannot
+	// be said (TLS). Only who is sending calls it.
+	try func([]byte) (int, error)
 
 	mu      sync.Mutex
-	data    sync.Cond // something to send, or closing
 	room    sync.Cond // fewer than outFull bytes wait, or closing
 	buf     []byte
 	spare   []byte
+	rest    []byte // of what try took a part of; before buf
+	sending bool   // somebody sends, or is about to
 	closing bool
+	ended   chan struct{} // closed when the socket is
+	wg      sync.WaitGroup
 }
 
-func newWriter(raw net.Conn) *writer {
-	w := &writer{raw: raw}
-	w.data.L, w.room.L = &w.mu, &w.mu
+func newWriter(raw net.Conn, flush *flusher) *writer {
+	w := &writer{raw: raw, flush: flush, try: unwaited(raw), ended: make(chan struct{})}
+	w.room.L = &w.mu
 	return w
 }
 
-// run sends until close was called and the rest is sent, or the client fails;
-// then it closes the socket.
+// wait blocks until the socket is closed, after close was called.
+func (w *writer) wait() {
+	<-w.ended
+	w.wg.Wait()
+}
+
+// begin sees to it that somebody sends. Locked.
+func (w *writer) begin() {
+	if w.sending {
+		return
+	}
+	w.sending = true
+	if w.try == nil || w.closing {
+		w.wg.Go(w.run)
+		return
+	}
+	w.flush.add(w)
+}
+
+// take is what is to be sent next. Locked.
+func (w *writer) take() []byte {
+	if len(w.rest) > 0 {
+		out := w.rest
+		w.rest = nil
+		return out
+	}
+	out := w.buf
+	w.buf, w.spare = w.spare[:0], nil
+	w.room.Broadcast()
+	return out
+}
+
+// keep gives a buffer back. Locked.
+func (w *writer) keep(out []byte) {
+	if cap(out) <= keptOut && w.spare == nil {
+		w.spare = out[:0]
+	}
+}
+
+// now sends what the socket takes without waiting. Called by the flusher.
+func (w *writer) now() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for !w.closing {
+		out := w.take()
+		if len(out) == 0 {
+			w.keep(out)
+			w.sending = false
+			return
+		}
+		w.mu.Unlock()
+		n, err := w.try(out)
+		w.mu.Lock()
+		if err != nil || n < len(out) {
+			w.rest = out[n:]
+			break
+		}
+		w.keep(out)
+	}
+	w.wg.Go(w.run)
+}
+
+// run sends until nothing is left; where close was called, or the client fails,
+// it closes the socket.
 func (w *writer) run() {
-	defer func() { _ = w.raw.Close() }() // nothing is to be done about a socket that does not close
 	for {
 		w.mu.Lock()
-		for len(w.buf) == 0 && !w.closing {
-			w.data.Wait()
+		out, last := w.take(), w.closing
+		if len(out) == 0 && !last {
+			w.keep(out)
+			w.sending = false
+			w.mu.Unlock()
+			return
 		}
-		out, last := w.buf, w.closing
-		w.buf = w.spare[:0]
-		w.spare = nil
-		w.room.Broadcast()
 		w.mu.Unlock()
 		if len(out) > 0 {
 			if err := w.send(out, last); err != nil {
 				w.close()
-				return
+				last = true
+			} else {
+				w.mu.Lock()
+				w.keep(out)
+				w.mu.Unlock()
+				continue
 			}
 		}
 		if last {
+			_ = w.raw.Close() // nothing is to be done about a socket that does not close
+			close(w.ended)
 			return
-		}
-		if cap(out) <= outFull {
-			w.mu.Lock()
-			w.spare = out[:0]
-			w.mu.Unlock()
 		}
 	}
 }
@@ -108,7 +181,7 @@ func (w *writer) queue(b []byte) {
 	w.mu.Lock()
 	if !w.closing {
 		w.buf = append(w.buf, b...)
-		w.data.Signal()
+		w.begin()
 	}
 	w.mu.Unlock()
 }
@@ -124,12 +197,12 @@ func (w *writer) write(b []byte) error {
 		return errClosed
 	}
 	w.buf = append(w.buf, b...)
-	w.data.Signal()
+	w.begin()
 	return nil
 }
 
-// wait blocks while outFull bytes are unsent.
-func (w *writer) wait() {
+// settle blocks while outFull bytes are unsent.
+func (w *writer) settle() {
 	w.mu.Lock()
 	for len(w.buf) > outFull && !w.closing {
 		w.room.Wait()
@@ -137,12 +210,14 @@ func (w *writer) wait() {
 	w.mu.Unlock()
 }
 
-// close lets run send the rest and end.
+// close has the rest sent and the socket closed, and returns at once.
 func (w *writer) close() {
 	w.mu.Lock()
-	w.closing = true
-	w.data.Signal()
-	w.room.Broadcast()
+	if !w.closing {
+		w.closing = true
+		w.begin()
+		w.room.Broadcast()
+	}
 	w.mu.Unlock()
 	_ = w.raw.SetWriteDeadline(time.Now().Add(flushTimeout)) // fails on a dead socket only
 }
