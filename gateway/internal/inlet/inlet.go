@@ -95,13 +95,52 @@ type Port struct {
 	stream string
 	routes []compiled
 
-	turn chan struct{} // held over numbering and Append, so that running numbers rise in log order; a channel, because waiting for it must end with the caller's context
-	seq  uint64        // owned by who has the turn
+	lanes sync.Map      // of *lane by *spool.Stream
+	seq   atomic.Uint64 // the last running number given
 
 	meter    meter
 	lastSeen atomic.Int64 // wall clock, ns
 	shed     gap
 	refused  atomic.Uint64
+}
+
+// A lane is a source's way into one stream. Its turn is held over numbering and
+// Append, so that a source's running numbers rise in the stream's order; a
+// stream whose log is full holds up nothing that goes elsewhere. The turn is a
+// channel, because waiting for it must end with the caller's context.
+type lane struct {
+	turn chan struct{}
+}
+
+func (l *lane) take(ctx context.Context) error {
+	if err := ctx.Err(); err != nil { // the caller has given it up
+		return err
+	}
+	select {
+	case l.turn <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case l.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := ctx.Err(); err != nil { // it has given it up while it waited
+		l.leave()
+		return err
+	}
+	return nil
+}
+
+func (l *lane) leave() { <-l.turn }
+
+func (p *Port) lane(t *spool.Stream) *lane {
+	if l, ok := p.lanes.Load(t); ok {
+		return l.(*lane)
+	}
+	l, _ := p.lanes.LoadOrStore(t, &lane{turn: make(chan struct{}, 1)})
+	return l.(*lane)
 }
 
 type compiled struct {
@@ -121,7 +160,8 @@ func (in *Inlet) Port(source, stream string) (*Port, error) {
 	if p := in.ports[source]; p != nil {
 		return p, nil
 	}
-	p := &Port{in: in, source: source, stream: stream, turn: make(chan struct{}, 1), seq: in.sp.SourceSeq(source)}
+	p := &Port{in: in, source: source, stream: stream}
+	p.seq.Store(in.sp.SourceSeq(source))
 	for _, r := range in.opt.Routes {
 		if r.Source != "" && string(r.Source) != source {
 			continue
@@ -156,41 +196,59 @@ func (p *Port) PutTo(ctx context.Context, stream string, recs []record.Record, d
 	if err != nil {
 		return fmt.Errorf("put to %q: %w", stream, err)
 	}
-	bytes := p.stamp(recs)
-	to, uniform := p.sort(own, recs)
-	select {
-	case p.turn <- struct{}{}:
-		defer func() { <-p.turn }()
-	case <-ctx.Done():
-		return fmt.Errorf("put to %q: %w", stream, ctx.Err())
-	}
-	if err := ctx.Err(); err != nil { // the caller has given it up while it waited
-		return fmt.Errorf("put to %q: %w", stream, err)
-	}
-	for i := range recs {
-		p.seq++
-		recs[i].SourceSeq = p.seq
-	}
-	if uniform {
-		err = to[0].Append(ctx, recs, done)
+	p.stamp(recs)
+	t, several := p.sort(own, recs)
+	if several == nil {
+		err = p.append(ctx, t, recs, func(rs []record.Result) {
+			p.count(recs, rs)
+			done(rs)
+		})
 	} else {
-		err = p.split(ctx, to, recs, done)
+		err = p.split(ctx, several, recs, done)
 	}
 	if err != nil {
 		p.refused.Add(uint64(len(recs)))
 		return fmt.Errorf("put to %q: %w", stream, err)
 	}
-	p.meter.add(len(recs), bytes)
-	p.in.total.add(len(recs), bytes)
 	return nil
 }
 
-// stamp fills in what only the gateway knows, and returns the payload bytes.
-func (p *Port) stamp(recs []record.Record) int {
+// append numbers records and hands them to their stream.
+func (p *Port) append(ctx context.Context, t *spool.Stream, recs []record.Record, done func([]record.Result)) error {
+	l := p.lane(t)
+	if err := l.take(ctx); err != nil {
+		return err
+	}
+	defer l.leave()
+	last := p.seq.Add(uint64(len(recs)))
+	for i := range recs {
+		recs[i].SourceSeq = last - uint64(len(recs)-1-i)
+	}
+	return t.Append(ctx, recs, done)
+}
+
+// count counts what is on disk. What failed is put again by its source, so it
+// is not counted before that has worked.
+func (p *Port) count(recs []record.Record, rs []record.Result) {
+	n, bytes := 0, 0
+	for i := range rs {
+		if rs[i].Err == nil {
+			n++
+			bytes += len(recs[i].Data) + len(recs[i].Blob)
+		}
+	}
+	if n == 0 {
+		return
+	}
+	p.meter.add(n, bytes)
+	p.in.total.add(n, bytes)
+}
+
+// stamp fills in what only the gateway knows.
+func (p *Port) stamp(recs []record.Record) {
 	now, mono := p.in.opt.Now(), p.in.opt.Mono()
 	synced := p.in.opt.Synced()
 	p.lastSeen.Store(now.UnixNano())
-	n := 0
 	for i := range recs {
 		r := &recs[i]
 		r.Source, r.Mono = p.source, mono
@@ -205,37 +263,33 @@ func (p *Port) stamp(recs []record.Record) int {
 		default:
 			r.TimeQ = record.TimeUnsynchronised
 		}
-		n += len(r.Data) + len(r.Blob)
 	}
-	return n
 }
 
-// sort says where each record goes. The answer has one entry when all go the
-// same way and are within the limits, else one per record; nil marks a record
-// that is refused.
-func (p *Port) sort(own *spool.Stream, recs []record.Record) (to []*spool.Stream, uniform bool) {
-	to = make([]*spool.Stream, 0, 1)
+// sort says where the records go: t where all go the same way and are within
+// the limits, else several, with one stream per record; nil there marks a
+// record that is refused.
+func (p *Port) sort(own *spool.Stream, recs []record.Record) (t *spool.Stream, several []*spool.Stream) {
 	for i := range recs {
 		r := &recs[i]
-		var t *spool.Stream
+		var to *spool.Stream
 		if r.Check() == nil {
-			t = p.route(own, r)
+			to = p.route(own, r)
 		}
-		if i == 0 {
-			to = append(to, t)
-			continue
-		}
-		if len(to) == 1 && t != to[0] {
-			to = slices.Grow(to, len(recs))
-			for len(to) < i {
-				to = append(to, to[0])
+		switch {
+		case several != nil:
+			several = append(several, to)
+		case i == 0 && to != nil:
+			t = to
+		case to != t || to == nil:
+			several = make([]*spool.Stream, i, len(recs))
+			for j := range several {
+				several[j] = t
 			}
-		}
-		if len(to) > 1 || t != to[0] {
-			to = append(to, t)
+			several = append(several, to)
 		}
 	}
-	return to, len(to) == 1 && to[0] != nil
+	return t, several
 }
 
 // route finds the record's stream; a payload that does not decode is marked
@@ -278,7 +332,7 @@ func (p *Port) split(ctx context.Context, to []*spool.Stream, recs []record.Reco
 	groups := map[*spool.Stream][]int{}
 	order := []*spool.Stream{}
 	for i := range recs {
-		t := to[min(i, len(to)-1)]
+		t := to[i]
 		if t == nil {
 			all.results[i].Err = recs[i].Check()
 			continue
@@ -289,26 +343,37 @@ func (p *Port) split(ctx context.Context, to []*spool.Stream, recs []record.Reco
 		groups[t] = append(groups[t], i)
 	}
 	all.left.Store(int32(len(order)) + 1)
+	var refused error
+	taken := len(order) == 0 // or there is nothing to take
 	for _, t := range order {
 		ix := groups[t]
 		part := make([]record.Record, len(ix))
 		for j, i := range ix {
 			part[j] = recs[i]
 		}
-		err := t.Append(ctx, part, func(rs []record.Result) {
+		err := p.append(ctx, t, part, func(rs []record.Result) {
+			p.count(part, rs)
 			for j, i := range ix {
 				all.results[i] = rs[j]
 			}
 			all.one()
 		})
-		if err != nil {
-			// What went to other streams may be stored already; the results say
-			// which records are, so the sender is never told less than the truth.
-			for _, i := range ix {
-				all.results[i].Err = err
-			}
-			all.one()
+		if err == nil {
+			taken = true
+			continue
 		}
+		// What went to other streams may be stored already; the results say
+		// which records are, so the sender is never told less than the truth.
+		if refused == nil {
+			refused = err
+		}
+		for _, i := range ix {
+			all.results[i].Err = err
+		}
+		all.one()
+	}
+	if !taken {
+		return refused
 	}
 	all.one()
 	return nil
