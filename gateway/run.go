@@ -68,6 +68,7 @@ func (c runCmd) Run(ctx context.Context, e *env) error {
 		return fmt.Errorf("%w: --log: %w", errUsage, err)
 	}
 	log := slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: level}))
+	boundHeap()
 	return serve(ctx, cfg, log)
 }
 

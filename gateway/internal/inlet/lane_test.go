@@ -15,15 +15,24 @@ import (
 
 // A waited context says when somebody waits for its end.
 type waited struct {
-	context.Context
 	once  sync.Once
 	begun chan struct{}
+	done  <-chan struct{}
+	err   func() error
+}
+
+func newWaited(ctx context.Context) *waited {
+	return &waited{begun: make(chan struct{}), done: ctx.Done(), err: ctx.Err}
 }
 
 func (w *waited) Done() <-chan struct{} {
 	w.once.Do(func() { close(w.begun) })
-	return w.Context.Done()
+	return w.done
 }
+
+func (w *waited) Err() error                    { return w.err() }
+func (*waited) Deadline() (_ time.Time, _ bool) { return }
+func (*waited) Value(any) any                   { return nil }
 
 // A stuffed stream is one whose log's commits are held, so that one Put waits
 // for room.
@@ -38,7 +47,7 @@ func stuff(t *testing.T, p *inlet.Port, stream string) *stuffed {
 	s := &stuffed{held: make(chan struct{})}
 	for s.taken = range 100 {
 		s.answered.Add(1)
-		ctx := &waited{Context: t.Context(), begun: make(chan struct{})}
+		ctx := newWaited(t.Context())
 		put := make(chan error, 1)
 		go func() {
 			put <- p.PutTo(ctx, stream, []record.Record{{Key: "k", Data: make([]byte, 1<<20)}}, func([]record.Result) { <-s.held; s.answered.Done() })
@@ -104,7 +113,7 @@ func TestAWaitForTheTurnEnds(t *testing.T) {
 	}
 	s := stuff(t, p, "mqtt")
 	ctx, cancel := context.WithCancel(t.Context())
-	second := &waited{Context: ctx, begun: make(chan struct{})}
+	second := newWaited(ctx)
 	put := make(chan error, 1)
 	go func() {
 		put <- p.Put(second, []record.Record{{Key: "late"}}, func([]record.Result) { t.Error("taken") })
