@@ -135,6 +135,9 @@ func (c *conn) step() error {
 		c.pass = packet
 		return nil
 	}
+	if f := checkFrame(packet[0], packet[n:]); f != nil {
+		return c.fault(f)
+	}
 	switch packet[0] >> 4 {
 	case typePublish:
 		return c.publish(packet[0], packet[n:])
