@@ -164,6 +164,7 @@ type benchMQTTCmd struct {
 	Count      int    `help:"Messages in all." default:"1000000"`
 	Size       int    `help:"Bytes of a payload." default:"100"`
 	Topic      string `help:"Topic; publisher N publishes to TOPIC/N." default:"bench"`
+	Fill       string `help:"What fills a payload up: x, or random letters, which do not compress." enum:"x,random" default:"x"`
 	Username   string `help:"MQTT user." env:"FOREBAY_SIM_USERNAME"`
 	Password   string `help:"MQTT password." env:"FOREBAY_SIM_PASSWORD"`
 	JSON       bool   `name:"json" help:"Print the result as JSON."`
@@ -171,7 +172,7 @@ type benchMQTTCmd struct {
 
 func (c benchMQTTCmd) Run(ctx context.Context, e *env) error {
 	r, err := load.Run(ctx, load.Config{
-		Addr: c.Addr, Publishers: c.Publishers, Window: c.Window, Count: c.Count, Size: c.Size, Topic: c.Topic,
+		Addr: c.Addr, Publishers: c.Publishers, Window: c.Window, Count: c.Count, Size: c.Size, Topic: c.Topic, Random: c.Fill == "random",
 		Username: c.Username, Password: c.Password,
 	})
 	if err != nil {

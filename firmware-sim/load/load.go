@@ -25,6 +25,7 @@ type Config struct {
 	Count      int    // messages in all
 	Size       int    // bytes of a payload, at least MinSize
 	Topic      string // prefix; publisher N publishes to TOPIC/N
+	Random     bool   // payloads are filled up with letters by chance, 6 bits each, and not with x
 	Username   string
 	Password   string
 	Stall      time.Duration // a connection that acknowledges nothing for so long fails; 0 is 30 s
@@ -148,9 +149,12 @@ type publisher struct {
 	number  int
 	count   int
 	conn    net.Conn
-	packet  []byte  // the PUBLISH, to be patched
-	idAt    int     // where its packet id is
-	seqAt   int     // where its running number ends
+	packet  []byte // the PUBLISH, to be patched
+	idAt    int    // where its packet id is
+	seqAt   int    // where its running number ends
+	padAt   int    // where what fills it up begins, padEnd where it ends
+	padEnd  int
+	chance  uint64
 	sentAt  []int64 // by slot, nanoseconds from the start; 0 is free
 	free    []uint16
 	latency histogram
@@ -204,6 +208,7 @@ func (p *publisher) template() error {
 	payload := fmt.Appendf(nil, `{"device":"bench-%d","seq":%*d`, p.number, seqDigits, 0)
 	seqEnd := len(payload)
 	payload = append(payload, `,"pad":"`...)
+	padAt := len(payload)
 	for len(payload) < p.cfg.Size-2 {
 		payload = append(payload, 'x')
 	}
@@ -216,6 +221,8 @@ func (p *publisher) template() error {
 	p.packet = packet
 	p.idAt = len(packet) - len(payload) - 2
 	p.seqAt = len(packet) - len(payload) + seqEnd
+	p.padAt, p.padEnd = len(packet)-len(payload)+padAt, len(packet)-2
+	p.chance = uint64(p.number)
 	return nil
 }
 
@@ -276,7 +283,29 @@ func (p *publisher) append(out []byte, seq int, now int64) []byte {
 	for i, v := 1, seq; v > 0 && i <= seqDigits; i, v = i+1, v/10 {
 		out[end-i] = byte('0' + v%10)
 	}
+	if p.cfg.Random {
+		p.fill(out[at+p.padAt : at+p.padEnd])
+	}
 	return out
+}
+
+const letters = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_"
+
+// fill writes letters by chance (splitmix64), ten from each number.
+func (p *publisher) fill(b []byte) {
+	for len(b) > 0 {
+		p.chance += 0x9e3779b97f4a7c15
+		z := p.chance
+		z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+		z = (z ^ z>>27) * 0x94d049bb133111eb
+		z ^= z >> 31
+		n := min(len(b), 10)
+		for i := range b[:n] {
+			b[i] = letters[z&63]
+			z >>= 6
+		}
+		b = b[n:]
+	}
 }
 
 // acks takes the PUBACKs of b; rest is how many bytes of a packet that is not

@@ -24,8 +24,9 @@ type responder struct {
 	mute int    // stops acknowledging after so many, 0 never
 	id   uint16 // if not 0, the id of every acknowledgement
 
-	mu  sync.Mutex
-	got map[string][]uint64
+	mu   sync.Mutex
+	got  map[string][]uint64
+	pads map[string]bool // if not nil, what payloads were filled with
 }
 
 func newResponder(t testing.TB) *responder {
@@ -106,6 +107,7 @@ func (r *responder) take(p mqtt.Packet) {
 	var m struct {
 		Device string
 		Seq    uint64
+		Pad    string
 	}
 	if err := json.Unmarshal(p.Payload, &m); err != nil || len(p.Payload) != 100 || p.QoS != 1 {
 		r.t.Errorf("payload %s: %v", p.Payload, err)
@@ -116,6 +118,9 @@ func (r *responder) take(p mqtt.Packet) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.got[m.Device] = append(r.got[m.Device], m.Seq)
+	if r.pads != nil {
+		r.pads[m.Pad] = true
+	}
 }
 
 func config(r *responder, count int) load.Config {
@@ -147,6 +152,23 @@ func TestEveryMessageOnce(t *testing.T) {
 	}
 	if total != count || len(r.got) != 8 {
 		t.Errorf("%d messages of %d devices", total, len(r.got))
+	}
+}
+
+// Payloads filled by chance are JSON of the same size, and no two are alike.
+func TestRandomPayloads(t *testing.T) {
+	r := newResponder(t)
+	r.keep, r.pads = true, map[string]bool{}
+	r.start()
+	c := config(r, 2000)
+	c.Random = true
+	if _, err := load.Run(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.pads) != 2000 {
+		t.Errorf("%d kinds of payload", len(r.pads))
 	}
 }
 
