@@ -34,45 +34,45 @@ func (w *waited) Err() error                    { return w.err() }
 func (*waited) Deadline() (_ time.Time, _ bool) { return }
 func (*waited) Value(any) any                   { return nil }
 
-// A stuffed stream is one whose log's commits are held, so that one Put waits
-// for room.
+// A stuffed stream is one whose log's commits are held, and that more is put to
+// than the log has room for.
 type stuffed struct {
-	held     chan struct{} // closed to let go
-	answered sync.WaitGroup
-	taken    int
+	held chan struct{} // closed to let go
+	all  sync.WaitGroup
 }
 
 func stuff(t *testing.T, p *inlet.Port, stream string) *stuffed {
 	t.Helper()
+	const puts = 24 // of 1 MiB; a log has room for 8 of one source
 	s := &stuffed{held: make(chan struct{})}
-	for s.taken = range 100 {
-		s.answered.Add(1)
-		ctx := newWaited(t.Context())
-		put := make(chan error, 1)
+	data := make([]byte, 1<<20)
+	waits := 0
+	for range puts {
+		ctx, put := newWaited(t.Context()), make(chan struct{})
+		s.all.Add(1)
 		go func() {
-			put <- p.PutTo(ctx, stream, []record.Record{{Key: "k", Data: make([]byte, 1<<20)}}, func([]record.Result) { <-s.held; s.answered.Done() })
+			defer close(put)
+			err := p.PutTo(ctx, stream, []record.Record{{Key: "k", Data: data}}, func([]record.Result) { <-s.held; s.all.Done() })
+			if err != nil {
+				t.Error(err)
+				s.all.Done()
+			}
 		}()
 		select {
-		case err := <-put:
-			if err != nil {
-				t.Fatal(err)
-			}
+		case <-put:
 		case <-ctx.begun:
-			t.Cleanup(func() {
-				if err := <-put; err != nil {
-					t.Error(err)
-				}
-			})
-			return s
+			waits++
 		}
 	}
-	t.Fatal("a log takes 100 MiB without a commit")
-	return nil
+	if waits == 0 {
+		t.Fatal("the log takes everything without a commit")
+	}
+	return s
 }
 
 func (s *stuffed) letGo() {
 	close(s.held)
-	s.answered.Wait()
+	s.all.Wait()
 }
 
 // A stream whose log is full holds up nothing that goes to another log.
