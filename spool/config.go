@@ -73,10 +73,19 @@ type StreamConfig struct {
 	// quota asks for their room.
 	MaxAge conf.Duration `toml:"retention"`
 	// MaxBytes bounds the log that the stream shares with others of the same
-	// class and retention; 0 is no limit but the quota.
+	// class and settings; 0 is no limit but the quota.
 	MaxBytes conf.Size `toml:"max_bytes"`
 	// ExpireUndelivered lets age remove undelivered records too.
 	ExpireUndelivered bool `toml:"expire_undelivered"`
+	// OnFull is what happens when undelivered records fill the quota: "drop"
+	// lets the oldest go, counted; "hold" keeps all and holds the producer back.
+	// Default what the class does: debug, video and telemetry drop, audit, alarm
+	// and evidence hold.
+	OnFull OnFull `toml:"on_full"`
+	// MaxAgeHard is a legal limit: records older than this go, delivered or not,
+	// whatever their class, an eighth of it or one hour later at most. 0 is
+	// none; at least 1m.
+	MaxAgeHard conf.Duration `toml:"max_age_hard"`
 }
 
 // Check says which value is impossible; the error begins with the field's name
@@ -90,6 +99,15 @@ func (c StreamConfig) Check() error {
 	}
 	if c.MaxBytes != 0 && c.MaxBytes < 2*minSegment {
 		return fmt.Errorf("max_bytes: %v is too small; at least 512KiB are needed", c.MaxBytes)
+	}
+	if err := new(OnFull).UnmarshalText([]byte(c.OnFull)); err != nil {
+		return fmt.Errorf("on_full: %w", err)
+	}
+	switch hard := c.MaxAgeHard; {
+	case hard != 0 && hard.D() < time.Minute:
+		return fmt.Errorf("max_age_hard: %v is too short; at least 1m is needed", hard)
+	case hard != 0 && c.MaxAge > hard:
+		return fmt.Errorf("max_age_hard: %v is less than retention, %v", hard, c.MaxAge)
 	}
 	return nil
 }

@@ -56,13 +56,14 @@ func (t *Stream) Cursor(ctx context.Context, name string, shard record.ShardID, 
 	p := st.cursors[key]
 	fresh := p == nil
 	if fresh {
-		p = &place{start: start, next: start}
+		p = &place{start: start, next: start, moved: sp.clock.now()}
+		p.refusedBefore = st.refusedLocked(t.name, key)
 		st.cursors[key] = p
 		st.dirtyC[key] = struct{}{}
 	}
 	if p.inUse {
 		st.mu.Unlock()
-		return nil, fmt.Errorf("cursor %q of shard %d is in use", name, shard)
+		return nil, fmt.Errorf("open cursor %q of shard %d: %w", name, shard, record.ErrInUse)
 	}
 	p.inUse = true
 	next := p.next
@@ -113,6 +114,7 @@ func (c *Cursor) count(l loss) {
 
 // changed lets the place be written; state.mu is held.
 func (c *Cursor) changed() {
+	c.p.moved = c.sp.clock.now()
 	c.sp.state.dirtyC[c.key] = struct{}{}
 	touch(c.sp.state.kick)
 	touch(c.sp.state.moved)
@@ -156,6 +158,12 @@ func (c *Cursor) Commit(upTo uint64, t record.Tally) error {
 		c.count(l)
 	}
 	c.losses = slices.Delete(c.losses, 0, n)
+	if t.Refused > 0 {
+		st.owe(Step{
+			Kind: StepRefused, Stream: c.sh.stream.name, Shard: c.key.shard, First: c.p.next, Past: upTo + 1, Count: t.Refused, Who: c.key.name,
+			Reason: "the far side can never take them; copies are in the stream refused",
+		})
+	}
 	c.p.next = upTo + 1
 	c.p.delivered += t.Delivered
 	c.p.filtered += t.Filtered
@@ -214,31 +222,83 @@ func (c *Cursor) Close() error {
 	return nil
 }
 
-// DropCursor forgets a cursor in all shards, and with it the claim it has on
-// records that were not delivered. A cursor that is in use is not dropped.
+// DropCursor forgets a cursor in all shards of all streams, and with it the
+// claim it has on records that were not delivered. A cursor that is in use is
+// not dropped.
 func (s *Spool) DropCursor(ctx context.Context, name string) error {
-	s.state.mu.Lock()
-	n := 0
-	for k, p := range s.state.cursors {
-		if k.name != name {
-			continue
-		}
-		if p.inUse {
-			s.state.mu.Unlock()
-			return fmt.Errorf("drop cursor %q: it is in use in shard %d", name, k.shard)
-		}
-		n++
+	return s.dropCursor(ctx, name, "", nil)
+}
+
+// DropCursor forgets a cursor of this stream, as Spool.DropCursor does of all.
+// by is who asks for it; it stands in the ledger.
+func (t *Stream) DropCursor(ctx context.Context, name, by string) error {
+	return t.sp.dropCursor(ctx, name, by, t)
+}
+
+func (s *Spool) dropCursor(ctx context.Context, name, by string, of *Stream) error {
+	if err := s.enter(); err != nil {
+		return err
 	}
-	for k := range s.state.cursors {
-		if k.name == name {
-			delete(s.state.cursors, k)
-			s.state.dirtyC[k] = struct{}{}
+	defer s.leave()
+	ends := map[record.ShardID]uint64{}
+	streams := []*Stream{of}
+	if of == nil {
+		streams = s.Streams()
+	}
+	for _, t := range streams {
+		for _, sh := range t.shards {
+			ends[sh.id], _ = sh.end()
 		}
 	}
-	s.state.mu.Unlock()
-	if n == 0 {
-		return fmt.Errorf("drop cursor %q: there is none of that name", name)
+	if err := s.state.drop(name, by, ends); err != nil {
+		return err
 	}
 	touch(s.state.moved)
 	return s.state.flush(ctx)
+}
+
+// drop takes a cursor out of the shards that ends lists with their ends.
+func (s *stateDB) drop(name, by string, ends map[record.ShardID]uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var keys []cursorKey
+	for k, p := range s.cursors {
+		if _, ours := ends[k.shard]; k.name != name || !ours {
+			continue
+		}
+		if p.inUse {
+			return fmt.Errorf("drop cursor %q: %w in shard %d", name, record.ErrInUse, k.shard)
+		}
+		keys = append(keys, k)
+	}
+	if len(keys) == 0 {
+		return fmt.Errorf("drop cursor %q: %w", name, record.ErrNoCursor)
+	}
+	for _, k := range keys {
+		p := *s.cursors[k]
+		refused := stepKey{StepRefused, s.names[k.shard], k.shard, tidy(name)}
+		if o := s.owed[refused]; o != nil {
+			s.enterLocked(o.Step)
+			delete(s.owed, refused)
+		}
+		reason := fmt.Sprintf("it had delivered %d, filtered %d, refused %d, expired %d, corrupt %d", p.delivered, p.filtered, p.refused, p.expired, p.corrupt)
+		if by != "" {
+			reason = "by " + by + "; " + reason
+		}
+		waiting := max(ends[k.shard], p.next) - p.next
+		s.enterLocked(Step{Kind: StepCursorDropped, Shard: k.shard, First: p.next, Past: p.next + waiting, Count: waiting, Undelivered: waiting, Who: name, Reason: reason})
+		delete(s.cursors, k)
+		s.dirtyC[k] = struct{}{}
+	}
+	return nil
+}
+
+// refusedLocked is what the ledger has as refused for a cursor; mu is held.
+func (s *stateDB) refusedLocked(stream string, k cursorKey) uint64 {
+	key := stepKey{StepRefused, stream, k.shard, tidy(k.name)}
+	n := s.sums[key].count
+	if o := s.owed[key]; o != nil {
+		n += o.Count
+	}
+	return n
 }

@@ -119,7 +119,7 @@ func TestNextWaitsAndIsCancelled(t *testing.T) {
 // Retention by age takes what was delivered, and keeps what was not.
 func TestAgeTakesOnlyWhatWasDelivered(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	b := newBox(t, spool.Config{Now: func() time.Time { return now }})
+	b := newBox(t, spool.Config{Now: func() time.Time { return now }}, spool.Seam{Boot: aNewBoot})
 	hour := conf.Duration(time.Hour)
 	kept := b.stream(spool.StreamConfig{Name: "kept", MaxAge: hour})
 	free := b.stream(spool.StreamConfig{Name: "free", MaxAge: 2 * hour})

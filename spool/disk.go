@@ -74,6 +74,7 @@ type seam struct {
 	disk   disk
 	commit func(ctx context.Context, db *database) error
 	space  func(dir string) (total, free int64, err error)
+	time   timeSource
 }
 
 func systemSeam() seam {
@@ -81,6 +82,7 @@ func systemSeam() seam {
 		disk:   systemDisk{},
 		commit: func(ctx context.Context, db *database) error { return db.run(ctx, "COMMIT") },
 		space:  diskSpace,
+		time:   systemTime(),
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"forebay/spool/record"
 )
 
 // Seam lets a test make commits, syncs and the disk's size answer as it likes.
@@ -17,6 +19,9 @@ type Seam struct {
 	Commit func() error // before the real commit
 	Sync   func() error // before the real sync of a plain file
 	Space  func() (total, free int64)
+	Mono   func() time.Duration // a clock that nobody sets
+	Synced func() bool          // whether the system vouches for the wall clock
+	Boot   func() (record.BootID, time.Duration)
 	// Disk is asked before every other change of a file or a name that SQLite
 	// does not make, and told of it afterwards.
 	Disk DiskSpy
@@ -154,6 +159,15 @@ func OpenWith(ctx context.Context, dir string, cfg Config, log *slog.Logger, f S
 	}
 	if f.Disk != nil {
 		sm.disk = spiedDisk{spy: f.Disk}
+	}
+	if f.Mono != nil {
+		sm.time.mono = f.Mono
+	}
+	if f.Synced != nil {
+		sm.time.synced = f.Synced
+	}
+	if f.Boot != nil {
+		sm.time.boot = f.Boot
 	}
 	if f.Space != nil {
 		sm.space = func(string) (int64, int64, error) {

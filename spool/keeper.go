@@ -3,6 +3,9 @@ package spool
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -12,6 +15,9 @@ import (
 
 const (
 	keepEvery = time.Second
+	// lookEvery is how often the clock is stamped where nothing else writes
+	// state.db, and the directories are looked through.
+	lookEvery = 5 * time.Minute
 	// tellFor is how long a loss stays a standing condition.
 	tellFor = time.Hour
 )
@@ -41,13 +47,51 @@ func (s *Spool) keeper() {
 
 // keep is one pass with all that belongs to it.
 func (s *Spool) keep(ctx context.Context) {
+	if short := s.clock.settle(s.now()); short > 0 {
+		s.log.Info("time the spool was closed counts in full, the clock is synchronised", "late_by", short)
+	}
+	s.rollOld()
 	s.sweep(ctx)
+	s.state.enterOwed(false)
 	s.roomMu.Lock()
 	defer s.roomMu.Unlock()
 	s.removeDoomed()
 	s.restoreReserve()
-	s.tellPinned(ctx, s.state.mins())
-	s.clearOld("dropped", "fsync", "corrupt")
+	now := s.clock.now()
+	if now-s.looked >= int64(lookEvery) {
+		s.looked = now
+		s.findStrangers()
+		s.state.stampSoon()
+	}
+	mins := s.state.mins()
+	s.tellPinned(ctx, mins)
+	s.tellStalled(ctx)
+	s.clearOld("dropped", "max-age", "fsync", "corrupt")
+}
+
+// rollOld closes active segments that have been written to for as long as a
+// segment may, where a legal limit says so: a record that nothing follows must
+// not keep its segment open.
+func (s *Spool) rollOld() {
+	for _, l := range s.allLogs() {
+		r, seg := l.retention(), l.active()
+		if r.hard == 0 || seg == nil || seg.blocks.Load() <= 0 {
+			continue
+		}
+		m := seg.knownMeta()
+		if m == nil || time.Duration(s.clock.now()-m.created) < r.roll() {
+			continue
+		}
+		l.lockEmpty()
+		var err error
+		if l.active() == seg {
+			err = l.rollNow()
+		}
+		l.wmu.Unlock()
+		if err != nil {
+			s.raise("segment", 3, "a new segment of log "+logDir(l.num)+" could not be opened: "+err.Error())
+		}
+	}
 }
 
 // sweep lets go of what may go, and lets producers in where there is room.
@@ -66,17 +110,52 @@ func (s *Spool) sweep(ctx context.Context) {
 
 // measure adds up what is in the directory.
 func (s *Spool) measure() {
-	n := fileSize(filepath.Join(s.dir, "reserve"))
-	for _, f := range []string{"state.db", "state.db-wal", "state.db-shm", "lock"} {
-		n += fileSize(filepath.Join(s.dir, f))
-	}
+	n := s.strangers
 	for _, l := range s.allLogs() {
 		n += l.size()
 	}
 	for _, seg := range s.doomed {
 		n += seg.size.Load()
 	}
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		s.log.Warn("spool could not be measured", "error", err)
+		return // the last figure stands
+	}
+	for _, e := range entries {
+		if e.Type().IsRegular() {
+			n += fileSize(filepath.Join(s.dir, e.Name()))
+		}
+	}
 	s.used.Store(n)
+}
+
+// findStrangers measures the files in the logs' directories that belong to no
+// segment: they count in the quota too. roomMu is held.
+func (s *Spool) findStrangers() {
+	var n int64
+	for _, l := range s.allLogs() {
+		entries, err := os.ReadDir(l.dir)
+		if err != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				s.log.Warn("log could not be measured", "log", l.num, "error", err)
+			}
+			continue
+		}
+		ours := map[string]bool{}
+		for _, seg := range slices.Concat(l.segments(), s.doomed) {
+			base := filepath.Base(seg.path)
+			if seg.log == l.num {
+				ours[base], ours[base+"-wal"], ours[base+"-shm"], ours[filepath.Base(chunkFileOf(seg.path))] = true, true, true, true
+			}
+		}
+		for _, e := range entries {
+			if e.Type().IsRegular() && !ours[e.Name()] {
+				n += fileSize(filepath.Join(l.dir, e.Name()))
+			}
+		}
+	}
+	s.strangers = n
 }
 
 func (l *commitLog) size() int64 {
@@ -134,23 +213,50 @@ func (l *commitLog) undelivered(ctx context.Context, segs []*segment, i int, min
 	return n, nil
 }
 
-// expireByAge removes segments that are older than the log keeps them.
+// expireByAge removes segments that are older than the log keeps them. A legal
+// limit asks nobody.
 func (s *Spool) expireByAge(ctx context.Context, l *commitLog, mins map[record.ShardID]uint64) {
 	r := l.retention()
-	for r.maxAge > 0 {
+	for r.maxAge > 0 || r.hard > 0 {
 		segs := l.segments()
 		if len(segs) == 0 {
 			return
 		}
 		written, err := l.writtenAt(ctx, segs, 0)
-		if err != nil || time.Duration(s.clock.now()-written) <= r.maxAge {
+		if err != nil {
+			s.cannotJudge(l, err)
+			return
+		}
+		age := time.Duration(s.clock.now() - written)
+		legal := r.hard > 0 && age > r.hard
+		if !legal && (r.maxAge == 0 || age <= r.maxAge) {
 			return
 		}
 		n, err := l.undelivered(ctx, segs, 0, mins)
-		if err != nil || (n > 0 && !r.expire) || !s.removeOldest(ctx, l) {
+		if err != nil && !legal {
+			s.cannotJudge(l, err)
 			return
 		}
+		why := removal{StepExpired, fmt.Sprintf("older than retention, %v", r.maxAge)}
+		switch {
+		case legal:
+			why = removal{StepMaxAge, fmt.Sprintf("older than max_age_hard, %v", r.hard)}
+		case n > 0 && !r.expire:
+			return
+		}
+		if !s.removeOldest(ctx, l, mins, why) {
+			return
+		}
+		if legal && n > 0 {
+			s.raise("max-age", 2, fmt.Sprintf("max_age_hard removed %d records of class %s that were not delivered; forebay ledger --steps tells which", n, r.class))
+		}
 	}
+}
+
+// cannotJudge tells that retention passes a log over, because what lies in its
+// oldest segment cannot be told now.
+func (s *Spool) cannotJudge(l *commitLog, err error) {
+	s.raise("segment", 3, "retention passes over "+logDir(l.num)+": "+err.Error())
 }
 
 // segments is the log's segments now, oldest first.
@@ -160,26 +266,36 @@ func (l *commitLog) segments() []*segment {
 	return l.segs
 }
 
-// writtenAt is when a segment was last written, by the retention clock.
+// writtenAt is when a segment was last written, by the retention clock; where
+// damage hides that, a time that is not earlier.
 func (l *commitLog) writtenAt(ctx context.Context, segs []*segment, i int) (int64, error) {
 	if at := segs[i].closed.Load(); at != 0 {
 		return at, nil
 	}
-	if i+1 == len(segs) {
-		return l.sp.clock.now(), nil
+	for k := i + 1; k < len(segs); k++ {
+		m, err := segs[k].loadMeta(ctx)
+		l.sp.handles.used(segs[k])
+		switch {
+		case err == nil && k == i+1:
+			segs[i].closed.Store(m.prevWritten)
+			return m.prevWritten, nil
+		case err == nil:
+			return m.created, nil
+		case !isDamage(err) && !isForeign(segs[k].path):
+			return 0, err
+		}
 	}
-	m, err := segs[i+1].loadMeta(ctx)
-	l.sp.handles.used(segs[i+1])
-	if err != nil {
-		return 0, err
-	}
-	segs[i].closed.Store(m.prevWritten)
-	return m.prevWritten, nil
+	return l.sp.clock.now(), nil
 }
 
+// A removal says why a segment goes: a kind of step, and words.
+type removal struct{ kind, reason string }
+
 // removeOldest unlinks a log's oldest segment; the active one is closed first.
-// roomMu is held.
-func (s *Spool) removeOldest(ctx context.Context, l *commitLog) bool {
+// It is written down in the ledger before: where a crash comes in between, the
+// next opening sees that the records are still there. A ledger that cannot be
+// written does not stop it, because it may be what makes room. roomMu is held.
+func (s *Spool) removeOldest(ctx context.Context, l *commitLog, mins map[record.ShardID]uint64, why removal) bool {
 	segs := l.segments()
 	if len(segs) == 1 {
 		if segs[0].blocks.Load() <= 0 {
@@ -199,16 +315,48 @@ func (s *Spool) removeOldest(ctx context.Context, l *commitLog) bool {
 		s.log.Warn("oldest segment cannot be removed yet", "log", l.num, "error", err)
 		return false
 	}
+	steps := s.announce(l, next, mins, why)
+	if err := s.flushState(ctx); err != nil {
+		s.raise("state", 1, "cursors and counts could not be written: "+err.Error())
+	}
 	l.mu.Lock()
+	s.state.mu.Lock()
 	for i, h := range next {
 		l.slots[i].first = h
 	}
+	for _, st := range steps {
+		s.state.sumLocked(st)
+	}
 	l.segs = l.segs[1:]
+	s.state.mu.Unlock()
 	l.mu.Unlock()
 	s.used.Add(-segs[0].size.Load())
 	s.doomed = append(s.doomed, segs[0])
 	s.removeDoomed()
 	return true
+}
+
+// announce lets the next flush write what is about to go, a step per shard.
+func (s *Spool) announce(l *commitLog, next []headRow, mins map[record.ShardID]uint64, why removal) []Step {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	s.state.mu.Lock()
+	defer s.state.mu.Unlock()
+	var steps []Step
+	for i, h := range next {
+		sh := l.slots[i]
+		from := sh.first.next
+		if h.next <= from {
+			continue
+		}
+		st := Step{
+			Kind: why.kind, Stream: sh.stream.name, Shard: sh.id, First: from, Past: h.next, Count: h.next - from,
+			Undelivered: undeliveredIn(mins, sh.id, from, h.next), Reason: why.reason,
+		}
+		s.state.announceLocked(&st)
+		steps = append(steps, st)
+	}
+	return steps
 }
 
 // removeDoomed unlinks segments that are no longer used. What cannot be

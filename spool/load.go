@@ -52,6 +52,9 @@ func (l *commitLog) load(ctx context.Context, hints map[record.ShardID]uint64, e
 	if err := l.loadTail(ctx); err != nil {
 		return err
 	}
+	if err := l.settleNumbers(ctx, l.torn || !whole); err != nil {
+		return err
+	}
 	if n := len(l.segs); n == 0 || !whole || formatOf(l.segs[n-1].path) < formatVersion {
 		return l.openNext(ctx)
 	}
@@ -79,8 +82,10 @@ func (l *commitLog) loadHeads(ctx context.Context) (whole bool, err error) {
 	}
 	l.setHeads(meta)
 	index := newSegIndex()
-	damagedTail := 0
+	damagedTail, last := 0, int64(0)
 	err = seg.scanHeads(ctx, 1, seg.blocks.Load(), func(st stored) error {
+		l.torn = l.torn || st.err != nil || st.id != last+1
+		last = st.id
 		if st.err != nil {
 			damagedTail++
 			return nil
@@ -173,7 +178,7 @@ func (l *commitLog) behindCursors() {
 	for _, sh := range l.slots {
 		if at := places[sh.id]; at > sh.next {
 			l.sp.raise("corrupt", 2, fmt.Sprintf("shard %d of stream %q ends at %d, but records up to %d were read once; the disk has lost them", sh.id, sh.stream.name, sh.next-1, at-1))
-			sh.next = at
+			sh.next, l.torn = at, true
 		}
 	}
 }

@@ -51,6 +51,8 @@ type commitLog struct {
 	slots     []*shard
 	segs      []*segment // oldest first; the last one is active
 	sources   map[string]sourceTotal
+	uncounted int64 // records that have numbers but whose source is not known any more; -1: not reckoned yet
+	torn      bool  // damage was met at opening
 	maxArr    int64
 	cached    []*block // newest blocks, oldest first
 	cachedLen int64
@@ -288,46 +290,4 @@ func (l *commitLog) segment(num uint64) *segment {
 		return l.segs[i]
 	}
 	return nil
-}
-
-// retention is what the log's streams ask for together: it keeps as long as
-// the one that keeps longest.
-type retention struct {
-	class    record.Class
-	maxAge   time.Duration // 0: no limit
-	maxBytes int64         // 0: no limit
-	expire   bool          // age removes undelivered records too
-}
-
-func (l *commitLog) retention() retention { return *l.keeps.Load() }
-
-// reckon works out the retention again, after a stream was added or changed.
-func (l *commitLog) reckon() {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	var r retention
-	for i, sh := range l.slots {
-		if i > 0 && sh.stream == l.slots[i-1].stream {
-			continue
-		}
-		c := sh.stream.Config()
-		one := retention{c.Class, c.MaxAge.D(), int64(c.MaxBytes), c.ExpireUndelivered}
-		if i == 0 {
-			r = one
-			continue
-		}
-		r.class = max(r.class, one.class)
-		r.maxAge = longest(r.maxAge, one.maxAge)
-		r.maxBytes = longest(r.maxBytes, one.maxBytes)
-		r.expire = r.expire && one.expire
-	}
-	l.keeps.Store(&r)
-}
-
-// longest is the greater limit, where 0 is no limit at all.
-func longest[T ~int64](a, b T) T {
-	if a == 0 || b == 0 {
-		return 0
-	}
-	return max(a, b)
 }

@@ -1,8 +1,10 @@
 package spool
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -76,14 +78,7 @@ func about(d time.Duration) string {
 // tellPinned raises nearly-full when undelivered records take most of the
 // quota: those can only go by being delivered or lost. roomMu is held.
 func (s *Spool) tellPinned(ctx context.Context, mins map[record.ShardID]uint64) {
-	var pinned int64
-	for _, l := range s.allLogs() {
-		segs := l.segments()
-		from := sort.Search(len(segs), func(i int) bool { return l.waits(ctx, segs, i, mins) })
-		for _, seg := range segs[from:] {
-			pinned += seg.size.Load()
-		}
-	}
+	pinned := s.pinnedBytes(ctx, mins)
 	now := time.Now()
 	s.pinned.add(now, pinned)
 	if pinned < s.quota/100*nearlyFull {
@@ -94,7 +89,133 @@ func (s *Spool) tellPinned(ctx context.Context, mins map[record.ShardID]uint64) 
 	if d, ok := s.pinned.reaches(now, pinned, s.quota-s.reserveBytes); ok {
 		text += "; full in " + about(d) + " at the present rate"
 	}
+	if who := s.behindMost(ctx); who != "" {
+		text += "; furthest behind is " + who
+	}
 	s.raise("nearly-full", 2, text)
+}
+
+// pinnedBytes is how many bytes lie from the first record that is not
+// delivered on, by the segments' sizes.
+func (s *Spool) pinnedBytes(ctx context.Context, mins map[record.ShardID]uint64) (n int64) {
+	for _, l := range s.allLogs() {
+		segs := l.segments()
+		from := sort.Search(len(segs), func(i int) bool { return l.waits(ctx, segs, i, mins) })
+		for _, seg := range segs[from:] {
+			n += seg.size.Load()
+		}
+	}
+	return n
+}
+
+const (
+	// stalledAlone is for how long a cursor that nobody has open may stand
+	// still with records to deliver, stalledOpen one that somebody has open: an
+	// uplink without a link is told of by itself.
+	stalledAlone = time.Hour
+	stalledOpen  = 24 * time.Hour
+	// stalledShown is how many cursors the condition names.
+	stalledShown = 3
+)
+
+// A claim is what one cursor has not passed in one stream.
+type claim struct {
+	cursor, stream string
+	places         map[record.ShardID]uint64 // of the shards with records to deliver
+	records        uint64
+	moved          int64 // retention clock
+	open           bool
+	bytes          int64
+}
+
+// claims lists what cursors have not passed, by cursor and stream.
+func (s *Spool) claims() []*claim {
+	type span struct {
+		stream      string
+		first, next uint64
+	}
+	spans := map[record.ShardID]span{}
+	for _, t := range s.Streams() {
+		for _, sh := range t.shards {
+			next, first := sh.end()
+			spans[sh.id] = span{t.name, first, next}
+		}
+	}
+	by := map[[2]string]*claim{}
+	s.state.mu.Lock()
+	for k, p := range s.state.cursors {
+		sp := spans[k.shard]
+		at := max(p.next, sp.first)
+		if at >= sp.next {
+			continue
+		}
+		c := by[[2]string{k.name, sp.stream}]
+		if c == nil {
+			c = &claim{cursor: k.name, stream: sp.stream, places: map[record.ShardID]uint64{}}
+			by[[2]string{k.name, sp.stream}] = c
+		}
+		c.places[k.shard] = p.next
+		c.records += sp.next - at
+		c.moved = max(c.moved, p.moved)
+		c.open = c.open || p.inUse
+	}
+	s.state.mu.Unlock()
+	out := make([]*claim, 0, len(by))
+	for _, c := range by {
+		out = append(out, c)
+	}
+	slices.SortFunc(out, func(a, b *claim) int {
+		return cmp.Or(cmp.Compare(a.moved, b.moved), cmp.Compare(a.cursor, b.cursor), cmp.Compare(a.stream, b.stream))
+	})
+	return out
+}
+
+// words tells a claim to an operator.
+func (c *claim) words(now int64) string {
+	text := fmt.Sprintf("cursor %q of stream %q, which has not moved for %s and pins %d records in %d bytes", c.cursor, c.stream, about(time.Duration(now-c.moved)), c.records, c.bytes)
+	if !c.open {
+		text += fmt.Sprintf(" and which nobody has open (give it up: forebay cursor drop %s %s)", c.stream, c.cursor)
+	}
+	return text
+}
+
+// behindMost names the cursor that stands still for longest; "" if none waits.
+func (s *Spool) behindMost(ctx context.Context) string {
+	all := s.claims()
+	if len(all) == 0 {
+		return ""
+	}
+	all[0].bytes = s.pinnedBytes(ctx, all[0].places)
+	return all[0].words(s.clock.now())
+}
+
+// tellStalled raises stalled while a cursor with records to deliver does not
+// move any more: what it pins goes only by being lost. roomMu is held.
+func (s *Spool) tellStalled(ctx context.Context) {
+	now := s.clock.now()
+	var still []*claim
+	for _, c := range s.claims() {
+		limit := stalledAlone
+		if c.open {
+			limit = stalledOpen
+		}
+		if time.Duration(now-c.moved) >= limit {
+			still = append(still, c)
+		}
+	}
+	if len(still) == 0 {
+		s.clear("stalled")
+		return
+	}
+	var text []string
+	for _, c := range still[:min(len(still), stalledShown)] {
+		c.bytes = s.pinnedBytes(ctx, c.places)
+		text = append(text, c.words(now))
+	}
+	if more := len(still) - stalledShown; more > 0 {
+		text = append(text, fmt.Sprintf("and %d more", more))
+	}
+	s.raise("stalled", 3, "records wait for "+strings.Join(text, "; "))
 }
 
 // waits reports whether a cursor has not passed the end of segs[i]. Once it is
@@ -112,7 +233,8 @@ func (l *commitLog) waits(ctx context.Context, segs []*segment, i int, mins map[
 		if !ok {
 			continue
 		}
-		if end, err := sh.headAt(ctx, segs, i+1, ends[k]); err == nil && place < end {
+		end, err := sh.headAt(ctx, segs, i+1, ends[k])
+		if err != nil || place < end { // what cannot be told may wait
 			return true
 		}
 	}

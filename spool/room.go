@@ -30,10 +30,18 @@ func (s *Spool) short(need int64) int64 {
 		need += s.reserveBytes
 	}
 	n := s.used.Load() + need - s.quota
-	if _, free, err := s.seam.space(s.dir); err == nil {
+	if _, free, err := s.seam.space(s.dir); err == nil { // where the disk does not tell, the quota still holds
 		n = max(n, s.freeFloor()+need-free)
 	}
 	return n
+}
+
+// whyShort says which limit makes the spool short of need bytes.
+func (s *Spool) whyShort(need int64) string {
+	if _, free, err := s.seam.space(s.dir); err == nil && s.freeFloor()+need-free > s.used.Load()+need-s.quota {
+		return fmt.Sprintf("to keep free_floor, %d bytes, free on the disk", s.freeFloor())
+	}
+	return fmt.Sprintf("to keep within quota, %d bytes", s.quota)
 }
 
 // makeRoom sees to it that a log may write need bytes. record.ErrFull: even
@@ -87,7 +95,7 @@ func (s *Spool) lacking(ctx context.Context, l *commitLog, mins map[record.Shard
 // droppable is how many bytes of a log may go for pressure that a class makes;
 // it stops counting at want.
 func (l *commitLog) droppable(ctx context.Context, mins map[record.ShardID]uint64, by record.Class, want int64) int64 {
-	segs, class := l.segments(), l.retention().class
+	segs, r := l.segments(), l.retention()
 	var sum int64
 	for i, seg := range segs {
 		if sum >= want {
@@ -101,8 +109,8 @@ func (l *commitLog) droppable(ctx context.Context, mins map[record.ShardID]uint6
 			size -= l.sp.emptySegment() // another takes its place
 		}
 		n, err := l.undelivered(ctx, segs, i, mins)
-		if err != nil || (n > 0 && !expendable(class, by)) {
-			break
+		if err != nil || (n > 0 && !r.expendable(by)) {
+			break // what cannot be told is kept
 		}
 		sum += max(size, 0)
 	}
@@ -112,9 +120,9 @@ func (l *commitLog) droppable(ctx context.Context, mins map[record.ShardID]uint6
 // emptySegment is about what a segment takes before its first block, bytes.
 func (s *Spool) emptySegment() int64 { return emptyFile + s.walBytes + s.walBytes/16 }
 
-// expendable reports whether undelivered records of a class may go for
-// pressure that another one makes.
-func expendable(class, by record.Class) bool { return !class.HoldsBack() && class <= by }
+// expendable reports whether undelivered records may go for pressure that a
+// class makes.
+func (r retention) expendable(by record.Class) bool { return !r.hold && r.class <= by }
 
 // checkSize refuses a record that would not find room even if all else was
 // gone: its producer must not wait for room.
@@ -133,11 +141,16 @@ func (l *commitLog) checkSize(r *record.Record) error {
 	s.mu.RLock()
 	others := int64(len(s.logs) - 1)
 	s.mu.RUnlock()
-	room := s.quota - s.reserveBytes - fileSize(filepath.Join(s.dir, "state.db")) - others*s.emptySegment()
+	room := s.quota - s.reserveBytes - s.besides() - others*s.emptySegment()
 	if need > room {
 		return &record.InvalidError{Field: "payload", Reason: fmt.Sprintf("has %d bytes; that is larger than the spool's quota allows, %d", len(r.Data)+len(r.Blob), s.quota), TooLarge: true}
 	}
 	return nil
+}
+
+// besides is what the spool takes beside its logs and its reserve, bytes.
+func (s *Spool) besides() int64 {
+	return fileSize(filepath.Join(s.dir, "state.db")) + fileSize(filepath.Join(s.dir, "state.db-wal"))
 }
 
 // diskFull notes that a write found no room; the log's wmu is held. The
@@ -258,7 +271,12 @@ func (s *Spool) relieveLog(ctx context.Context, l *commitLog, mins map[record.Sh
 			return missing
 		}
 		n, err := l.undelivered(ctx, segs, 0, mins)
-		if err != nil || (n > 0 && r.class.HoldsBack()) || !s.removeOldest(ctx, l) {
+		if err != nil {
+			s.cannotJudge(l, err)
+			return missing
+		}
+		why := removal{StepDropped, fmt.Sprintf("to keep within max_bytes, %d bytes", r.maxBytes)}
+		if (n > 0 && r.hold) || !s.removeOldest(ctx, l, mins, why) {
 			return missing
 		}
 		s.noteDropped(r.class, n)
@@ -276,7 +294,7 @@ func (s *Spool) relieve(ctx context.Context, mins map[record.ShardID]uint64, nee
 			return missing
 		}
 		l, n := s.victim(ctx, mins, by)
-		if l == nil || !s.removeOldest(ctx, l) {
+		if l == nil || !s.removeOldest(ctx, l, mins, removal{StepDropped, s.whyShort(need)}) {
 			return missing
 		}
 		s.noteDropped(l.retention().class, n)
@@ -296,16 +314,21 @@ func (s *Spool) victim(ctx context.Context, mins map[record.ShardID]uint64, by r
 		if len(segs) == 0 || (len(segs) == 1 && segs[0].blocks.Load() == 0) {
 			continue
 		}
-		class := l.retention().class
+		keeps := l.retention()
 		n, err := l.undelivered(ctx, segs, 0, mins)
-		if err != nil || (n > 0 && !expendable(class, by)) {
+		if err != nil {
+			s.cannotJudge(l, err)
+			continue
+		}
+		if n > 0 && !keeps.expendable(by) {
 			continue
 		}
 		at, err := l.writtenAt(ctx, segs, 0)
 		if err != nil {
+			s.cannotJudge(l, err)
 			continue
 		}
-		r := rank{n > 0, class, at}
+		r := rank{n > 0, keeps.class, at}
 		less := best == nil || (!r.lost && first.lost)
 		if best != nil && r.lost == first.lost {
 			less = r.class < first.class || (r.class == first.class && r.at < first.at)

@@ -40,7 +40,7 @@ type Spool struct {
 	identity record.Identity
 	lock     *os.File
 	state    *stateDB
-	clock    clock
+	clock    *clock
 	monoBase time.Duration // since boot, when opened
 	opened   time.Time
 
@@ -64,6 +64,10 @@ type Spool struct {
 	dropped map[record.Class]uint64 // undelivered records removed for room; guarded by roomMu
 	pinned  growth                  // of what is undelivered; guarded by roomMu
 	doomed  []*segment              // still to be unlinked; guarded by roomMu
+	// strangers is what lies in the logs' directories and is of no segment,
+	// bytes; looked is when that was measured. Guarded by roomMu.
+	strangers int64
+	looked    int64
 	stats   counters
 	alarms  conditions
 
@@ -76,15 +80,10 @@ type Spool struct {
 
 // A logKey is what streams must agree in to share a log.
 type logKey struct {
-	class    record.Class
-	maxAge   time.Duration
-	maxBytes int64
-	expire   bool
+	retention
 }
 
-func keyOf(c StreamConfig) logKey {
-	return logKey{c.Class, c.MaxAge.D(), int64(c.MaxBytes), c.ExpireUndelivered}
-}
+func keyOf(c StreamConfig) logKey { return logKey{retentionOf(c)} }
 
 // Open opens the spool in dir and creates it if it is not there. One process
 // has it at a time: another gets a *LockedError with the owner's pid. A spool
@@ -134,18 +133,24 @@ func openOnce(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm 
 	if err := s.setLimits(); err != nil {
 		return nil, err
 	}
-	clean, err := s.openState(ctx)
+	m, err := s.openState(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.loadStreams(ctx, clean); err != nil {
+	if err := s.loadStreams(ctx, m.clean); err != nil {
 		return nil, err
+	}
+	if err := s.enterMissed(ctx, m.clean, m.migrated, m.reborn); err != nil {
+		return nil, fmt.Errorf("open the spool: %w", err)
 	}
 	if err := s.state.setMeta(ctx, "clean", 0); err != nil {
 		return nil, fmt.Errorf("open the spool: %w", err)
 	}
+	s.looked = s.clock.now()
+	s.findStrangers()
 	s.measure()
 	s.restoreReserve()
+	s.rollOld()
 	for _, l := range s.logs {
 		l.sealLeftovers(ctx)
 		s.startLog(l)
@@ -232,41 +237,45 @@ func (s *Spool) now() time.Time {
 func (s *Spool) Mono() time.Duration { return s.monoBase + time.Since(s.opened) }
 
 // openState opens or creates state.db and settles who the spool is.
-func (s *Spool) openState(ctx context.Context) (clean bool, err error) {
+func (s *Spool) openState(ctx context.Context) (m stateMeta, err error) {
 	path := filepath.Join(s.dir, "state.db")
 	gateway, machine := s.cfg.Gateway, machineID()
 	there, err := exists(path)
 	if err != nil {
-		return false, fmt.Errorf("open the spool: %w", err)
+		return m, fmt.Errorf("open the spool: %w", err)
 	}
 	if !there {
 		if gateway == "" {
 			gateway = "forebay"
 		}
 		if err := createState(ctx, s.seam, path, gateway, machine, s.now().UnixNano()); err != nil {
-			return false, fmt.Errorf("create the spool: %w", err)
+			return m, fmt.Errorf("create the spool: %w", err)
 		}
 	}
 	db, err := openState(ctx, s.seam, s.dir)
 	if err != nil {
-		return false, err
+		return m, err
+	}
+	if err := migrateState(ctx, s.seam, db, path); err != nil {
+		return m, errors.Join(fmt.Errorf("open state.db: %w", err), db.Close())
 	}
 	s.state = &stateDB{db: db, now: s.now, kick: make(chan struct{}, 1), moved: make(chan struct{}, 1)}
-	m, err := readStateMeta(ctx, db)
+	m, err = readStateMeta(ctx, db)
 	if err != nil {
-		return false, fmt.Errorf("open state.db: %w", err)
+		return m, fmt.Errorf("open state.db: %w", err)
 	}
-	s.clock = newClock(m.clock, m.wall, s.now())
-	s.state.clock = s.clock.now
+	s.clock = newClock(m.clock, s.seam.time, s.now())
+	s.state.clock = s.clock
 	if gateway == "" {
 		gateway = m.gateway
 	}
 	s.identity.Gateway = gateway
 	if _, err := fmt.Sscanf(m.epoch, "%016x", (*uint64)(&s.identity.Epoch)); err != nil {
-		return false, fmt.Errorf("open state.db: read the epoch %q: %w", m.epoch, err)
+		return m, fmt.Errorf("open state.db: read the epoch %q: %w", m.epoch, err)
 	}
 	if m.machine != machine {
 		s.identity.Epoch = newEpoch()
+		m.reborn = "the spool woke on another machine"
 		s.log.Info("spool woke on another machine and has a new epoch", "epoch", s.identity.Epoch.String())
 	}
 	err = s.state.txn(ctx, func() error {
@@ -277,9 +286,12 @@ func (s *Spool) openState(ctx context.Context) (clean bool, err error) {
 			s.state.stampClock(ctx))
 	})
 	if err != nil {
-		return false, fmt.Errorf("open state.db: %w", storeError(err))
+		return m, fmt.Errorf("open state.db: %w", storeError(err))
 	}
-	return m.clean, s.state.load(ctx)
+	if err := s.state.load(ctx); err != nil {
+		return m, fmt.Errorf("open state.db: %w", err)
+	}
+	return m, s.state.loadChain(ctx)
 }
 
 // Identity is what the spool signs its records with.
@@ -404,10 +416,8 @@ func (l *commitLog) close(ctx context.Context) error {
 }
 
 func (s *Spool) closeState(ctx context.Context, logs []*commitLog) error {
-	err := s.state.flush(ctx)
-	if errors.Is(err, record.ErrFull) && s.releaseReserve() {
-		err = s.state.flush(ctx)
-	}
+	s.state.enterOwed(true)
+	err := s.flushState(ctx)
 	s.state.disk.Lock()
 	defer s.state.disk.Unlock()
 	err = errors.Join(err, s.state.txn(ctx, func() error {
@@ -451,11 +461,7 @@ func (s *Spool) flusher() {
 			return
 		case <-s.state.kick:
 		}
-		err := s.state.flush(ctx)
-		if errors.Is(err, record.ErrFull) && s.releaseReserve() {
-			err = s.state.flush(ctx)
-		}
-		if err != nil {
+		if err := s.flushState(ctx); err != nil {
 			s.raise("state", 1, "cursors and counts could not be written: "+err.Error())
 			touch(s.state.kick) // tried again after the pause
 		} else {

@@ -3,7 +3,9 @@ package spool
 import (
 	"context"
 	"crypto/rand"
+	"database/sql"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -18,18 +20,26 @@ import (
 //
 // Lock order: disk before mu. mu is never held while something is written.
 type stateDB struct {
-	disk sync.Mutex // the connection
+	disk sync.Mutex // the connection, and the ledger's newest step
 	db   *database
+	head chainHead
 
 	mu      sync.Mutex // all below
 	now     func() time.Time
-	clock   func() int64
+	clock   *clock
+	names   map[record.ShardID]string // the streams of shards
 	cursors map[cursorKey]*place
 	shed    map[string]uint64
 	corrupt map[record.ShardID][]corruptRange
 	dirtyC  map[cursorKey]struct{}
 	dirtyS  map[string]struct{}
 	dirtyR  []corruptRange
+	stamp   bool                 // the clock is to be written even if nothing else is
+	steps   []Step               // of the ledger, to be written
+	sums    map[stepKey]stepSum  // of all steps, those to be written too
+	owed    map[stepKey]*owedStep // gathered, not entered yet
+	told    chainHead            // head, for those who do not hold disk
+	broken  error                // where the ledger's chain does not hold
 	kick    chan struct{} // something is dirty
 	moved   chan struct{} // a cursor moved: retention may have something to do
 }
@@ -45,7 +55,11 @@ type place struct {
 	start, next                  uint64
 	delivered, filtered, refused uint64
 	expired, corrupt             uint64
-	inUse                        bool
+	// refusedBefore is what the ledger counted as refused for earlier cursors
+	// of the same name.
+	refusedBefore uint64
+	moved         int64 // when it moved last, retention clock
+	inUse         bool
 }
 
 // A corruptRange is records that were found damaged, to excluded.
@@ -56,25 +70,51 @@ type corruptRange struct {
 	block    int64
 }
 
-const stateSchema = `
-CREATE TABLE meta(key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
-CREATE TABLE logs(id INTEGER PRIMARY KEY, class TEXT NOT NULL, max_age INTEGER NOT NULL, max_bytes INTEGER NOT NULL, expire_undelivered INTEGER NOT NULL,
-	written INTEGER NOT NULL);
-CREATE TABLE streams(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, log INTEGER NOT NULL REFERENCES logs(id), class TEXT NOT NULL,
-	max_age INTEGER NOT NULL, max_bytes INTEGER NOT NULL, expire_undelivered INTEGER NOT NULL, created INTEGER NOT NULL);
-CREATE TABLE shards(id INTEGER PRIMARY KEY AUTOINCREMENT, stream INTEGER NOT NULL REFERENCES streams(id), idx INTEGER NOT NULL,
-	hash_from BLOB NOT NULL, hash_to BLOB NOT NULL, next INTEGER NOT NULL);
-CREATE TABLE cursors(name TEXT NOT NULL, shard INTEGER NOT NULL, start INTEGER NOT NULL, next INTEGER NOT NULL, delivered INTEGER NOT NULL,
-	filtered INTEGER NOT NULL, refused INTEGER NOT NULL, expired INTEGER NOT NULL, corrupt INTEGER NOT NULL, PRIMARY KEY(name, shard)) WITHOUT ROWID;
-CREATE TABLE shed(source TEXT PRIMARY KEY, records INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE corrupt(shard INTEGER NOT NULL, first INTEGER NOT NULL, past INTEGER NOT NULL, file TEXT NOT NULL, block INTEGER NOT NULL,
-	PRIMARY KEY(shard, first)) WITHOUT ROWID;
-`
+// stateVersion is the format version of state.db.
+const stateVersion = 2
+
+// stateSchema is what makes a state.db of each version out of one of the
+// version before, the first out of an empty file.
+var stateSchema = [stateVersion + 1][]string{
+	1: {
+		"CREATE TABLE meta(key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
+		`CREATE TABLE logs(id INTEGER PRIMARY KEY, class TEXT NOT NULL, max_age INTEGER NOT NULL, max_bytes INTEGER NOT NULL, expire_undelivered INTEGER NOT NULL,
+			written INTEGER NOT NULL)`,
+		`CREATE TABLE streams(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, log INTEGER NOT NULL REFERENCES logs(id), class TEXT NOT NULL,
+			max_age INTEGER NOT NULL, max_bytes INTEGER NOT NULL, expire_undelivered INTEGER NOT NULL, created INTEGER NOT NULL)`,
+		`CREATE TABLE shards(id INTEGER PRIMARY KEY AUTOINCREMENT, stream INTEGER NOT NULL REFERENCES streams(id), idx INTEGER NOT NULL,
+			hash_from BLOB NOT NULL, hash_to BLOB NOT NULL, next INTEGER NOT NULL)`,
+		`CREATE TABLE cursors(name TEXT NOT NULL, shard INTEGER NOT NULL, start INTEGER NOT NULL, next INTEGER NOT NULL, delivered INTEGER NOT NULL,
+			filtered INTEGER NOT NULL, refused INTEGER NOT NULL, expired INTEGER NOT NULL, corrupt INTEGER NOT NULL, PRIMARY KEY(name, shard)) WITHOUT ROWID`,
+		"CREATE TABLE shed(source TEXT PRIMARY KEY, records INTEGER NOT NULL) WITHOUT ROWID",
+		`CREATE TABLE corrupt(shard INTEGER NOT NULL, first INTEGER NOT NULL, past INTEGER NOT NULL, file TEXT NOT NULL, block INTEGER NOT NULL,
+			PRIMARY KEY(shard, first)) WITHOUT ROWID`,
+	},
+	2: {
+		"ALTER TABLE logs ADD COLUMN on_full TEXT NOT NULL DEFAULT ''",
+		"ALTER TABLE logs ADD COLUMN max_age_hard INTEGER NOT NULL DEFAULT 0",
+		"ALTER TABLE logs ADD COLUMN uncounted INTEGER NOT NULL DEFAULT 0",
+		"ALTER TABLE streams ADD COLUMN on_full TEXT NOT NULL DEFAULT ''",
+		"ALTER TABLE streams ADD COLUMN max_age_hard INTEGER NOT NULL DEFAULT 0",
+		"ALTER TABLE cursors ADD COLUMN refused_before INTEGER NOT NULL DEFAULT 0",
+		"ALTER TABLE cursors ADD COLUMN moved INTEGER NOT NULL DEFAULT 0",
+		`CREATE TABLE ledger(id INTEGER PRIMARY KEY, at INTEGER NOT NULL, clock INTEGER NOT NULL, kind TEXT NOT NULL, stream TEXT NOT NULL, shard INTEGER NOT NULL,
+			first INTEGER NOT NULL, past INTEGER NOT NULL, count INTEGER NOT NULL, undelivered INTEGER NOT NULL, who TEXT NOT NULL, reason TEXT NOT NULL,
+			prev BLOB NOT NULL, hash BLOB NOT NULL)`,
+		`CREATE TABLE ledger_sums(kind TEXT NOT NULL, stream TEXT NOT NULL, shard INTEGER NOT NULL, who TEXT NOT NULL, steps INTEGER NOT NULL, count INTEGER NOT NULL,
+			undelivered INTEGER NOT NULL, PRIMARY KEY(kind, stream, shard, who)) WITHOUT ROWID`,
+	},
+}
 
 // createState makes state.db of an empty spool.
 func createState(ctx context.Context, sm seam, path, gateway, machine string, wall int64) error {
 	return sm.make(ctx, path, appState, statePageSize, func(db *database) error {
-		if err := db.run(ctx, stateSchema); err != nil {
+		for _, statements := range stateSchema {
+			if err := db.run(ctx, statements...); err != nil {
+				return err
+			}
+		}
+		if err := db.run(ctx, fmt.Sprintf("PRAGMA user_version=%d", stateVersion)); err != nil {
 			return err
 		}
 		for k, v := range map[string]any{"gateway": gateway, "epoch": newEpoch().String(), "machine": machine, "created": wall, "clock": 0, "wall": wall, "clean": 1} {
@@ -99,8 +139,12 @@ func newEpoch() record.Epoch {
 // stateMeta is the table meta of state.db.
 type stateMeta struct {
 	gateway, epoch, machine string
-	clock, wall             int64
+	clock                   clockStamp
 	clean                   bool // closed in order: the shards' next is exact
+	// migrated is the version that state.db had before it was changed to this
+	// program's, until its ledger was begun; else 0.
+	migrated int
+	reborn   string // why the epoch is a new one; set by openState
 }
 
 func readStateMeta(ctx context.Context, db *database) (m stateMeta, err error) {
@@ -114,10 +158,25 @@ func readStateMeta(ctx context.Context, db *database) (m stateMeta, err error) {
 	get("gateway", &m.gateway)
 	get("epoch", &m.epoch)
 	get("machine", &m.machine)
-	get("clock", &m.clock)
-	get("wall", &m.wall)
+	get("clock", &m.clock.clock)
+	get("wall", &m.clock.wall)
 	get("clean", &m.clean)
-	return m, err
+	if err != nil {
+		return m, err
+	}
+	// Version 1 did not have these.
+	var boot string
+	var up int64
+	for key, to := range map[string]any{"boot": &boot, "up": &up, "sure_clock": &m.clock.sure.clock, "sure_wall": &m.clock.sure.wall, "migrated": &m.migrated} {
+		if err := db.QueryRowContext(ctx, "SELECT value FROM meta WHERE key=?", key).Scan(to); err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return m, fmt.Errorf("read %s: %w", key, err)
+		}
+	}
+	if b, err := hex.DecodeString(boot); err == nil && len(b) == len(m.clock.boot) {
+		copy(m.clock.boot[:], b)
+	}
+	m.clock.up = time.Duration(up)
+	return m, nil
 }
 
 func openState(ctx context.Context, sm seam, dir string) (*database, error) {
@@ -136,11 +195,23 @@ func openState(ctx context.Context, sm seam, dir string) (*database, error) {
 func (s *stateDB) load(ctx context.Context) error {
 	s.cursors, s.shed, s.corrupt = map[cursorKey]*place{}, map[string]uint64{}, map[record.ShardID][]corruptRange{}
 	s.dirtyC, s.dirtyS = map[cursorKey]struct{}{}, map[string]struct{}{}
-	err := each(ctx, s.db, "SELECT name, shard, start, next, delivered, filtered, refused, expired, corrupt FROM cursors", func(scan func(...any) error) error {
+	s.names, s.sums, s.owed = map[record.ShardID]string{}, map[stepKey]stepSum{}, map[stepKey]*owedStep{}
+	version, err := versionOf(ctx, s.db)
+	if err != nil {
+		return err
+	}
+	columns := "refused_before, moved"
+	if version < 2 {
+		columns = "0, 0"
+	}
+	err = each(ctx, s.db, "SELECT name, shard, start, next, delivered, filtered, refused, expired, corrupt, "+columns+" FROM cursors", func(scan func(...any) error) error {
 		var k cursorKey
 		p := &place{}
-		if err := scan(&k.name, &k.shard, &p.start, &p.next, &p.delivered, &p.filtered, &p.refused, &p.expired, &p.corrupt); err != nil {
+		if err := scan(&k.name, &k.shard, &p.start, &p.next, &p.delivered, &p.filtered, &p.refused, &p.expired, &p.corrupt, &p.refusedBefore, &p.moved); err != nil {
 			return err
+		}
+		if p.moved == 0 && s.clock != nil { // from before that was kept
+			p.moved = s.clock.now()
 		}
 		s.cursors[k] = p
 		return nil
@@ -214,6 +285,7 @@ func (s *stateDB) addShed(source string, n uint64) {
 	s.mu.Lock()
 	s.shed[source] += n
 	s.dirtyS[source] = struct{}{}
+	s.owe(Step{Kind: StepShed, Count: n, Who: source, Reason: "lost before they could be stored"})
 	s.mu.Unlock()
 	touch(s.kick)
 }
@@ -254,6 +326,7 @@ func (s *stateDB) addCorrupt(r corruptRange) (added uint64) {
 	s.dirtyR = append(s.dirtyR, fresh...)
 	for _, f := range fresh {
 		added += f.to - f.from
+		s.enterLocked(Step{Kind: StepCorrupt, Shard: f.shard, First: f.from, Past: f.to, Count: f.to - f.from, Reason: fmt.Sprintf("block %d of %s is damaged", f.block, f.file)})
 	}
 	touch(s.kick)
 	return added
@@ -263,6 +336,10 @@ func (s *stateDB) addCorrupt(r corruptRange) (added uint64) {
 func (s *stateDB) corruptIn(shard record.ShardID, from, to uint64) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.corruptInLocked(shard, from, to)
+}
+
+func (s *stateDB) corruptInLocked(shard record.ShardID, from, to uint64) uint64 {
 	var n uint64
 	for _, r := range s.corrupt[shard] {
 		if a, b := max(r.from, from), min(r.to, to); a < b {
@@ -277,12 +354,14 @@ type dirt struct {
 	cursors map[cursorKey]*place // a copy; nil: dropped
 	shed    map[string]uint64
 	ranges  []corruptRange
+	steps   []Step
+	stamp   bool
 }
 
 func (s *stateDB) takeDirt() (d dirt, any bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d = dirt{cursors: map[cursorKey]*place{}, shed: map[string]uint64{}, ranges: s.dirtyR}
+	d = dirt{cursors: map[cursorKey]*place{}, shed: map[string]uint64{}, ranges: s.dirtyR, steps: s.steps, stamp: s.stamp}
 	for k := range s.dirtyC {
 		if p := s.cursors[k]; p != nil {
 			c := *p
@@ -296,8 +375,8 @@ func (s *stateDB) takeDirt() (d dirt, any bool) {
 	}
 	clear(s.dirtyC)
 	clear(s.dirtyS)
-	s.dirtyR = nil
-	return d, len(d.cursors)+len(d.shed)+len(d.ranges) > 0
+	s.dirtyR, s.steps, s.stamp = nil, nil, false
+	return d, d.stamp || len(d.cursors)+len(d.shed)+len(d.ranges)+len(d.steps) > 0
 }
 
 // giveBack makes dirty again what could not be written.
@@ -311,6 +390,8 @@ func (s *stateDB) giveBack(d dirt) {
 		s.dirtyS[name] = struct{}{}
 	}
 	s.dirtyR = append(d.ranges, s.dirtyR...)
+	s.steps = append(d.steps, s.steps...)
+	s.stamp = s.stamp || d.stamp
 }
 
 // flush writes what is dirty in one transaction; when it returns nil, all that
@@ -322,7 +403,8 @@ func (s *stateDB) flush(ctx context.Context) error {
 	if !any {
 		return nil
 	}
-	err := s.txn(ctx, func() error {
+	head := s.head
+	err := s.txn(ctx, func() (err error) {
 		for k, p := range d.cursors {
 			if err := s.writeCursor(ctx, k, p); err != nil {
 				return err
@@ -338,12 +420,21 @@ func (s *stateDB) flush(ctx context.Context) error {
 				return err
 			}
 		}
+		if len(d.steps) > 0 {
+			if head, err = s.writeSteps(ctx, d.steps); err != nil {
+				return err
+			}
+		}
 		return s.stampClock(ctx)
 	})
 	if err != nil {
 		s.giveBack(d)
 		return fmt.Errorf("write state.db: %w", storeError(err))
 	}
+	s.head = head
+	s.mu.Lock()
+	s.told = head
+	s.mu.Unlock()
 	return nil
 }
 
@@ -351,16 +442,33 @@ func (s *stateDB) writeCursor(ctx context.Context, k cursorKey, p *place) error 
 	if p == nil {
 		return s.exec(ctx, "DELETE FROM cursors WHERE name=? AND shard=?", k.name, k.shard)
 	}
-	return s.exec(ctx, "INSERT OR REPLACE INTO cursors VALUES(?,?,?,?,?,?,?,?,?)", k.name, k.shard,
-		int64(p.start), int64(p.next), int64(p.delivered), int64(p.filtered), int64(p.refused), int64(p.expired), int64(p.corrupt))
+	return s.exec(ctx, "INSERT OR REPLACE INTO cursors(name, shard, start, next, delivered, filtered, refused, expired, corrupt, refused_before, moved) VALUES(?,?,?,?,?,?,?,?,?,?,?)", k.name, k.shard,
+		int64(p.start), int64(p.next), int64(p.delivered), int64(p.filtered), int64(p.refused), int64(p.expired), int64(p.corrupt), int64(p.refusedBefore), p.moved)
 }
 
 // stampClock carries the retention clock over a restart.
 func (s *stateDB) stampClock(ctx context.Context) error {
-	if err := s.exec(ctx, "UPDATE meta SET value=? WHERE key='clock'", s.clock()); err != nil {
-		return err
+	st := s.clock.stamp(s.now())
+	for _, v := range []struct {
+		key   string
+		value any
+	}{
+		{"clock", st.clock}, {"wall", st.wall}, {"boot", hex.EncodeToString(st.boot[:])}, {"up", int64(st.up)},
+		{"sure_clock", st.sure.clock}, {"sure_wall", st.sure.wall},
+	} {
+		if err := s.setMeta(ctx, v.key, v.value); err != nil {
+			return err
+		}
 	}
-	return s.exec(ctx, "UPDATE meta SET value=? WHERE key='wall'", s.now().UnixNano())
+	return nil
+}
+
+// stampSoon lets the clock be written with the next flush.
+func (s *stateDB) stampSoon() {
+	s.mu.Lock()
+	s.stamp = true
+	s.mu.Unlock()
+	touch(s.kick)
 }
 
 // setMeta writes one value of the table meta.

@@ -20,7 +20,8 @@ type Stats struct {
 	// ReadOnly: the disk takes no writes.
 	ReadOnly bool
 	// Conditions are what an operator should know, worst first. Kinds: full,
-	// nearly-full, read-only, fsync, corrupt, dropped, segment, state.
+	// nearly-full, stalled, read-only, fsync, corrupt, dropped, max-age, ledger,
+	// segment, state.
 	Conditions []Condition
 	Commits    uint64 // since the spool was opened
 	Fsyncs     uint64 // of commits and chunk files

@@ -249,8 +249,8 @@ func (s *Spool) Ensure(ctx context.Context, c StreamConfig) (*Stream, error) {
 	}
 	s.state.disk.Lock()
 	err = s.state.txn(ctx, func() error {
-		return s.state.exec(ctx, "UPDATE streams SET class=?, max_age=?, max_bytes=?, expire_undelivered=? WHERE id=?",
-			c.Class.String(), int64(c.MaxAge), int64(c.MaxBytes), c.ExpireUndelivered, t.id)
+		return s.state.exec(ctx, "UPDATE streams SET class=?, max_age=?, max_bytes=?, expire_undelivered=?, on_full=?, max_age_hard=? WHERE id=?",
+			c.Class.String(), int64(c.MaxAge), int64(c.MaxBytes), c.ExpireUndelivered, string(c.OnFull), int64(c.MaxAgeHard), t.id)
 	})
 	s.state.disk.Unlock()
 	if err != nil {
@@ -309,12 +309,14 @@ func (s *Spool) makeStream(ctx context.Context, c StreamConfig) (*Stream, error)
 func (s *Spool) insertStream(ctx context.Context, t *Stream, num uint32, fresh bool) error {
 	c := t.cfg
 	if fresh {
-		if err := s.state.exec(ctx, "INSERT INTO logs VALUES(?,?,?,?,?,0)", num, c.Class.String(), int64(c.MaxAge), int64(c.MaxBytes), c.ExpireUndelivered); err != nil {
+		err := s.state.exec(ctx, "INSERT INTO logs(id, class, max_age, max_bytes, expire_undelivered, on_full, max_age_hard, written) VALUES(?,?,?,?,?,?,?,0)",
+			num, c.Class.String(), int64(c.MaxAge), int64(c.MaxBytes), c.ExpireUndelivered, string(c.OnFull), int64(c.MaxAgeHard))
+		if err != nil {
 			return err
 		}
 	}
-	res, err := s.state.db.ExecContext(ctx, "INSERT INTO streams(name, log, class, max_age, max_bytes, expire_undelivered, created) VALUES(?,?,?,?,?,?,?)",
-		t.name, num, c.Class.String(), int64(c.MaxAge), int64(c.MaxBytes), c.ExpireUndelivered, t.created.UnixNano())
+	res, err := s.state.db.ExecContext(ctx, "INSERT INTO streams(name, log, class, max_age, max_bytes, expire_undelivered, on_full, max_age_hard, created) VALUES(?,?,?,?,?,?,?,?,?)",
+		t.name, num, c.Class.String(), int64(c.MaxAge), int64(c.MaxBytes), c.ExpireUndelivered, string(c.OnFull), int64(c.MaxAgeHard), t.created.UnixNano())
 	if err != nil {
 		return err
 	}
@@ -344,6 +346,7 @@ func (t *Stream) attach(l *commitLog) {
 	for _, sh := range t.shards {
 		l.addShard(sh)
 	}
+	t.sp.state.name(t)
 	l.reckon()
 	if len(t.shards) > 1 {
 		t.keys = keyCache{seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[keySlot], 4096)}
@@ -366,19 +369,20 @@ func hashRange(i, n int) (from, to record.HashKey) {
 // loadStreams reads streams and shards from state.db and opens their logs.
 // exact says that the shards' stored numbers are those of an orderly close.
 func (s *Spool) loadStreams(ctx context.Context, exact bool) error {
-	err := each(ctx, s.state.db, "SELECT id, class, max_age, max_bytes, expire_undelivered, written FROM logs ORDER BY id", func(scan func(...any) error) error {
+	err := each(ctx, s.state.db, "SELECT id, class, max_age, max_bytes, expire_undelivered, on_full, max_age_hard, written, uncounted FROM logs ORDER BY id", func(scan func(...any) error) error {
 		var num uint32
 		var class string
-		var key logKey
-		var written int64
-		if err := scan(&num, &class, &key.maxAge, &key.maxBytes, &key.expire, &written); err != nil {
+		var c StreamConfig
+		var written, uncounted int64
+		if err := scan(&num, &class, &c.MaxAge, &c.MaxBytes, &c.ExpireUndelivered, &c.OnFull, &c.MaxAgeHard, &written, &uncounted); err != nil {
 			return err
 		}
 		var err error
-		if key.class, err = record.ParseClass(class); err != nil {
+		if c.Class, err = record.ParseClass(class); err != nil {
 			return err
 		}
-		s.logs[num], s.logKeys[key] = newCommitLog(s, num), num
+		s.logs[num], s.logKeys[keyOf(c)] = newCommitLog(s, num), num
+		s.logs[num].uncounted = uncounted
 		if exact {
 			s.logs[num].written = written
 		}
@@ -389,12 +393,12 @@ func (s *Spool) loadStreams(ctx context.Context, exact bool) error {
 	}
 	byID := map[int64]*Stream{}
 	logOf := map[int64]uint32{}
-	err = each(ctx, s.state.db, "SELECT id, name, log, class, max_age, max_bytes, expire_undelivered, created FROM streams ORDER BY id", func(scan func(...any) error) error {
+	err = each(ctx, s.state.db, "SELECT id, name, log, class, max_age, max_bytes, expire_undelivered, on_full, max_age_hard, created FROM streams ORDER BY id", func(scan func(...any) error) error {
 		t := &Stream{sp: s}
 		var log uint32
 		var class string
 		var created int64
-		if err := scan(&t.id, &t.name, &log, &class, &t.cfg.MaxAge, &t.cfg.MaxBytes, &t.cfg.ExpireUndelivered, &created); err != nil {
+		if err := scan(&t.id, &t.name, &log, &class, &t.cfg.MaxAge, &t.cfg.MaxBytes, &t.cfg.ExpireUndelivered, &t.cfg.OnFull, &t.cfg.MaxAgeHard, &created); err != nil {
 			return err
 		}
 		var err error

@@ -282,7 +282,7 @@ func (l *commitLog) ready() error {
 			return err
 		}
 	}
-	if l.w.bytes >= l.segmentBytes() || (l.w.nextID > 1 && time.Since(l.rolled) >= l.rollAfter()) {
+	if l.w.bytes >= l.segmentBytes() || (l.w.nextID > 1 && time.Since(l.rolled) >= l.retention().roll()) {
 		l.drain()
 		if err := l.rollNow(); err != nil {
 			if l.w == nil {
@@ -311,15 +311,6 @@ func (l *commitLog) segmentBytes() int64 {
 		return max(min(l.sp.segmentBytes, m/8), 16*segmentPageSize)
 	}
 	return l.sp.segmentBytes
-}
-
-// rollAfter is how long a segment stays active.
-func (l *commitLog) rollAfter() time.Duration {
-	r := l.retention()
-	if r.maxAge > 0 {
-		return max(min(r.maxAge/8, time.Hour), time.Second)
-	}
-	return time.Hour
 }
 
 // reopen starts a new segment after a failed write, once the old one was read

@@ -19,6 +19,10 @@ var (
 	ErrStreamExists = errors.New("stream exists")
 	// ErrNoShard is returned for a shard that the stream does not have.
 	ErrNoShard = errors.New("no such shard")
+	// ErrNoCursor is returned for the name of a cursor that does not exist.
+	ErrNoCursor = errors.New("no such cursor")
+	// ErrInUse is returned for a cursor that somebody has open.
+	ErrInUse = errors.New("cursor is in use")
 	// ErrReadOnly is returned when the disk no longer takes writes; what is
 	// stored can still be read.
 	ErrReadOnly = errors.New("spool is read-only")
