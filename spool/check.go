@@ -92,6 +92,8 @@ type checkedShard struct {
 	first  uint64 // kept
 	next   uint64
 	stated uint64 // next in state.db
+	gone   uint64 // by the ledger
+	old    bool   // state.db has no ledger
 	known  []corruptRange
 }
 
@@ -135,6 +137,9 @@ func (c *checker) run(ctx context.Context, dir string) error {
 		for id, sh := range c.shards {
 			if sh.stated != sh.next {
 				c.problem("state.db: shard %d of stream %q ends at %d, but its log at %d", id, sh.stream, sh.stated, sh.next)
+			}
+			if sh.gone+1 != sh.first && !sh.old {
+				c.problem("state.db: shard %d of stream %q begins at %d, but the ledger says that %d are gone", id, sh.stream, sh.first, sh.gone)
 			}
 		}
 	}
@@ -220,6 +225,9 @@ func (c *checker) readState(ctx context.Context, dir string) ([]uint32, map[curs
 	c.report.Shards = len(c.shards)
 	st := &stateDB{db: db}
 	if err := st.load(ctx); err != nil {
+		return nil, nil, err
+	}
+	if err := c.checkChain(ctx, st); err != nil {
 		return nil, nil, err
 	}
 	for id, known := range st.corrupt {

@@ -35,6 +35,6 @@ func clockSynced() bool {
 
 // TIME_ERROR and STA_UNSYNC of adjtimex(2).
 const (
-	timeError  = 5
+	timeError = 5
 	staUnsync = 0x40
 )

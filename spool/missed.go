@@ -51,7 +51,13 @@ func (s *Spool) enterMissed(ctx context.Context, clean bool, migrated int, epoch
 	if epoch != "" {
 		st.enter(Step{Kind: StepEpoch, Who: s.identity.Epoch.String(), Reason: epoch})
 	}
-	s.enterMissedRemovals(migrated > 0)
+	gone := uint64(0)
+	for _, l := range s.allLogs() {
+		gone += st.enterMissedRemovals(l.slots, migrated > 0)
+	}
+	if gone > 0 {
+		s.raise("ledger", 2, fmt.Sprintf("%d records were found missing at opening, and nothing had said that they go; forebay ledger --steps tells which", gone))
+	}
 	if !clean || migrated > 0 {
 		st.enterMissedCounts(migrated > 0)
 	}
@@ -69,40 +75,34 @@ func (s *Spool) enterMissed(ctx context.Context, clean bool, migrated int, epoch
 }
 
 // enterMissedRemovals compares where shards begin with what the ledger says is
-// gone. A removal is entered before it is done.
-func (s *Spool) enterMissedRemovals(begins bool) {
-	mins := s.state.mins()
-	var steps []Step
-	gone := uint64(0)
-	for _, l := range s.allLogs() {
-		for _, sh := range l.slots {
-			s.state.mu.Lock()
-			told := s.state.removedLocked(sh.stream.name, sh.id) + 1
-			s.state.mu.Unlock()
-			first := sh.first.next
-			st := Step{Stream: sh.stream.name, Shard: sh.id, First: told, Past: first}
-			switch {
-			case told < first:
-				st.Kind, st.Count, st.Undelivered = StepGone, first-told, undeliveredIn(mins, sh.id, told, first)
-				st.Reason = "found missing at opening: a crash kept the reason out of the ledger, or the files were removed by another hand"
-				if begins {
-					st.Kind, st.Reason = StepExpired, "removed before this ledger began; why was not written down"
-				} else {
-					gone += st.Count
-				}
-			case told > first:
-				st.Kind, st.First, st.Past, st.Count = StepKept, first, told, told-first
-				st.Reason = "entered as removed, and still there at opening: a crash came first, or the files could not be removed"
-			default:
-				continue
-			}
-			steps = append(steps, st)
+// gone, and returns how many records are gone that it did not know of. A
+// removal is entered before it is done. begins says that this ledger does.
+func (s *stateDB) enterMissedRemovals(shards []*shard, begins bool) (gone uint64) {
+	mins := s.mins()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sh := range shards {
+		told, first := s.removedLocked(sh.stream.name, sh.id)+1, sh.first.next
+		st := Step{Stream: sh.stream.name, Shard: sh.id, First: told, Past: first}
+		switch {
+		case told < first && begins:
+			st.Kind, st.Reason = StepExpired, "removed before this ledger began; why was not written down"
+		case told < first:
+			st.Kind, st.Reason = StepGone, "found missing at opening: a crash kept the reason out of the ledger, or the files were removed by another hand"
+			gone += first - told
+		case told > first:
+			st.Kind, st.First, st.Past = StepKept, first, told
+			st.Reason = "entered as removed, and still there at opening: a crash came first, or the files could not be removed"
+		default:
+			continue
 		}
+		st.Count = st.Past - st.First
+		if st.Kind != StepKept {
+			st.Undelivered = undeliveredIn(mins, sh.id, told, first)
+		}
+		s.enterLocked(st)
 	}
-	s.state.enter(steps...)
-	if gone > 0 {
-		s.raise("ledger", 2, fmt.Sprintf("%d records were found missing at opening, and nothing had said that they go; forebay ledger --steps tells which", gone))
-	}
+	return gone
 }
 
 // enterMissedCounts enters the counts that are in state.db but not in the
@@ -153,21 +153,27 @@ func undeliveredIn(mins map[record.ShardID]uint64, shard record.ShardID, from, t
 // met a difference stays, and the ledger does not balance. It is called before
 // the log writes anything; torn says that damage was met.
 func (l *commitLog) settleNumbers(ctx context.Context, torn bool) error {
-	var numbered, taken int64
-	for _, sh := range l.slots {
-		numbered += int64(sh.next - 1)
-	}
-	for _, t := range l.sources {
-		taken += int64(t.taken)
-	}
-	if l.uncounted >= 0 && (!torn || numbered-taken == l.uncounted) {
+	hidden := uncountedOf(l.slots, l.sources)
+	if l.uncounted >= 0 && (!torn || hidden == l.uncounted) {
 		return nil
 	}
-	l.uncounted = numbered - taken
+	l.uncounted = hidden
 	if err := l.sp.state.exec(ctx, "UPDATE logs SET uncounted=? WHERE id=?", l.uncounted, l.num); err != nil {
 		return fmt.Errorf("write state.db: %w", storeError(err))
 	}
 	return nil
+}
+
+// uncountedOf is how many numbers were given to records that the sources'
+// counts do not have.
+func uncountedOf(shards []*shard, sources map[string]sourceTotal) (n int64) {
+	for _, sh := range shards {
+		n += int64(sh.next - 1)
+	}
+	for _, t := range sources {
+		n -= int64(t.taken)
+	}
+	return n
 }
 
 // flushState is flush; on a full disk the reserve is given up for it.

@@ -68,8 +68,8 @@ type Spool struct {
 	// bytes; looked is when that was measured. Guarded by roomMu.
 	strangers int64
 	looked    int64
-	stats   counters
-	alarms  conditions
+	stats     counters
+	alarms    conditions
 
 	reading  sync.RWMutex // held while files are read, so that Close waits
 	closing  chan struct{}

@@ -34,14 +34,14 @@ type stateDB struct {
 	dirtyC  map[cursorKey]struct{}
 	dirtyS  map[string]struct{}
 	dirtyR  []corruptRange
-	stamp   bool                 // the clock is to be written even if nothing else is
-	steps   []Step               // of the ledger, to be written
-	sums    map[stepKey]stepSum  // of all steps, those to be written too
+	stamp   bool                  // the clock is to be written even if nothing else is
+	steps   []Step                // of the ledger, to be written
+	sums    map[stepKey]stepSum   // of all steps, those to be written too
 	owed    map[stepKey]*owedStep // gathered, not entered yet
-	told    chainHead            // head, for those who do not hold disk
-	broken  error                // where the ledger's chain does not hold
-	kick    chan struct{} // something is dirty
-	moved   chan struct{} // a cursor moved: retention may have something to do
+	told    chainHead             // head, for those who do not hold disk
+	broken  error                 // where the ledger's chain does not hold
+	kick    chan struct{}         // something is dirty
+	moved   chan struct{}         // a cursor moved: retention may have something to do
 }
 
 type cursorKey struct {
@@ -332,13 +332,8 @@ func (s *stateDB) addCorrupt(r corruptRange) (added uint64) {
 	return added
 }
 
-// corruptIn counts the known damaged records of a shard in [from, to).
-func (s *stateDB) corruptIn(shard record.ShardID, from, to uint64) uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.corruptInLocked(shard, from, to)
-}
-
+// corruptInLocked counts the known damaged records of a shard in [from, to);
+// mu is held.
 func (s *stateDB) corruptInLocked(shard record.ShardID, from, to uint64) uint64 {
 	var n uint64
 	for _, r := range s.corrupt[shard] {
@@ -453,8 +448,12 @@ func (s *stateDB) stampClock(ctx context.Context) error {
 		key   string
 		value any
 	}{
-		{"clock", st.clock}, {"wall", st.wall}, {"boot", hex.EncodeToString(st.boot[:])}, {"up", int64(st.up)},
-		{"sure_clock", st.sure.clock}, {"sure_wall", st.sure.wall},
+		{"clock", st.clock},
+		{"wall", st.wall},
+		{"boot", hex.EncodeToString(st.boot[:])},
+		{"up", int64(st.up)},
+		{"sure_clock", st.sure.clock},
+		{"sure_wall", st.sure.wall},
 	} {
 		if err := s.setMeta(ctx, v.key, v.value); err != nil {
 			return err

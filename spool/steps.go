@@ -58,10 +58,8 @@ type Step struct {
 	Prev, Hash  [sha256.Size]byte
 }
 
-// removes reports whether a step of the kind ends the range of what is kept.
-func removes(kind string) bool {
-	return kind == StepExpired || kind == StepMaxAge || kind == StepDropped || kind == StepGone
-}
+// removals are the kinds of steps that end the range of what is kept.
+var removals = [...]string{StepExpired, StepMaxAge, StepDropped, StepGone}
 
 const stepColumns = "id, at, clock, kind, stream, shard, first, past, count, undelivered, who, reason, prev"
 
@@ -208,7 +206,7 @@ func (s *stateDB) enterOwed(all bool) {
 // gone; mu is held.
 func (s *stateDB) removedLocked(stream string, shard record.ShardID) uint64 {
 	var n uint64
-	for _, kind := range []string{StepExpired, StepMaxAge, StepDropped, StepGone} {
+	for _, kind := range removals {
 		n += s.sums[stepKey{kind: kind, stream: stream, shard: shard}].count
 	}
 	return n - s.sums[stepKey{kind: StepKept, stream: stream, shard: shard}].count
