@@ -41,6 +41,7 @@ type commands struct {
 	Put     putCmd     `cmd:"" help:"Append standard input to a stream as one record."`
 	Alarms  alarmsCmd  `cmd:"" help:"List alarms, or acknowledge them."`
 	Ledger  ledgerCmd  `cmd:"" help:"Show for every record where it went."`
+	Cursor  cursorCmd  `cmd:"" help:"Look after the cursors of a running gateway."`
 	Check   checkCmd   `cmd:"" help:"Check a config file; nothing is started or written."`
 	Config  configCmd  `cmd:"" help:"Print the config with all defaults filled in."`
 	Spool   spoolCmd   `cmd:"" help:"Look after a spool directory that no gateway has open."`

@@ -365,24 +365,7 @@ func (p *plant) Points(trend bool) []api.Point {
 
 // Ledger says for every record where it went.
 func (p *plant) Ledger() api.Ledger {
-	l := p.g.sp.Ledger()
-	out := api.Ledger{
-		At: p.g.clock.now().UTC(), Epoch: p.g.sp.Identity().Epoch.String(), Balance: l.Balanced() == nil,
-		Sources: []api.SourceLedger{}, Streams: []api.StreamLedger{}, Uplinks: []api.UplinkLedger{},
-	}
-	for _, s := range l.Sources {
-		out.Sources = append(out.Sources, api.SourceLedger(s))
-	}
-	for _, s := range l.Streams {
-		out.Streams = append(out.Streams, api.StreamLedger(s))
-	}
-	for _, c := range l.Cursors {
-		out.Uplinks = append(out.Uplinks, api.UplinkLedger{
-			Uplink: c.Name, Stream: c.Stream, In: c.In, Delivered: c.Delivered, Filtered: c.Filtered, Pending: c.Pending,
-			Expired: c.Expired, Refused: c.Refused, Corrupt: c.Corrupt,
-		})
-	}
-	return out
+	return ledgerOf(p.g.sp.Ledger(), p.g.sp.Identity(), p.g.clock.now())
 }
 
 // maxStill bounds the picture that is handed to a console, in bytes.

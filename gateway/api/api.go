@@ -259,7 +259,11 @@ type Ledger struct {
 	Sources []SourceLedger `json:"sources"`
 	Uplinks []UplinkLedger `json:"uplinks"`
 	Streams []StreamLedger `json:"streams"`
-	Balance bool           `json:"balanced"` // every line adds up
+	Logs    []LogLedger    `json:"logs"`
+	Chain   LedgerChain    `json:"chain"`
+	Steps   []LedgerStep   `json:"steps,omitempty"` // only where they are asked for: ?steps=N
+	Balance bool           `json:"balanced"`        // every line adds up, the counts agree, the chain holds
+	Problem string         `json:"problem,omitempty"`
 }
 
 // SourceLedger counts what came before the log.

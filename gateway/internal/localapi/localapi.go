@@ -85,6 +85,12 @@ type Plant interface {
 	// Frame is the newest still of a camera; record.ErrNoStream if there is none.
 	Frame(ctx context.Context, camera string) (jpeg []byte, at time.Time, err error)
 	Ledger() api.Ledger
+	// LedgerSteps verifies the ledger and lists its newest steps, oldest first;
+	// limit 0 is all that are not folded.
+	LedgerSteps(ctx context.Context, limit int) ([]api.LedgerStep, error)
+	// DropCursor gives up a cursor's claim; it is durable when it returns.
+	// record.ErrNoCursor, record.ErrInUse.
+	DropCursor(ctx context.Context, stream, cursor, by string) error
 }
 
 // An Inlet takes records that clients put, for a stream they name.
@@ -264,7 +270,8 @@ func (s *Server) routes() http.Handler {
 	show(s, mux, "/v1/alarms", func() any { return s.plant.Alarms() })
 	show(s, mux, "/v1/points", func() any { return s.plant.Points(true) })
 	show(s, mux, "/v1/cameras", func() any { return s.plant.Cameras() })
-	show(s, mux, "/v1/ledger", func() any { return s.plant.Ledger() })
+	mux.HandleFunc("GET /v1/ledger", s.ledger)
+	mux.HandleFunc("DELETE /v1/streams/{stream}/cursors/{cursor}", s.dropCursor)
 	mux.HandleFunc("POST /v1/alarms/ack", s.ack)
 	mux.HandleFunc("GET /v1/events", s.events)
 	mux.HandleFunc("GET /v1/cameras/{camera}/frame.jpg", s.frame)

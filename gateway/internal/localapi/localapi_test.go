@@ -88,6 +88,22 @@ func (p *stage) Frame(_ context.Context, cam string) ([]byte, time.Time, error) 
 }
 func (p *stage) Ledger() api.Ledger { return api.Ledger{Balance: true} }
 
+func (p *stage) LedgerSteps(_ context.Context, limit int) ([]api.LedgerStep, error) {
+	return []api.LedgerStep{{ID: uint64(limit), Kind: "dropped"}}, nil
+}
+
+func (p *stage) DropCursor(_ context.Context, stream, cursor, by string) error {
+	switch {
+	case stream != "mqtt":
+		return record.ErrNoStream
+	case cursor == "busy":
+		return record.ErrInUse
+	case cursor != "old uplink" || by != "op":
+		return record.ErrNoCursor
+	}
+	return nil
+}
+
 func (p *stage) set(value float64, alarms ...api.Alarm) {
 	p.mu.Lock()
 	p.value, p.alarms = value, alarms
