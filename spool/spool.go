@@ -382,6 +382,9 @@ func (s *Spool) close() error {
 	s.parts.Wait()
 	s.reading.Lock()
 	defer s.reading.Unlock()
+	s.roomMu.Lock()
+	s.removeDoomed()
+	s.roomMu.Unlock()
 	ctx := context.Background()
 	var errs []error
 	for _, l := range logs {
