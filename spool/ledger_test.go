@@ -41,7 +41,7 @@ func ofKinds(all []spool.Step, kinds ...string) (out []spool.Step) {
 // lossy makes a spool with something of most kinds in its ledger, and closes it.
 func lossy(t *testing.T) *box {
 	t.Helper()
-	b := newBox(t, spool.Config{Quota: 16 << 20})
+	b := newBox(t, spool.Config{NoPacking: true, Quota: 16 << 20})
 	st := b.stream(spool.StreamConfig{Name: "mqtt", MaxBytes: 1 << 20})
 	c := cursor(t, st, "it's", spool.Oldest())
 	fill(t, st, 20, 1000)
@@ -269,7 +269,7 @@ func (*blocked) After(spool.DiskOp) {}
 func TestACrashBetweenTheStepAndTheRemoval(t *testing.T) {
 	hold := &blocked{}
 	hold.on.Store(true)
-	b := newBox(t, spool.Config{Quota: 16 << 20}, spool.Seam{Disk: hold})
+	b := newBox(t, spool.Config{NoPacking: true, Quota: 16 << 20}, spool.Seam{Disk: hold})
 	st := b.stream(spool.StreamConfig{Name: "mqtt", MaxBytes: 1 << 20})
 	for firstKept(st) == 1 {
 		fill(t, st, 2, 50<<10)

@@ -80,7 +80,7 @@ func (c *clocks) seam() spool.Seam {
 // hold their producers back and lose nothing. Every step stands in the ledger
 // as a range.
 func TestPressureTakesTheLeastFirst(t *testing.T) {
-	b := newBox(t, spool.Config{Quota: 24 << 20})
+	b := newBox(t, spool.Config{NoPacking: true, Quota: 24 << 20})
 	classes := []record.Class{record.ClassDebug, record.ClassVideo, record.ClassTelemetry, record.ClassAudit, record.ClassAlarm, record.ClassEvidence}
 	waiting, done := map[record.Class]*spool.Stream{}, map[record.Class]*spool.Stream{}
 	acked := map[string]uint64{}
@@ -157,7 +157,7 @@ func TestPressureTakesTheLeastFirst(t *testing.T) {
 // on_full says it per stream, whatever the class; streams that differ in it do
 // not share a log.
 func TestOnFullIsPerStream(t *testing.T) {
-	b := newBox(t, spool.Config{Quota: 12 << 20})
+	b := newBox(t, spool.Config{NoPacking: true, Quota: 12 << 20})
 	held := b.stream(spool.StreamConfig{Name: "held", OnFull: spool.HoldProducer})
 	plain := b.stream(spool.StreamConfig{Name: "plain"})
 	said := b.stream(spool.StreamConfig{Name: "said", OnFull: spool.DropOldest})
@@ -385,7 +385,7 @@ func TestHowMuchOfAPauseCounts(t *testing.T) {
 
 // Everything in the directory counts.
 func TestTheQuotaCountsEveryFile(t *testing.T) {
-	b := newBox(t, spool.Config{Quota: 64 << 20})
+	b := newBox(t, spool.Config{NoPacking: true, Quota: 64 << 20})
 	st := b.stream(spool.StreamConfig{Name: "video", Class: record.ClassVideo})
 	fill(t, st, 20, 10<<10)
 	if err := blob(t, st, 1<<20); err != nil {

@@ -48,7 +48,8 @@ func (s *Spool) whyShort(need int64) string {
 // with all gone that may go for this log there would be no room, so nothing
 // was dropped; the producers of the log are held back.
 func (s *Spool) makeRoom(l *commitLog, need int64) error {
-	maxBytes := l.retention().maxBytes
+	maxBytes, asked := l.retention().maxBytes, need
+	need += l.nextSegment(need)
 	if s.short(need) <= 0 && (maxBytes == 0 || l.size()+need <= maxBytes) {
 		return nil
 	}
@@ -59,9 +60,20 @@ func (s *Spool) makeRoom(l *commitLog, need int64) error {
 	if missing <= 0 {
 		return nil
 	}
-	l.refuse(refusal{need: need, at: time.Now()})
+	l.refuse(refusal{need: asked, at: time.Now()})
 	s.raise("full", 1, fmt.Sprintf("no room for class %s: %d bytes are missing and what is left must not be dropped for it; its producers are held back until an uplink delivers or the quota is raised", l.retention().class, missing))
 	return fmt.Errorf("store in %s: %w", logDir(l.num), record.ErrFull)
+}
+
+// nextSegment is what need bytes more take for a segment that is begun with
+// them.
+func (l *commitLog) nextSegment(need int64) int64 {
+	l.wmu.Lock()
+	defer l.wmu.Unlock()
+	if l.w != nil && l.w.bytes+need < l.segmentBytes() {
+		return 0
+	}
+	return l.sp.emptySegment()
 }
 
 // clearFor drops what must go so that a log may write need bytes, and returns
