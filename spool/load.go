@@ -219,7 +219,7 @@ func (l *commitLog) sealLeftovers(ctx context.Context) {
 		if seg.sealed.Load() || i == len(segs)-1 {
 			continue
 		}
-		w, err := l.sp.openSegWriter(ctx, seg, false)
+		w, err := l.openSegWriter(ctx, seg, false)
 		if err != nil {
 			l.log.Warn("segment could not be opened to seal it", "file", seg.file(), "error", err)
 			continue
@@ -232,7 +232,7 @@ func (l *commitLog) sealLeftovers(ctx context.Context) {
 func (l *commitLog) openActive(ctx context.Context) error {
 	seg := l.segs[len(l.segs)-1]
 	seg.release()
-	w, err := l.sp.openSegWriter(ctx, seg, true)
+	w, err := l.openSegWriter(ctx, seg, true)
 	if err != nil {
 		// A full or read-only disk: what is stored is served, and writing
 		// is tried again by the writer.

@@ -212,7 +212,7 @@ func (l *commitLog) openNext(ctx context.Context) error {
 	if err := createSegment(ctx, l.sp.seam, seg.path, n); err != nil {
 		return err
 	}
-	w, err := l.sp.openSegWriter(ctx, seg, true)
+	w, err := l.openSegWriter(ctx, seg, true)
 	if err != nil {
 		return err
 	}

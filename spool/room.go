@@ -20,6 +20,8 @@ const (
 	// maxReserve is what is kept for a full disk at most: it lets a few logs open
 	// a segment, bytes.
 	maxReserve = 16 << 20
+	// minWAL is how much the WAL of a segment may hold at least, bytes.
+	minWAL = 64 << 10
 	// refusedFor is how long a refusal counts against what else is seen since.
 	refusedFor = time.Minute
 )
@@ -73,7 +75,7 @@ func (l *commitLog) nextSegment(need int64) int64 {
 	if l.w != nil && l.w.bytes+need < l.segmentBytes() {
 		return 0
 	}
-	return l.sp.emptySegment()
+	return l.emptySegment()
 }
 
 // clearFor drops what must go so that a log may write need bytes, and returns
@@ -118,7 +120,7 @@ func (l *commitLog) droppable(ctx context.Context, mins map[record.ShardID]uint6
 			if seg.blocks.Load() <= 0 {
 				break
 			}
-			size -= l.sp.emptySegment() // another takes its place
+			size -= l.emptySegment() // another takes its place
 		}
 		n, err := l.undelivered(ctx, segs, i, mins)
 		if err != nil || (n > 0 && !r.expendable(by)) {
@@ -130,7 +132,19 @@ func (l *commitLog) droppable(ctx context.Context, mins map[record.ShardID]uint6
 }
 
 // emptySegment is about what a segment takes before its first block, bytes.
-func (s *Spool) emptySegment() int64 { return emptyFile + s.walBytes + s.walBytes/16 }
+func (l *commitLog) emptySegment() int64 {
+	wal := l.walBytes()
+	return emptyFile + wal + wal/16
+}
+
+// walBytes is how much the WAL of a segment may hold; where the log itself is
+// bounded, a small part of that.
+func (l *commitLog) walBytes() int64 {
+	if m := l.retention().maxBytes; m > 0 {
+		return max(min(l.sp.walBytes, m/16), minWAL)
+	}
+	return l.sp.walBytes
+}
 
 // expendable reports whether undelivered records may go for pressure that a
 // class makes.
@@ -145,7 +159,7 @@ func (l *commitLog) checkSize(r *record.Record) error {
 	}
 	p := pending{rec: r}
 	p.most = p.bound()
-	need := commitPages + l.sp.emptySegment() + p.need()
+	need := commitPages + l.emptySegment() + p.need()
 	if m := l.retention().maxBytes; m > 0 && need > m {
 		return &record.InvalidError{Field: "payload", Reason: fmt.Sprintf("has %d bytes; that is larger than max_bytes of its stream allows, %d", len(r.Data)+len(r.Blob), m), TooLarge: true}
 	}
@@ -153,7 +167,7 @@ func (l *commitLog) checkSize(r *record.Record) error {
 	s.mu.RLock()
 	others := int64(len(s.logs) - 1)
 	s.mu.RUnlock()
-	room := s.quota - s.reserveBytes - s.besides() - others*s.emptySegment()
+	room := s.quota - s.reserveBytes - s.besides() - others*l.emptySegment()
 	if need > room {
 		return &record.InvalidError{Field: "payload", Reason: fmt.Sprintf("has %d bytes; that is larger than the spool's quota allows, %d", len(r.Data)+len(r.Blob), s.quota), TooLarge: true}
 	}

@@ -46,8 +46,8 @@ type segWriter struct {
 
 // openSegWriter opens a segment for writing. fresh says that it is the active
 // one, whose WAL is worth preparing.
-func (s *Spool) openSegWriter(ctx context.Context, seg *segment, fresh bool) (*segWriter, error) {
-	sm, wal := s.seam, s.walBytes
+func (l *commitLog) openSegWriter(ctx context.Context, seg *segment, fresh bool) (*segWriter, error) {
+	sm, wal := l.sp.seam, l.walBytes()
 	if fresh {
 		if err := sm.prepareWAL(seg.path+"-wal", wal+wal/16); err != nil {
 			// On a full disk the room may still do for what matters.
@@ -60,7 +60,7 @@ func (s *Spool) openSegWriter(ctx context.Context, seg *segment, fresh bool) (*s
 	if err != nil {
 		return nil, err
 	}
-	w := &segWriter{seg: seg, seam: sm, db: db, step: min(chunkStep, s.quota/256)}
+	w := &segWriter{seg: seg, seam: sm, db: db, step: min(chunkStep, l.sp.quota/256)}
 	err = db.run(ctx,
 		"PRAGMA journal_mode=WAL",
 		"PRAGMA synchronous=FULL",

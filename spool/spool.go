@@ -211,7 +211,7 @@ func (s *Spool) setLimits() error {
 		s.quota = min(s.quota, total/10*8)
 	}
 	s.segmentBytes = max(min(s.cfg.Segment.Or(defaultSegment), s.quota/16), minSegment)
-	s.walBytes = max(min(walLimit, s.segmentBytes/4), 64<<10)
+	s.walBytes = max(min(walLimit, s.segmentBytes/4), minWAL)
 	s.reserveBytes = min(maxReserve, s.quota/16)
 	return nil
 }
