@@ -26,7 +26,7 @@ func TestHelpNamesEveryCommand(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	out = strings.Join(strings.Fields(out), " ")
-	for _, want := range []string{"run", "status", "streams", "tail", "put", "alarms", "ledger", "check", "config print", "spool check", "bench spool", "version", "Exit codes: 0 done; 1 failed; 2 wrong usage or config; 3 no gateway answers; 4 a check found problems."} {
+	for _, want := range []string{"run", "status", "streams", "tail", "put", "alarms", "ledger", "cursor list", "cursor drop", "check", "config print", "spool check", "bench spool", "version", "Exit codes: 0 done; 1 failed; 2 wrong usage or config; 3 no gateway answers; 4 a check found problems."} {
 		if !strings.Contains(out, want) {
 			t.Errorf("--help does not say %q:\n%s", want, out)
 		}
@@ -145,6 +145,18 @@ func TestCommandsAgainstAGateway(t *testing.T) {
 	if out := do("", "ledger"); !strings.Contains(out, "the ledger balances") {
 		t.Errorf("ledger prints %q", out)
 	}
+	if out := do("", "ledger", "--steps"); !strings.Contains(out, "the spool was created") || !strings.Contains(out, "its chain of ") {
+		t.Errorf("ledger --steps prints %q", out)
+	}
+	if out := do("", "cursor", "list"); !strings.HasPrefix(out, "STREAM") {
+		t.Errorf("cursor list prints %q", out)
+	}
+	if code, _, errs := forebay(t, "", "cursor", "drop", "mqtt", "none", "--api", g.api); code != exitFailed || !strings.Contains(errs, "no such cursor") {
+		t.Errorf("drop of no cursor: %d, %q", code, errs)
+	}
+	if code, _, errs := forebay(t, "", "ledger", "--spool", g.data); code != exitFailed || !strings.Contains(errs, "in use by process") {
+		t.Errorf("the ledger of a spool in use: %d, %q", code, errs)
+	}
 	if code, _, errs := forebay(t, "x", "put", "nowhere", "k", "--api", g.api); code != exitFailed || !strings.Contains(errs, "no such stream") {
 		t.Errorf("put to no stream: %d, %q", code, errs)
 	}
@@ -161,6 +173,11 @@ func TestCommandsAgainstAGateway(t *testing.T) {
 	g.sound(t)
 	if code, out, _ := forebay(t, "", "spool", "check", g.data); code != exitOK || !strings.Contains(out, "no problems") {
 		t.Errorf("check: %d, %q", code, out)
+	}
+	var l api.Ledger
+	code, out, _ := forebay(t, "", "ledger", "--spool", g.data, "--steps", "--last", "1", "--json")
+	if err := json.Unmarshal([]byte(out), &l); err != nil || code != exitOK || !l.Balance || !l.Chain.Holds || len(l.Steps) != 1 || l.Steps[0].Hash != l.Chain.Head {
+		t.Errorf("ledger --spool: %d, %v, %q", code, err, out)
 	}
 }
 

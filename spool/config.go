@@ -83,8 +83,8 @@ type StreamConfig struct {
 	// and evidence hold.
 	OnFull OnFull `toml:"on_full"`
 	// MaxAgeHard is a legal limit: records older than this go, delivered or not,
-	// whatever their class, an eighth of it or one hour later at most. 0 is
-	// none; at least 1m.
+	// whatever their class, an eighth of it or one hour later at the most. 0 is
+	// none; at least 1m. It counts for all streams that share the log.
 	MaxAgeHard conf.Duration `toml:"max_age_hard"`
 }
 

@@ -446,13 +446,16 @@ func (s *Spool) closeState(ctx context.Context, logs []*commitLog) error {
 
 // abandon gives back what a failed Open took.
 func (s *Spool) abandon() {
+	var errs []error
 	for _, l := range s.logs {
-		_ = l.close(context.Background())
+		errs = append(errs, l.close(context.Background()))
 	}
 	if s.state != nil {
-		_ = s.state.db.Close()
+		errs = append(errs, s.state.db.Close())
 	}
-	_ = s.lock.Close()
+	if err := errors.Join(append(errs, s.lock.Close())...); err != nil {
+		s.log.Warn("what a failed opening took was not given back in order", "error", err)
+	}
 }
 
 // flusher writes cursors and counts at most every flushEvery.

@@ -228,7 +228,8 @@ func (s *Spool) CreateStream(ctx context.Context, c StreamConfig) (*Stream, erro
 // asking for another (not 0) is an error.
 //
 // A stream stays in the log it was created in. Where several streams share it,
-// the log keeps as long as the one that keeps longest.
+// the log keeps as long as the one that keeps longest, holds back if one does,
+// and erases as early as the strictest MaxAgeHard asks for.
 func (s *Spool) Ensure(ctx context.Context, c StreamConfig) (*Stream, error) {
 	if err := c.Check(); err != nil {
 		return nil, fmt.Errorf("ensure a stream: %w", err)
@@ -260,7 +261,24 @@ func (s *Spool) Ensure(ctx context.Context, c StreamConfig) (*Stream, error) {
 	t.cfg = c
 	t.mu.Unlock()
 	t.log.reckon()
+	t.tellShared()
 	return t, nil
+}
+
+// tellShared warns where a limit that was changed counts for streams that did
+// not ask for it: they were put into one log before.
+func (t *Stream) tellShared() {
+	mine := retentionOf(t.Config())
+	t.log.mu.RLock()
+	defer t.log.mu.RUnlock()
+	for i, sh := range t.log.slots {
+		if sh.stream == t || i > 0 && sh.stream == t.log.slots[i-1].stream {
+			continue
+		}
+		if other := retentionOf(sh.stream.Config()); other.hard != mine.hard || other.hold != mine.hold {
+			t.log.log.Warn("streams that share a log differ in on_full or max_age_hard; the stricter counts for both", "stream", t.name, "other", sh.stream.name)
+		}
+	}
 }
 
 // makeStream writes a stream to state.db and opens its log; create is held.
