@@ -250,7 +250,8 @@ func (a *accounts) ledger() Ledger {
 }
 
 // Steps verifies the whole chain of the ledger and returns its newest steps,
-// oldest first: at most limit, all that are not folded where it is 0.
+// oldest first: at most limit, all that are not folded where it is 0. What a
+// disk that takes no writes keeps out of state.db is not among them.
 func (s *Spool) Steps(ctx context.Context, limit int) ([]Step, error) {
 	if err := s.enter(); err != nil {
 		return nil, err
@@ -258,7 +259,7 @@ func (s *Spool) Steps(ctx context.Context, limit int) ([]Step, error) {
 	defer s.leave()
 	s.state.enterOwed(true)
 	if err := s.flushState(ctx); err != nil {
-		return nil, fmt.Errorf("read the ledger: %w", err)
+		touch(s.state.kick) // what cannot be written is not listed yet; the flusher tries again, and tells
 	}
 	s.state.disk.Lock()
 	c, err := readChain(ctx, s.state.db)

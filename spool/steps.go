@@ -189,8 +189,9 @@ const owedPasses = 10
 func (s *stateDB) enterOwed(all bool) {
 	s.mu.Lock()
 	entered := false
+	waits := len(s.steps) >= maxSteps/4 // nothing can be written: gather on rather than fill the memory
 	for k, o := range s.owed {
-		if o.passes++; all || o.passes >= owedPasses {
+		if o.passes++; all || (o.passes >= owedPasses && !waits) {
 			s.enterLocked(o.Step)
 			delete(s.owed, k)
 			entered = true
