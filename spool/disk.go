@@ -74,6 +74,7 @@ type seam struct {
 	disk   disk
 	commit func(ctx context.Context, db *database) error
 	space  func(dir string) (total, free int64, err error)
+	still  bool // retention does not run
 }
 
 func systemSeam() seam {
