@@ -321,20 +321,20 @@ func (c *cursor) Next() error {
 
 // settle goes to the first record from here on that has the key.
 func (c *cursor) settle() error {
-	for {
-		if c.part.Recs == nil {
-			if c.i < c.part.Len() {
-				return nil
-			}
-			return c.load()
-		}
-		for ; c.i < len(c.part.Recs); c.i++ {
-			if !c.has || c.part.Recs[c.i].Key == c.key {
-				return nil
-			}
-		}
-		return c.load()
+	if c.part.Recs == nil && c.i < c.part.Len() || c.match() {
+		return nil
 	}
+	return c.load()
+}
+
+// match goes to the next record of the part that has the key.
+func (c *cursor) match() bool {
+	for ; c.i < len(c.part.Recs); c.i++ {
+		if !c.has || c.part.Recs[c.i].Key == c.key {
+			return true
+		}
+	}
+	return false
 }
 
 // load gets the next part.
@@ -351,13 +351,8 @@ func (c *cursor) load() error {
 		case err != nil:
 			c.t.run.warn(fmt.Sprintf("stream %s: %v", c.t.stream.Name(), err))
 			continue
-		case p.Recs == nil:
+		case p.Recs == nil, c.match():
 			return nil
-		}
-		for ; c.i < len(p.Recs); c.i++ {
-			if !c.has || p.Recs[c.i].Key == c.key {
-				return nil
-			}
 		}
 	}
 }
@@ -532,7 +527,8 @@ func (output) VolatileArgs() bool { return true }
 
 type sink struct{ run *run }
 
-func (s *sink) BestIndex(*vtab.IndexInfo) error          { return errors.New("the table is only written") }
+func (s *sink) BestIndex(*vtab.IndexInfo) error { return errors.New("the table is only written") }
+
 func (s *sink) Open() (vtab.Cursor, error)               { return nil, errors.New("the table is only written") }
 func (s *sink) Disconnect() error                        { return nil }
 func (s *sink) Destroy() error                           { return nil }

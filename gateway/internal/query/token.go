@@ -119,7 +119,7 @@ func quote(sql string, i int, q byte, k kind) (int, kind) {
 
 func number(sql string, i int) int {
 	digits := func() {
-		for i < len(sql) && (isWordByte(sql[i])) {
+		for i < len(sql) && isWordByte(sql[i]) {
 			if (sql[i] == 'e' || sql[i] == 'E') && i+1 < len(sql) && (sql[i+1] == '+' || sql[i+1] == '-') {
 				i++
 			}
