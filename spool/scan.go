@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"sort"
 	"sync/atomic"
@@ -379,11 +380,12 @@ func (s *Scanner) selects(b *block) (in, whole bool) {
 	}
 	whole = b.minArr >= w.since && b.maxArr <= w.until
 	if w.event {
-		lo, hi, ok := b.events()
-		if ok && (hi < w.sinceEvent || lo > w.untilEvent) {
+		if b.maxEvt < w.sinceEvent || b.minEvt > w.untilEvent {
 			return false, false
 		}
-		whole = whole && ok && lo >= w.sinceEvent && hi <= w.untilEvent
+		// The first and the last nanosecond stand for all beyond them, and for
+		// what a head of version 1 does not tell.
+		whole = whole && b.minEvt > minTime && b.maxEvt < math.MaxInt64 && b.minEvt >= w.sinceEvent && b.maxEvt <= w.untilEvent
 	}
 	return true, whole
 }
@@ -400,10 +402,6 @@ func (s *Scanner) doubtful(b *block) bool {
 		})
 	})
 }
-
-// events is the least and the greatest event time in the block; false where the
-// head does not tell.
-func (b *block) events() (lo, hi int64, ok bool) { return 0, 0, false }
 
 // fromPlan takes the next planned blocks.
 func (s *Scanner) fromPlan(ctx context.Context) error {
