@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"slices"
 	"sort"
@@ -190,6 +191,11 @@ func (s *Scanner) decode() (Part, bool) {
 		if out.n > 0 && !s.span.WithoutData {
 			if rec.Data, err = s.seg.readChunk(out); err != nil {
 				s.recs = s.recs[:len(s.recs)-1]
+				if _, ok := errors.AsType[*fs.PathError](err); ok && !isDamage(err) {
+					s.faults = append(s.faults, fmt.Errorf("scan %s: %w", s.seg.file(), err)) // it may pass by itself
+					break
+				}
+				s.gone = s.gone || errors.Is(err, errGone)
 				s.lose(k, seq, seq+1, s.cur.b.id, err)
 				continue
 			}

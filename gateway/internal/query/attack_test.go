@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -222,4 +223,44 @@ func TestPushDownIsOnlyFaster(t *testing.T) {
 			}
 		}
 	}
+}
+
+// An answer is of one moment of each shard, while records keep coming in.
+func TestQueryWhileAppending(t *testing.T) {
+	sp := newSpool(t)
+	st := stream(t, sp, "sensors", 4)
+	e := engine(t, sp, query.Options{AtOnce: 4})
+	stop := make(chan struct{})
+	var writers, readers sync.WaitGroup
+	writers.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			recs := make([]record.Record, 50)
+			for k := range recs {
+				recs[k] = record.Record{Key: fmt.Sprint("k", k), Data: fmt.Appendf(nil, `{"n": %d}`, i*50+k)}
+			}
+			if _, err := st.Put(context.Background(), recs); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for range 3 {
+		readers.Go(func() {
+			for range 15 {
+				var s sheet
+				sum, err := e.Run(t.Context(), query.Query{SQL: "SELECT count(*) = count(n), max(n) + 1 >= count(*) FROM sensors WHERE ts > now() - 3600"}, &s)
+				if err != nil || !strings.HasSuffix(s.b.String(), "\n1|1\n") && sum.Scanned > 0 {
+					t.Errorf("%q, %v", s.b.String(), err)
+				}
+			}
+		})
+	}
+	readers.Wait()
+	close(stop)
+	writers.Wait()
 }
