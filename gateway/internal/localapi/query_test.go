@@ -154,3 +154,35 @@ func TestQueryOnTheWire(t *testing.T) {
 		}
 	}
 }
+
+// A reader may begin by the senders' times instead of the arrival, and says
+// which.
+func TestRecordsFromAnEventTime(t *testing.T) {
+	w := serve(t, localapi.Config{})
+	st, err := w.sp.Stream("mqtt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Date(2026, 11, 5, 14, 0, 0, 0, time.UTC)
+	var recs []record.Record
+	for i, own := range []time.Duration{0, -time.Hour, time.Hour, -2 * time.Hour, 3 * time.Hour} {
+		recs = append(recs, record.Record{Key: "k", Arrived: at.Add(time.Duration(i) * time.Minute), At: at.Add(own), Data: []byte("1")})
+	}
+	if _, err := st.Put(t.Context(), recs); err != nil {
+		t.Fatal(err)
+	}
+	for from, want := range map[string]uint64{
+		"event:2026-11-05T14:30:00Z": 3, "2026-11-05T14:00:30Z": 2, "event:2026-11-05T12:00:00Z": 1, "event:2026-11-05T16:00:00+01:00": 3,
+	} {
+		var first uint64
+		for r, err := range w.client.Records(t.Context(), api.Tail{Stream: "mqtt", From: from, Limit: 1}) {
+			if err != nil {
+				t.Errorf("%s: %v", from, err)
+			}
+			first = r.Seq
+		}
+		if first != want {
+			t.Errorf("from %s begins at %d, want %d", from, first, want)
+		}
+	}
+}
