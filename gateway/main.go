@@ -38,6 +38,7 @@ type commands struct {
 	Status  statusCmd  `cmd:"" help:"Show a running gateway at a glance."`
 	Streams streamsCmd `cmd:"" help:"List the streams of a running gateway."`
 	Tail    tailCmd    `cmd:"" help:"Print the records of a stream."`
+	Query   queryCmd   `cmd:"" help:"Ask the streams in SQL."`
 	Put     putCmd     `cmd:"" help:"Append standard input to a stream as one record."`
 	Alarms  alarmsCmd  `cmd:"" help:"List alarms, or acknowledge them."`
 	Ledger  ledgerCmd  `cmd:"" help:"Show for every record where it went."`

@@ -156,7 +156,9 @@ func openOnce(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm 
 		s.startLog(l)
 	}
 	s.parts.Go(s.flusher)
-	s.parts.Go(s.keeper)
+	if !sm.still {
+		s.parts.Go(s.keeper)
+	}
 	return s, nil
 }
 
