@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"time"
 
 	"forebay/gateway/conf"
@@ -69,30 +70,29 @@ func (c benchSpoolCmd) print(e *env, rep *bench.Report) error {
 	err := table(e.out, "WORK\tFIGURE\tUNIT\tRIVAL\tRATIO\tTARGET\tVERDICT\tNOTE", func(row func(string, ...any)) {
 		for i := range rep.Lines {
 			l := &rep.Lines[i]
-			rival, ratio := "", ""
+			rival, ratio, note := "", "", l.Note
 			if r := l.Rival; r != nil {
 				rival, ratio = r.Name+" "+r.Figure.String(), r.Ratio.String()
+				for _, o := range r.Beaten {
+					note += fmt.Sprintf("; ratio to a %s %v", o.Name, o.Ratio)
+				}
 			}
-			row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", l.Name(), l.Figure, l.Unit, rival, ratio, l.TargetText(), l.Verdict(), l.Note)
+			row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", l.Name(), l.Figure, l.Unit, rival, ratio, l.TargetText(), l.Verdict(), strings.TrimPrefix(note, "; "))
 		}
 	})
 	if err != nil {
 		return err
 	}
 	fmt.Fprintln(e.out, "\nwhat each load cost; bytes written as handed to write calls / pages made dirty / told to the device (other programs included)")
-	return table(e.out, "WORK\tCALL P50\tP99\tMAX\tCPU/RECORD\tWRITTEN/RECORD\tPER BYTE TAKEN\tRSS\tOTHER RIVAL", func(row func(string, ...any)) {
+	return table(e.out, "WORK\tCALL P50\tP99\tMAX\tCPU/RECORD\tWRITTEN/RECORD\tPER BYTE TAKEN\tRSS", func(row func(string, ...any)) {
 		for i := range rep.Lines {
 			l := &rep.Lines[i]
 			if l.Cost == nil {
 				continue
 			}
-			other, k := "", l.Cost
-			if l.Rival != nil && len(l.Rival.Beaten) > 0 {
-				r := l.Rival.Beaten[0]
-				other = fmt.Sprintf("%s %v, ratio %v", r.Name, r.Figure, r.Ratio)
-			}
-			row("%s\t%.2f ms\t%.2f ms\t%.1f ms\t%.0f ns\t%.0f / %.0f / %.0f\t%.2f / %.2f / %.2f\t%.0f MB\t%s", l.Name(), k.CallP50MS, k.CallP99MS, k.CallMaxMS, k.CPUNS,
-				k.PerRecord.Calls, k.PerRecord.Process, k.PerRecord.Device, k.PerByte.Calls, k.PerByte.Process, k.PerByte.Device, k.PeakMB, other)
+			k := l.Cost
+			row("%s\t%.2f ms\t%.2f ms\t%.1f ms\t%.0f ns\t%.0f / %.0f / %.0f\t%.2f / %.2f / %.2f\t%.0f MB", l.Name(), k.CallP50MS, k.CallP99MS, k.CallMaxMS, k.CPUNS,
+				k.PerRecord.Calls, k.PerRecord.Process, k.PerRecord.Device, k.PerByte.Calls, k.PerByte.Process, k.PerByte.Device, k.PeakMB)
 		}
 	})
 }

@@ -137,6 +137,8 @@ func (s Spread) String() string {
 
 func number(v float64) string {
 	switch {
+	case v >= 1e9:
+		return fmt.Sprintf("%.2f G", v/1e9)
 	case v >= 1e6:
 		return fmt.Sprintf("%.2f M", v/1e6)
 	case v >= 1e4:
