@@ -33,20 +33,20 @@ func (b *bench) opens(ctx context.Context) error {
 	if b.Child == nil {
 		return nil
 	}
-	if err := b.reopen(ctx, "", b.Size, 0); err != nil {
+	if err := b.reopen(ctx, "", b.Size, 0, 0); err != nil {
 		return err
 	}
-	return b.reopen(ctx, "small ", int64(b.Segments)*smallSegment, smallSegment)
+	return b.reopen(ctx, "small ", 0, smallSegment, b.Segments)
 }
 
-func (b *bench) reopen(ctx context.Context, small string, size, segment int64) (err error) {
-	b.tell("fill a spool of %sB, kill -9, open it", number(float64(size)))
+func (b *bench) reopen(ctx context.Context, small string, size, segment int64, segments int) (err error) {
+	b.tell("fill a spool of %sB, %d segments or more, kill -9, open it", number(float64(size)), segments)
 	dir := b.path("open")
 	defer func() { err = errors.Join(err, b.remove("open")) }()
-	if err := b.fillAndKill(ctx, dir, size, segment); err != nil {
+	if err := b.fillAndKill(ctx, dir, size, segment, segments); err != nil {
 		return err
 	}
-	files, err := filepath.Glob(filepath.Join(dir, "log-*", "*.seg"))
+	files, err := segmentFiles(dir)
 	if err != nil {
 		return err
 	}
@@ -78,8 +78,8 @@ func (b *bench) reopen(ctx context.Context, small string, size, segment int64) (
 	return nil
 }
 
-func (b *bench) fillAndKill(ctx context.Context, dir string, size, segment int64) error {
-	cmd := b.Child(ctx, "fill", dir, strconv.FormatInt(size, 10), strconv.FormatInt(segment, 10), strconv.Itoa(b.Payload))
+func (b *bench) fillAndKill(ctx context.Context, dir string, size, segment int64, segments int) error {
+	cmd := b.Child(ctx, "fill", dir, strconv.FormatInt(size, 10), strconv.FormatInt(segment, 10), strconv.Itoa(segments), strconv.Itoa(b.Payload))
 	var errOut bytes.Buffer
 	cmd.Stderr = &errOut
 	pipe, err := cmd.StdoutPipe()
@@ -98,20 +98,22 @@ func (b *bench) fillAndKill(ctx context.Context, dir string, size, segment int64
 	return killed
 }
 
-// Fill makes a spool of so many bytes, says so, and goes on until it is killed.
-// Its arguments are a directory, bytes, bytes a segment (0 is the default) and
-// bytes a record.
+// Fill makes a spool of so many bytes and segments, says so, and goes on until
+// it is killed. Its arguments are a directory, bytes, bytes a segment (0 is the
+// default), segments and bytes a record.
 func Fill(ctx context.Context, out io.Writer, args []string) (err error) {
-	if len(args) != 4 {
-		return errors.New("fill: a directory and three numbers are needed")
+	if len(args) != 5 {
+		return errors.New("fill: a directory and four numbers are needed")
 	}
-	var n [3]int64
+	var n [4]int64
 	for i := range n {
 		if n[i], err = strconv.ParseInt(args[i+1], 10, 64); err != nil {
 			return fmt.Errorf("fill: %w", err)
 		}
 	}
-	s, err := spool.Open(ctx, args[0], spool.Config{Gateway: "bench", Segment: conf.Size(n[1]), Quota: conf.Size(2*n[0] + 64<<20)}, slog.New(slog.DiscardHandler))
+	size, segment, segments := n[0], n[1], int(n[2])
+	cfg := spool.Config{Gateway: "bench", Segment: conf.Size(segment), Quota: conf.Size(2*size + 4*segment*n[2] + 64<<20)}
+	s, err := spool.Open(ctx, args[0], cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -120,7 +122,7 @@ func Fill(ctx context.Context, out io.Writer, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	keys, p := shardKeys(st), randomPayloads(int(n[2]))
+	keys, p := shardKeys(st), randomPayloads(int(n[3]))
 	recs := make([]record.Record, max(1, (128<<10)/p.size))
 	told := false
 	for i := 0; ; i++ {
@@ -131,13 +133,23 @@ func Fill(ctx context.Context, out io.Writer, args []string) (err error) {
 		if err := put(ctx, st, recs); err != nil {
 			return err
 		}
-		if !told && s.Stats().Used >= n[0] {
-			told = true
+		if told || i%16 != 0 || s.Stats().Used < size {
+			continue
+		}
+		files, err := segmentFiles(args[0])
+		if err != nil {
+			return err
+		}
+		if told = len(files) >= segments; told {
 			if _, err := fmt.Fprintln(out, fullWord); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+func segmentFiles(dir string) ([]string, error) {
+	return filepath.Glob(filepath.Join(dir, "log-*", "*.seg"))
 }
 
 // Opened is what Reopen found.
