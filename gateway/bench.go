@@ -36,7 +36,7 @@ type benchSpoolCmd struct {
 func (c benchSpoolCmd) Run(ctx context.Context, e *env) error {
 	opt := bench.Options{
 		Dir: c.Dir, Only: c.Only, Full: c.Full, Payload: c.Payload, Rounds: c.Rounds, Slice: c.Slice, Duration: c.Duration,
-		Records: c.Records, Size: int64(c.Size), Segments: c.Segments, Cold: !c.Warm,
+		Records: c.Records, Size: int64(c.Size), Segments: c.Segments, Settle: true, Cold: !c.Warm,
 	}
 	if err := opt.Check(); err != nil {
 		return fmt.Errorf("%w: --%w", errUsage, err)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"forebay/gateway/conf"
 	"forebay/spool"
 	"forebay/spool/record"
 )
@@ -138,7 +139,7 @@ func drive(n, calls int, stop func() bool, each func(p int) producer) ([]time.Du
 	for p := range n {
 		do := each(p)
 		wg.Go(func() {
-			for i := 0; (calls == 0 || i < calls) && (stop == nil || !stop()); i++ {
+			for i := 0; i == 0 || (calls == 0 || i < calls) && (stop == nil || !stop()); i++ {
 				began := time.Now()
 				if errs[p] = do(i); errs[p] != nil {
 					return
@@ -164,13 +165,13 @@ func (b *bench) spoolRound(ctx context.Context, l load, p payloads, calls int) (
 		return o, errors.Join(err, s.Close())
 	}
 	producers := l.inSpool(ctx, st, p)
-	settle()
+	b.settle()
 	m := b.meter()
 	o.calls, err = drive(l.producers, calls, nil, producers)
 	o.producing, o.rss = time.Since(m.began), residentMB("self")
 	err = errors.Join(err, s.Close())
 	took := time.Since(m.began)
-	settle()
+	b.settle()
 	o.counts = m.since(b)
 	o.rate = float64(calls*l.producers*l.perCall) / took.Seconds()
 	return o, err
@@ -212,7 +213,7 @@ func (b *bench) plainRound(ctx context.Context, l load, p payloads, calls int, k
 		return o, err
 	}
 	defer func() { err = errors.Join(err, b.remove("plain")) }()
-	settle()
+	b.settle()
 	began := time.Now()
 	o.calls, err = drive(l.producers, calls, nil, l.inPlain(f, p))
 	err = errors.Join(err, f.close())
@@ -220,9 +221,11 @@ func (b *bench) plainRound(ctx context.Context, l load, p payloads, calls int, k
 	return o, err
 }
 
-// keepSustained is what a sustained load leaves behind it; what is older is
+// kept is how many bytes a sustained load leaves behind it; what is older is
 // dropped, as part of what is measured.
-const keepSustained = 1 << 30
+func (b *bench) kept() int64 {
+	return min(1<<30, 64<<20+int64(b.Duration.Seconds()*256e6))
+}
 
 // sustained is floods that do not end before the spool has rolled and dropped
 // segments many times over: rate, and the calls' 99th percentile while
@@ -250,11 +253,11 @@ func (b *bench) sustain(ctx context.Context, l load, p payloads) error {
 	}
 	rates := map[string][]float64{"spool": {ours.rate}}
 	for _, kind := range []string{growing, prewritten} {
-		f, err := openPlain(b.dir, kind, keepSustained)
+		f, err := openPlain(b.dir, kind, b.kept())
 		if err != nil {
 			return err
 		}
-		settle()
+		b.settle()
 		o, err := l.until(ctx, b.Duration, l.inPlain(f, p), f.close)
 		if err = errors.Join(err, b.remove("plain")); err != nil {
 			return err
@@ -275,7 +278,7 @@ func (b *bench) sustain(ctx context.Context, l load, p payloads) error {
 }
 
 func (b *bench) sustainSpool(ctx context.Context, l load, p payloads) (o outcome, c counts, err error) {
-	s, err := b.open(ctx, "sustained", spool.Config{Quota: keepSustained})
+	s, err := b.open(ctx, "sustained", spool.Config{Quota: conf.Size(b.kept())})
 	if err != nil {
 		return o, c, err
 	}
@@ -284,10 +287,10 @@ func (b *bench) sustainSpool(ctx context.Context, l load, p payloads) (o outcome
 	if err != nil {
 		return o, c, errors.Join(err, s.Close())
 	}
-	settle()
+	b.settle()
 	m := b.meter()
 	o, err = l.until(ctx, b.Duration, l.inSpool(ctx, st, p), s.Close)
-	settle()
+	b.settle()
 	return o, m.since(b), err
 }
 

@@ -29,6 +29,8 @@ type Options struct {
 	Records  int           // in the spool that is read; default 2,000,000, full 10,000,000
 	Size     int64         // bytes in the spool that is reopened; default 1 GB, full 10 GB
 	Segments int           // small segments in the other one; default 500, full 8,000
+	Idle     time.Duration // how long a reopened spool rests before its memory is counted; default 5 s
+	Settle   bool          // let the disk come to rest before each round
 	Cold     bool          // empty the page cache before reads and reopens, where we are root
 	Only     []string      // kinds to measure, see Kinds; default all
 	// Child makes a command that runs Fill or Reopen in a process of its own
@@ -78,6 +80,9 @@ func (o Options) withDefaults() Options {
 	or(&o.Segments, segments)
 	if o.Slice == 0 {
 		o.Slice = 400 * time.Millisecond
+	}
+	if o.Idle == 0 {
+		o.Idle = 5 * time.Second
 	}
 	if o.Duration == 0 {
 		o.Duration = duration
@@ -132,6 +137,12 @@ func Spool(ctx context.Context, opt Options) (rep Report, err error) {
 func (b *bench) tell(format string, args ...any) {
 	if b.Progress != nil {
 		b.Progress(fmt.Sprintf(format, args...))
+	}
+}
+
+func (b *bench) settle() {
+	if b.Settle {
+		settle()
 	}
 }
 

@@ -54,7 +54,7 @@ func TestEveryKindGivesItsFigures(t *testing.T) {
 			dir := t.TempDir()
 			rep, err := bench.Spool(t.Context(), bench.Options{
 				Dir: dir, Only: []string{kind}, Rounds: 1, Slice: 5 * time.Millisecond, Duration: 50 * time.Millisecond,
-				Records: 20_000, Size: 4e6, Segments: 4, Child: child,
+				Records: 20_000, Size: 4e6, Segments: 4, Idle: 10 * time.Millisecond, Child: child,
 			})
 			if err != nil {
 				t.Fatal(err)

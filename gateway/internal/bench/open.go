@@ -52,7 +52,7 @@ func (b *bench) reopen(ctx context.Context, small string, size, segment int64, s
 	}
 	cold := b.dropCaches()
 	var out, errOut bytes.Buffer
-	cmd := b.Child(ctx, "reopen", dir)
+	cmd := b.Child(ctx, "reopen", dir, b.Idle.String())
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("open the spool after kill -9: %w: %s", err, errOut.Bytes())
@@ -161,11 +161,15 @@ type Opened struct {
 	IdleMB  float64 `json:"idle_mb"` // and after a while without work
 }
 
-// Reopen opens the spool in the directory that is its argument, waits while
-// nothing happens, and prints what it saw.
+// Reopen opens the spool in the directory that is its first argument, waits as
+// long as the second says while nothing happens, and prints what it saw.
 func Reopen(ctx context.Context, out io.Writer, args []string) (err error) {
-	if len(args) != 1 {
-		return errors.New("reopen: a directory is needed")
+	if len(args) != 2 {
+		return errors.New("reopen: a directory and a duration are needed")
+	}
+	idle, err := time.ParseDuration(args[1])
+	if err != nil {
+		return fmt.Errorf("reopen: %w", err)
 	}
 	if _, err := os.Stat(args[0]); err != nil {
 		return err
@@ -178,7 +182,7 @@ func Reopen(ctx context.Context, out io.Writer, args []string) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
 	o := Opened{Seconds: time.Since(began).Seconds(), OpenMB: residentMB("self")}
 	select {
-	case <-time.After(5 * time.Second):
+	case <-time.After(idle):
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -47,7 +47,7 @@ func (b *bench) trickle(ctx context.Context) (err error) {
 	}
 	idle := (heapInUse() - heap) / (trickleStreams * trickleShards)
 	t.took = nil
-	settle()
+	b.settle()
 	commits := s.Stats().Commits
 	m := b.meter()
 	if err := t.run(ctx, b.Duration); err != nil {
@@ -59,7 +59,7 @@ func (b *bench) trickle(ctx context.Context) (err error) {
 	if err := s.Close(); err != nil {
 		return err
 	}
-	settle()
+	b.settle()
 	c := m.since(b)
 	records := int64(len(t.took))
 	cost := costOf(t.took, c, records, int64(b.Payload), rss)
