@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -80,7 +81,7 @@ func (c benchSpoolCmd) print(e *env, rep *bench.Report) error {
 			row("%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s", l.Name(), l.Figure, l.Unit, rival, ratio, l.TargetText(), l.Verdict(), strings.TrimPrefix(note, "; "))
 		}
 	})
-	if err != nil {
+	if err != nil || !slices.ContainsFunc(rep.Lines, func(l bench.Line) bool { return l.Cost != nil }) {
 		return err
 	}
 	fmt.Fprintln(e.out, "\nwhat each load cost; bytes written as handed to write calls / pages made dirty / told to the device (other programs included)")
