@@ -124,6 +124,7 @@ func (l *commitLog) settle(b *batch) {
 	for _, it := range settled {
 		l.q.release(it)
 	}
+	l.told = told{uint64(len(settled)), l.q.pushed}
 	l.wake()
 	l.qmu.Unlock()
 	for _, it := range settled {

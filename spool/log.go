@@ -19,7 +19,7 @@ import (
 const (
 	queueBytes = 16 << 20 // that may wait for one log
 	txnBytes   = 4 << 20  // that one commit takes from the queue
-	cacheBytes = 8 << 20  // of committed blocks that a log keeps for readers at its end
+	cacheBytes = 4 << 20  // of committed blocks that a log keeps for readers at its end
 )
 
 func parent(path string) string { return filepath.Dir(path) }
@@ -64,6 +64,7 @@ type commitLog struct {
 	closing bool
 	waiting map[*item]struct{} // appends that wait for room
 	failing map[string]error   // sources whose commit failed and who are being told
+	told    told
 
 	keeps atomic.Pointer[retention]
 	full  atomic.Bool // producers are held back

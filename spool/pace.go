@@ -13,9 +13,18 @@ const (
 	lingerBytes = 32 << 10
 	// slowCommit is the commit time from which a disk is worth waiting for.
 	slowCommit = 3 * time.Millisecond
+	// comeBack is how soon a producer that waited for its acknowledgement
+	// appends again.
+	comeBack = time.Millisecond
 	// maxLinger bounds how long a record waits for company.
 	maxLinger = 80 * time.Millisecond
 )
+
+// told is whom the last commit's end was told.
+type told struct {
+	items  uint64
+	pushed uint64 // items ever queued when it began
+}
 
 // A pace knows how long small commits take. On a disk whose syncs are slow a
 // few milliseconds more let many small records share one: less is written per
@@ -60,13 +69,22 @@ func (p *pace) linger() (most, gap time.Duration) {
 
 // linger waits for company on a slow disk; qmu is held. It ends when enough
 // waits to be worth a commit, when nothing more came for half a commit's time,
-// and in any case after maxLinger. A producer that is alone and waits for each
-// acknowledgement would wait in vain, so it is not made to.
+// and in any case after maxLinger. Producers that wait for each acknowledgement
+// come back at once or not at all: one that is alone is not made to wait, and
+// where half of those that were told last are back within a millisecond it is
+// only waited for the others of them.
 func (l *commitLog) linger() {
 	if most, gap := l.pace.linger(); most > 0 {
 		start := time.Now()
 		last, seen := start, l.q.pushed
 		for l.q.untaken < lingerBytes && !l.closing {
+			back := l.q.pushed - l.told.pushed
+			if 2*back >= l.told.items && time.Since(start) < comeBack {
+				gap = min(gap, comeBack)
+			}
+			if back >= l.told.items && gap <= comeBack {
+				break
+			}
 			d := min(most-time.Since(start), gap-time.Since(last))
 			if d <= 0 {
 				break
