@@ -36,6 +36,10 @@ type Config struct {
 	// eighth smaller or more are packed by Snappy. Packed bodies cannot be read
 	// by the sqlite3 shell alone.
 	NoPacking bool `toml:"no_packing"`
+	// ScrubEvery is how often everything in closed segments is read and
+	// verified in the background, spread over that time but at 256KiB/s or
+	// more. Default 7d; at least 1h; 36500d is never.
+	ScrubEvery conf.Duration `toml:"scrub_every"`
 	// Gateway is the name that signs the records' ids. Default: the name the
 	// spool was created with, else "forebay".
 	Gateway string `toml:"-"`
@@ -55,6 +59,9 @@ func (c Config) Check() error {
 	}
 	if c.Segment > 1<<30 {
 		return fmt.Errorf("segment_bytes: %v is too large; at most 1GiB is sensible", c.Segment)
+	}
+	if c.ScrubEvery != 0 && c.ScrubEvery.D() < minScrubEvery {
+		return fmt.Errorf("scrub_every: %v is too short; at least 1h is needed", c.ScrubEvery)
 	}
 	return nil
 }

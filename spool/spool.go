@@ -66,6 +66,7 @@ type Spool struct {
 	doomed  []*segment              // still to be unlinked; guarded by roomMu
 	stats   counters
 	alarms  conditions
+	scrubs  *scrubber
 
 	reading  sync.RWMutex // held while files are read, so that Close waits
 	closing  chan struct{}
@@ -152,6 +153,9 @@ func openOnce(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm 
 	}
 	s.parts.Go(s.flusher)
 	s.parts.Go(s.keeper)
+	s.scrubs = newScrubber(s)
+	s.scrubs.load(ctx)
+	s.parts.Go(s.scrubs.scrub)
 	return s, nil
 }
 
