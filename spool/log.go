@@ -63,6 +63,7 @@ type commitLog struct {
 	waiting map[*item]struct{} // appends that wait for room
 	failing map[string]error   // sources whose commit failed and who are being told
 
+	key   atomic.Pointer[dataKey] // that blocks are sealed with; nil: they are not. Changed while wmu is held
 	keeps atomic.Pointer[retention]
 	full  atomic.Bool // producers are held back
 	// refused is the last commit that found no room, until as much was stored

@@ -67,6 +67,7 @@ type Spool struct {
 	stats   counters
 	alarms  conditions
 	scrubs  *scrubber
+	keys    *keyring
 
 	reading  sync.RWMutex // held while files are read, so that Close waits
 	closing  chan struct{}
@@ -81,10 +82,11 @@ type logKey struct {
 	maxAge   time.Duration
 	maxBytes int64
 	expire   bool
+	key      uint32 // of an encrypted stream, which shares its log with none
 }
 
 func keyOf(c StreamConfig) logKey {
-	return logKey{c.Class, c.MaxAge.D(), int64(c.MaxBytes), c.ExpireUndelivered}
+	return logKey{class: c.Class, maxAge: c.MaxAge.D(), maxBytes: int64(c.MaxBytes), expire: c.ExpireUndelivered}
 }
 
 // Open opens the spool in dir and creates it if it is not there. One process
@@ -137,6 +139,9 @@ func openOnce(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm 
 	}
 	clean, err := s.openState(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.openKeys(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.loadStreams(ctx, clean); err != nil {

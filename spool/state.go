@@ -69,7 +69,7 @@ CREATE TABLE cursors(name TEXT NOT NULL, shard INTEGER NOT NULL, start INTEGER N
 CREATE TABLE shed(source TEXT PRIMARY KEY, records INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE corrupt(shard INTEGER NOT NULL, first INTEGER NOT NULL, past INTEGER NOT NULL, file TEXT NOT NULL, block INTEGER NOT NULL,
 	PRIMARY KEY(shard, first)) WITHOUT ROWID;
-`
+` + keysSchema
 
 // createState makes state.db of an empty spool.
 func createState(ctx context.Context, sm seam, path, gateway, machine string, wall int64) error {
@@ -125,7 +125,7 @@ func openState(ctx context.Context, sm seam, dir string) (*database, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = db.run(ctx, "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA wal_autocheckpoint=256", "PRAGMA cache_size=-512")
+	err = db.run(ctx, "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA wal_autocheckpoint=256", "PRAGMA secure_delete=ON", "PRAGMA cache_size=-512")
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open state.db: %w", err), db.Close())
 	}

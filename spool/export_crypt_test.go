@@ -1,0 +1,69 @@
+package spool
+
+// A Vault is the primitives of encryption, for tests with known answers.
+type Vault struct {
+	master *masterKey
+	key    *dataKey
+}
+
+// NewVault takes a master key's bytes and a data key.
+func NewVault(master []byte, id uint32, stream int64, key []byte) (*Vault, error) {
+	m, err := newMasterKey(master)
+	return &Vault{m, &dataKey{id: id, stream: stream, secret: key}}, err
+}
+
+// Name is the master key's name.
+func (v *Vault) Name() string { return v.master.name }
+
+// Wrap wraps the data key.
+func (v *Vault) Wrap() []byte { return v.master.wrap(v.key.id, v.key.stream, v.key.secret) }
+
+// Unwrap opens a wrapped key.
+func (v *Vault) Unwrap(wrapped []byte) ([]byte, error) {
+	return v.master.unwrap(v.key.id, v.key.stream, wrapped)
+}
+
+// Seal seals a block's body.
+func (v *Vault) Seal(log uint32, segment uint64, plain, aad []byte) (nonce, sealed []byte, err error) {
+	k, err := v.key.of(log, segment)
+	if err != nil {
+		return nil, nil, err
+	}
+	var n [nonceBytes]byte
+	return n[:], k.seal(nil, &n, plain, aad), nil
+}
+
+// Open opens a block's body.
+func (v *Vault) Open(log uint32, segment uint64, nonce, sealed, aad []byte) ([]byte, error) {
+	k, err := v.key.of(log, segment)
+	if err != nil {
+		return nil, err
+	}
+	return k.open(nonce, sealed, aad)
+}
+
+// SealChunk seals a chunk with a given salt.
+func (v *Vault) SealChunk(log uint32, segment uint64, salt [16]byte, plain []byte) ([]byte, error) {
+	k, err := v.key.of(log, segment)
+	if err != nil {
+		return nil, err
+	}
+	c, err := k.chunk(&salt)
+	if err != nil {
+		return nil, err
+	}
+	return c.seal(nil, plain), nil
+}
+
+// OpenChunk opens a whole chunk of n bytes.
+func (v *Vault) OpenChunk(log uint32, segment uint64, salt [16]byte, sealed []byte, n int64) ([]byte, error) {
+	k, err := v.key.of(log, segment)
+	if err != nil {
+		return nil, err
+	}
+	c, err := k.chunk(&salt)
+	if err != nil {
+		return nil, err
+	}
+	return c.openAll(sealed, n)
+}

@@ -1,0 +1,481 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"forebay/spool/record"
+)
+
+// keysSchema is the part of state.db that holds wrapped data keys, and for
+// every shard from where to where a key was in use. A key that was erased
+// keeps its row without the key.
+const keysSchema = `
+CREATE TABLE IF NOT EXISTS keys(id INTEGER PRIMARY KEY AUTOINCREMENT, stream INTEGER NOT NULL, made INTEGER NOT NULL, master TEXT NOT NULL,
+	wrapped BLOB, erased INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS sealed(key INTEGER NOT NULL, shard INTEGER NOT NULL, first INTEGER NOT NULL, past INTEGER NOT NULL,
+	PRIMARY KEY(key, shard)) WITHOUT ROWID;
+`
+
+// A keyring holds the data keys of a spool's encrypted streams.
+type keyring struct {
+	path   string     // of the master key, for hints
+	master *masterKey // nil: none is configured
+
+	mu     sync.RWMutex // all below
+	live   map[uint32]*dataKey
+	last   map[uint32]*segmentKey // by key, of the segment used last
+	lastOf map[uint32]segmentID
+	erased map[uint32]time.Time
+	ranges map[record.ShardID][]sealedRange // erased ones only
+}
+
+type segmentID struct {
+	log     uint32
+	segment uint64
+}
+
+// A sealedRange is records that were sealed with a key, past excluded.
+type sealedRange struct {
+	key         uint32
+	first, past uint64
+}
+
+// An erasedKey is why a block cannot be opened any more.
+type erasedKey struct {
+	id uint32
+	at time.Time
+}
+
+func (e *erasedKey) Error() string {
+	return fmt.Sprintf("its key was erased at %s", e.at.UTC().Format(time.RFC3339))
+}
+
+// openKeys reads the master key and unwraps the data keys. Where a stream is
+// encrypted and the master key is missing or another one, the spool is not
+// opened: the stream could neither be read nor take records, and its producers
+// would wait for an answer for ever.
+func (s *Spool) openKeys(ctx context.Context) error {
+	if err := s.state.db.run(ctx, keysSchema); err != nil {
+		return fmt.Errorf("open state.db: %w", storeError(err))
+	}
+	k, err := openKeyring(ctx, s.state.db, s.cfg, s.dir)
+	if err != nil {
+		return fmt.Errorf("open the spool: %w", err)
+	}
+	s.keys = k
+	return nil
+}
+
+func openKeyring(ctx context.Context, db *database, cfg Config, dir string) (*keyring, error) {
+	r := &keyring{
+		live: map[uint32]*dataKey{}, last: map[uint32]*segmentKey{}, lastOf: map[uint32]segmentID{},
+		erased: map[uint32]time.Time{}, ranges: map[record.ShardID][]sealedRange{},
+	}
+	var err error
+	if r.path, err = cfg.keyPath(); err != nil {
+		return nil, err
+	}
+	if r.path != "" {
+		if r.master, err = loadMasterKey(r.path, dir, cfg.KeyCredential != ""); err != nil {
+			return nil, err
+		}
+	}
+	err = each(ctx, db, `SELECT k.id, k.stream, k.master, k.wrapped, k.erased, coalesce(s.name, '') FROM keys k LEFT JOIN streams s ON s.id = k.stream ORDER BY k.id`,
+		func(scan func(...any) error) error {
+			var id uint32
+			var stream, erased int64
+			var master, name string
+			var wrapped []byte
+			if err := scan(&id, &stream, &master, &wrapped, &erased, &name); err != nil {
+				return err
+			}
+			if wrapped == nil {
+				r.erased[id] = time.Unix(0, erased)
+				return nil
+			}
+			secret, err := r.unwrap(id, stream, master, name, wrapped)
+			if err != nil {
+				return err
+			}
+			r.live[id] = &dataKey{id: id, stream: stream, secret: secret}
+			return nil
+		})
+	if err != nil {
+		return nil, err
+	}
+	return r, readSealed(ctx, db, r.ranges, "WHERE key IN (SELECT id FROM keys WHERE wrapped IS NULL)")
+}
+
+func (r *keyring) unwrap(id uint32, stream int64, master, name string, wrapped []byte) ([]byte, error) {
+	switch {
+	case r.master == nil:
+		return nil, &KeyError{
+			Reason: fmt.Sprintf("is needed for the encrypted stream %q, and none is configured", name),
+			Hint:   "set key_file or key_credential in [spool] to the key whose name is " + master,
+		}
+	case r.master.name != master:
+		return nil, &KeyError{
+			Path: r.path, Reason: fmt.Sprintf("is another one (its name is %s) than stream %q was encrypted with (%s)", r.master.name, name, master),
+			Hint: "bring back the key that was in use; without it the stream cannot be read",
+		}
+	}
+	secret, err := r.master.unwrap(id, stream, wrapped)
+	if err != nil {
+		return nil, &KeyError{
+			Path: r.path, Reason: fmt.Sprintf("does not open key %d of stream %q: %v", id, name, err),
+			Hint: "state.db is damaged; restore it from a backup",
+		}
+	}
+	return secret, nil
+}
+
+// newest is the key that a stream's records are sealed with now, nil for a
+// stream that is not encrypted.
+func (r *keyring) newest(stream int64) *dataKey {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var k *dataKey
+	for _, d := range r.live {
+		if d.stream == stream && (k == nil || d.id > k.id) {
+			k = d
+		}
+	}
+	return k
+}
+
+// segment is the key of a segment's blocks that were sealed with key id. An
+// *erasedKey, or damage where there never was such a key.
+func (r *keyring) segment(id, log uint32, segment uint64) (*segmentKey, error) {
+	at := segmentID{log, segment}
+	r.mu.RLock()
+	k, s, same, erased := r.live[id], r.last[id], r.lastOf[id] == at, r.erased[id]
+	r.mu.RUnlock()
+	switch {
+	case k != nil && s != nil && same:
+		return s, nil
+	case k == nil && !erased.IsZero():
+		return nil, &erasedKey{id, erased}
+	case k == nil:
+		return nil, fmt.Errorf("%w: state.db knows no key %d; was it restored from an older backup than the segment?", errDamaged, id)
+	}
+	s, err := k.of(log, segment)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if at, gone := r.erased[id]; gone {
+		return nil, &erasedKey{id, at}
+	}
+	r.last[id], r.lastOf[id] = s, at
+	return s, nil
+}
+
+// gone tells when a key was erased; false while it lives.
+func (r *keyring) gone(id uint32) (time.Time, bool) {
+	if id == 0 {
+		return time.Time{}, false
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	at, ok := r.erased[id]
+	return at, ok
+}
+
+// past is where the records end that were sealed with an erased key.
+func (r *keyring) past(shard record.ShardID, id uint32) uint64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, g := range r.ranges[shard] {
+		if g.key == id {
+			return g.past
+		}
+	}
+	return 0
+}
+
+// erasedIn counts the records of a shard in [from, to) whose key was erased.
+func (r *keyring) erasedIn(shard record.ShardID, from, to uint64) (n uint64) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, g := range r.ranges[shard] {
+		if a, b := max(g.first, from), min(g.past, to); a < b {
+			n += b - a
+		}
+	}
+	return n
+}
+
+// makeKey stores a new key for a stream, whose shards are sealed from first on.
+// It is called within a transaction of state.db; add takes the key up when that
+// was committed.
+func (s *Spool) makeKey(ctx context.Context, stream int64, first map[record.ShardID]uint64) (*dataKey, error) {
+	m := s.keys.master
+	if m == nil {
+		return nil, &KeyError{Reason: "is needed for an encrypted stream, and none is configured", Hint: "make one with: openssl rand -hex 32 > FILE; chmod 600 FILE; and set key_file or key_credential in [spool]"}
+	}
+	res, err := s.state.db.ExecContext(ctx, "INSERT INTO keys(stream, made, master, wrapped, erased) VALUES(?,?,?,?,0)", stream, s.now().UnixNano(), m.name, []byte{})
+	if err != nil {
+		return nil, err
+	}
+	id, err := res.LastInsertId()
+	if err != nil {
+		return nil, err
+	}
+	k := newDataKey(uint32(id), stream)
+	if err := s.state.exec(ctx, "UPDATE keys SET wrapped=? WHERE id=?", m.wrap(k.id, stream, k.secret), id); err != nil {
+		return nil, err
+	}
+	for shard, at := range first {
+		if err := s.state.exec(ctx, "INSERT INTO sealed VALUES(?,?,?,0)", id, shard, int64(at)); err != nil {
+			return nil, err
+		}
+	}
+	return k, nil
+}
+
+func (r *keyring) add(k *dataKey) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.live[k.id] = k
+}
+
+// ErrNotEncrypted is returned where a stream has no key that could be erased.
+var ErrNotEncrypted = errors.New("stream is not encrypted")
+
+// Erased is what Erase made unreadable.
+type Erased struct {
+	Stream  string
+	Records uint64 // that were kept until now
+	Keys    int
+	At      time.Time
+}
+
+// Erase makes everything that an encrypted stream holds unreadable, at once and
+// for good: its data key is deleted and the deletion is durable when Erase
+// returns. The stream goes on with a new key. What lies below is answered to
+// readers with a *record.ErasedError once, and its room comes free with
+// retention.
+//
+// A backup that was made before still holds the wrapped key: destroy it, or
+// change the master key (Rekey) and destroy the old one.
+func (s *Spool) Erase(ctx context.Context, stream string) (Erased, error) {
+	s.create.Lock()
+	defer s.create.Unlock()
+	t, err := s.Stream(stream)
+	if err != nil {
+		return Erased{}, err
+	}
+	if s.keys.newest(t.id) == nil {
+		return Erased{}, fmt.Errorf("erase stream %q: %w", stream, ErrNotEncrypted)
+	}
+	s.mu.RLock()
+	closed := s.closed
+	s.mu.RUnlock()
+	if closed {
+		return Erased{}, record.ErrClosed
+	}
+	l := t.log
+	l.wmu.Lock() // every commit with the old key is done, and none begins
+	defer l.wmu.Unlock()
+	out := Erased{Stream: stream, At: s.now()}
+	first := map[record.ShardID]uint64{}
+	for _, sh := range t.shards {
+		next, kept := sh.end()
+		first[sh.id] = next
+		out.Records += next - kept - s.keys.erasedIn(sh.id, kept, next) - s.state.corruptIn(sh.id, kept, next)
+	}
+	fresh, old, err := s.eraseKeys(ctx, t, first, out.At)
+	if fresh == nil {
+		return Erased{}, fmt.Errorf("erase stream %q: %w", stream, err)
+	}
+	out.Keys = len(old.keys)
+	s.keys.replace(old, fresh)
+	l.key.Store(fresh)
+	l.forgetCached()
+	s.log.Warn("stream was erased: its key is deleted", "stream", stream, "records", out.Records, "keys", out.Keys)
+	if err != nil {
+		return out, fmt.Errorf("stream %q is erased, but a trace of the wrapped key may be left in state.db; erase it again when the disk works: %w", stream, err)
+	}
+	return out, nil
+}
+
+// erasure is what was erased.
+type erasure struct {
+	keys   []uint32
+	at     time.Time
+	ranges map[record.ShardID][]sealedRange
+}
+
+// eraseKeys replaces a stream's keys in state.db. When it returns no error, no
+// byte of the old ones is left in state.db or its WAL. With an error and a
+// fresh key they are out of use, but may be left in the WAL.
+func (s *Spool) eraseKeys(ctx context.Context, t *Stream, first map[record.ShardID]uint64, at time.Time) (fresh *dataKey, old erasure, err error) {
+	s.state.disk.Lock()
+	defer s.state.disk.Unlock()
+	old = erasure{at: at, ranges: map[record.ShardID][]sealedRange{}}
+	err = s.state.txn(ctx, func() error {
+		err := each(ctx, s.state.db, "SELECT id FROM keys WHERE stream=? AND wrapped IS NOT NULL", func(scan func(...any) error) error {
+			var id uint32
+			err := scan(&id)
+			old.keys = append(old.keys, id)
+			return err
+		}, t.id)
+		if err != nil {
+			return err
+		}
+		for _, id := range old.keys {
+			if err := s.state.exec(ctx, "UPDATE keys SET wrapped=NULL, erased=? WHERE id=?", at.UnixNano(), id); err != nil {
+				return err
+			}
+			for shard, next := range first {
+				if err := s.state.exec(ctx, "UPDATE sealed SET past=? WHERE key=? AND shard=? AND past=0", int64(next), id, shard); err != nil {
+					return err
+				}
+			}
+			if err := readSealed(ctx, s.state.db, old.ranges, "WHERE key=?", id); err != nil {
+				return err
+			}
+		}
+		fresh, err = s.makeKey(ctx, t.id, first)
+		return err
+	})
+	if err != nil {
+		return nil, old, storeError(err)
+	}
+	return fresh, old, s.state.db.truncateWAL(ctx)
+}
+
+// readSealed adds ranges from the table sealed.
+func readSealed(ctx context.Context, db *database, to map[record.ShardID][]sealedRange, where string, args ...any) error {
+	return each(ctx, db, "SELECT key, shard, first, past FROM sealed "+where, func(scan func(...any) error) error {
+		var g sealedRange
+		var shard record.ShardID
+		err := scan(&g.key, &shard, &g.first, &g.past)
+		to[shard] = append(to[shard], g)
+		return err
+	}, args...)
+}
+
+// replace puts a fresh key in the place of erased ones.
+func (r *keyring) replace(old erasure, fresh *dataKey) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, id := range old.keys {
+		if k := r.live[id]; k != nil {
+			clear(k.secret)
+		}
+		delete(r.live, id)
+		delete(r.last, id)
+		delete(r.lastOf, id)
+		r.erased[id] = old.at
+	}
+	for shard, g := range old.ranges {
+		r.ranges[shard] = append(r.ranges[shard], g...)
+	}
+	r.live[fresh.id] = fresh
+}
+
+// forgetCached drops the blocks that are kept in memory for readers.
+func (l *commitLog) forgetCached() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.cached, l.cachedLen = nil, 0
+	for _, sh := range l.slots {
+		sh.tail = nil
+	}
+}
+
+// encrypt turns encryption on for a stream that was made without. What it
+// holds already stays as it is. It must be alone in its log: the blocks of a
+// log are sealed whole.
+func (s *Spool) encrypt(ctx context.Context, t *Stream) error {
+	l := t.log
+	s.mu.Lock()
+	alone := true
+	for _, other := range s.streams {
+		alone = alone && (other == t || other.log != l)
+	}
+	if alone { // nobody joins it any more
+		for key, num := range s.logKeys {
+			if num == l.num {
+				delete(s.logKeys, key)
+			}
+		}
+	}
+	s.mu.Unlock()
+	if !alone {
+		return fmt.Errorf("encrypt: stream %q was made without encryption and shares its log with others; give a stream of another name encrypt = true, or set it before the spool is made", t.name)
+	}
+	l.wmu.Lock()
+	defer l.wmu.Unlock()
+	first := map[record.ShardID]uint64{}
+	for _, sh := range t.shards {
+		first[sh.id], _ = sh.end()
+	}
+	s.state.disk.Lock()
+	defer s.state.disk.Unlock()
+	var k *dataKey
+	err := s.state.txn(ctx, func() (err error) {
+		k, err = s.makeKey(ctx, t.id, first)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("encrypt stream %q: %w", t.name, err)
+	}
+	s.keys.add(k)
+	l.key.Store(k)
+	return nil
+}
+
+// Rekey wraps the data keys of a spool that no process has open with another
+// master key, and returns how many there are. The data is not touched. old and
+// fresh tell where the master keys lie.
+func Rekey(ctx context.Context, dir string, old, fresh Config) (n int, err error) {
+	fail := func(err error) (int, error) { return 0, fmt.Errorf("change the master key: %w", err) }
+	if err := checkFormats(dir); err != nil {
+		return fail(err)
+	}
+	path, err := fresh.keyPath()
+	if err != nil {
+		return fail(err)
+	}
+	master, err := loadMasterKey(path, dir, fresh.KeyCredential != "")
+	if err != nil {
+		return fail(err)
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return fail(err)
+	}
+	defer lock.Close()
+	db, err := openState(ctx, systemSeam(), dir)
+	if err != nil {
+		return fail(err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	r, err := openKeyring(ctx, db, old, dir)
+	if err != nil {
+		return fail(err)
+	}
+	st := &stateDB{db: db}
+	err = st.txn(ctx, func() error {
+		for id, k := range r.live {
+			if err := st.exec(ctx, "UPDATE keys SET wrapped=?, master=? WHERE id=?", master.wrap(id, k.stream, k.secret), master.name, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		err = db.truncateWAL(ctx)
+	}
+	if err != nil {
+		return fail(storeError(err))
+	}
+	return len(r.live), nil
+}
