@@ -121,12 +121,6 @@ func (k *dataKey) of(log uint32, segment uint64) (*segmentKey, error) {
 	return s, err
 }
 
-// seal appends the sealed plain to dst; aad is guarded with it.
-func (s *segmentKey) seal(dst []byte, nonce *[nonceBytes]byte, plain, aad []byte) []byte {
-	_, _ = rand.Read(nonce[:]) // never fails (crypto/rand)
-	return s.blocks.Seal(dst, nonce[:], plain, aad)
-}
-
 // open returns new memory.
 func (s *segmentKey) open(nonce, sealed, aad []byte) ([]byte, error) {
 	plain, err := s.blocks.Open(nil, nonce, sealed, aad)
@@ -164,13 +158,12 @@ func pieceNonce(i int64, last bool) []byte {
 	return n[:]
 }
 
-// seal appends the sealed chunk to dst.
-func (c *chunkSeal) seal(dst, plain []byte) []byte {
+// sealTo appends the sealed pieces from..to of plain to dst.
+func (c *chunkSeal) sealTo(dst, plain []byte, from, to int64) []byte {
 	total := pieces(int64(len(plain)))
-	for i := range total {
+	for i := from; i < to; i++ {
 		p := plain[i*chunkPiece:]
-		p = p[:min(len(p), chunkPiece)]
-		dst = c.aead.Seal(dst, pieceNonce(i, i == total-1), p, nil)
+		dst = c.aead.Seal(dst, pieceNonce(i, i == total-1), p[:min(len(p), chunkPiece)], nil)
 	}
 	return dst
 }

@@ -1,5 +1,7 @@
 package spool
 
+import "crypto/rand"
+
 // A Vault is the primitives of encryption, for tests with known answers.
 type Vault struct {
 	master *masterKey
@@ -30,7 +32,8 @@ func (v *Vault) Seal(log uint32, segment uint64, plain, aad []byte) (nonce, seal
 		return nil, nil, err
 	}
 	var n [nonceBytes]byte
-	return n[:], k.seal(nil, &n, plain, aad), nil
+	_, _ = rand.Read(n[:])
+	return n[:], k.blocks.Seal(nil, n[:], plain, aad), nil
 }
 
 // Open opens a block's body.
@@ -52,7 +55,7 @@ func (v *Vault) SealChunk(log uint32, segment uint64, salt [16]byte, plain []byt
 	if err != nil {
 		return nil, err
 	}
-	return c.seal(nil, plain), nil
+	return c.sealTo(nil, plain, 0, pieces(int64(len(plain)))), nil
 }
 
 // OpenChunk opens a whole chunk of n bytes.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -198,13 +199,15 @@ func (r *keyring) past(shard record.ShardID, id uint32) uint64 {
 	return 0
 }
 
-// erasedIn counts the records of a shard in [from, to) whose key was erased.
-func (r *keyring) erasedIn(shard record.ShardID, from, to uint64) (n uint64) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	for _, g := range r.ranges[shard] {
+// erasedIn counts the records of a shard in [from, to) whose key was erased and
+// that are not known as damaged.
+func (s *Spool) erasedIn(shard record.ShardID, from, to uint64) (n uint64) {
+	s.keys.mu.RLock()
+	ranges := slices.Clone(s.keys.ranges[shard])
+	s.keys.mu.RUnlock()
+	for _, g := range ranges {
 		if a, b := max(g.first, from), min(g.past, to); a < b {
-			n += b - a
+			n += b - a - s.state.corruptIn(shard, a, b)
 		}
 	}
 	return n
@@ -280,14 +283,14 @@ func (s *Spool) Erase(ctx context.Context, stream string) (Erased, error) {
 		return Erased{}, record.ErrClosed
 	}
 	l := t.log
-	l.wmu.Lock() // every commit with the old key is done, and none begins
+	l.lockEmpty() // every commit with the old key is done, and none begins
 	defer l.wmu.Unlock()
 	out := Erased{Stream: stream, At: s.now()}
 	first := map[record.ShardID]uint64{}
 	for _, sh := range t.shards {
 		next, kept := sh.end()
 		first[sh.id] = next
-		out.Records += next - kept - s.keys.erasedIn(sh.id, kept, next) - s.state.corruptIn(sh.id, kept, next)
+		out.Records += next - kept - s.erasedIn(sh.id, kept, next) - s.state.corruptIn(sh.id, kept, next)
 	}
 	fresh, old, err := s.eraseKeys(ctx, t, first, out.At)
 	if fresh == nil {
@@ -411,7 +414,7 @@ func (s *Spool) encrypt(ctx context.Context, t *Stream) error {
 	if !alone {
 		return fmt.Errorf("encrypt: stream %q was made without encryption and shares its log with others; give a stream of another name encrypt = true, or set it before the spool is made", t.name)
 	}
-	l.wmu.Lock()
+	l.lockEmpty()
 	defer l.wmu.Unlock()
 	first := map[record.ShardID]uint64{}
 	for _, sh := range t.shards {

@@ -89,8 +89,9 @@ func (s *Spool) Ledger() Ledger {
 			line.In += next - 1
 			before, after := s.state.corruptIn(sh.id, 1, first), s.state.corruptIn(sh.id, first, next)
 			line.Corrupt += before + after
-			line.Expired += first - 1 - before
-			line.Kept += next - first - after
+			erased := s.erasedIn(sh.id, first, next)
+			line.Expired += first - 1 - before + erased
+			line.Kept += next - first - after - erased
 			for name, p := range places[sh.id] {
 				if cursors[name] == nil {
 					cursors[name] = &CursorLedger{Name: name, Stream: t.name}

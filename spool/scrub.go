@@ -418,21 +418,69 @@ func (r *scrubRun) block(id int64, head, body []byte) error {
 		return nil
 	}
 	b.seg, b.id = r.seg.num, id
-	err = b.setBody(body)
+	var n int64
+	if b.beside() {
+		n = int64(b.bodyLen)
+		if body, err = r.beside(b); err != nil && !isDamage(err) {
+			return err
+		}
+	}
+	if err == nil {
+		err = r.seg.openBlock(b, body)
+	}
+	_, erased := errors.AsType[*erasedKey](err) // its bytes are whole; that is all that can be told
 	for _, g := range b.groups {
 		r.gap(g.shard, g.first, r.cause)
 		past := g.first + uint64(g.count)
-		if err != nil {
+		switch {
+		case erased:
+		case err != nil:
 			r.lost(id, g.shard, g.first, past, err)
-		} else if err := r.records(b, g); err != nil {
-			return err
+		default:
+			if err := r.records(b, g); err != nil {
+				return err
+			}
 		}
 		if r.walk.next != nil {
 			r.walk.next[g.shard] = past
 		}
 	}
 	r.cause = nil
+	if !r.rest(n) {
+		return record.ErrClosed
+	}
 	return nil
+}
+
+// beside reads a block's body from the chunk file.
+func (r *scrubRun) beside(b *block) ([]byte, error) {
+	if bad, err := r.openChunks(); bad != nil || err != nil {
+		if bad != nil {
+			err = fmt.Errorf("%w: %w", errDamaged, bad)
+		}
+		return nil, err
+	}
+	body := make([]byte, b.bodyLen)
+	if _, err := r.chunks.ReadAt(body, b.bodyOff); err != nil {
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	return body, nil
+}
+
+// openChunks opens the chunk file. bad says that it is missing.
+func (r *scrubRun) openChunks() (bad, err error) {
+	if r.chunks != nil {
+		return nil, nil
+	}
+	f, err := os.Open(chunkFileOf(r.seg.path))
+	if errors.Is(err, fs.ErrNotExist) {
+		if r.seg.removed() {
+			return nil, errGone
+		}
+		return errors.New("the chunk file is missing"), nil
+	}
+	r.chunks = f
+	return nil, err
 }
 
 // records verifies that a group decodes, and its chunks.
@@ -456,7 +504,7 @@ func (r *scrubRun) records(b *block, g group) error {
 			}
 		}
 		if !rec.Chunk.IsZero() {
-			bad, err := r.chunk(outsideData{off: rec.Chunk.Off, n: rec.Chunk.Len, crc: rec.Chunk.CRC})
+			bad, err := r.chunk(outsideData{off: rec.Chunk.Off, n: rec.Chunk.Len, crc: rec.Chunk.CRC, key: rec.Chunk.Key})
 			if err != nil {
 				return err
 			}
@@ -474,18 +522,11 @@ func (r *scrubRun) records(b *block, g group) error {
 // chunk verifies bytes in the chunk file. bad is what is wrong with them; err
 // ends the run.
 func (r *scrubRun) chunk(c outsideData) (bad, err error) {
-	if r.chunks == nil {
-		f, err := os.Open(chunkFileOf(r.seg.path))
-		if errors.Is(err, fs.ErrNotExist) {
-			if r.seg.removed() {
-				return nil, errGone
-			}
-			return errors.New("the chunk file is missing"), nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		r.chunks = f
+	if bad, err := r.openChunks(); bad != nil || err != nil {
+		return bad, err
+	}
+	if c.key != 0 {
+		c.n = sealedLen(c.n) // the checksum is of the bytes as stored
 	}
 	if r.buf == nil {
 		r.buf = make([]byte, scrubPiece)
