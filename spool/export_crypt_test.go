@@ -1,6 +1,11 @@
 package spool
 
-import "crypto/rand"
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"hash/crc32"
+)
 
 // A Vault is the primitives of encryption, for tests with known answers.
 type Vault struct {
@@ -69,4 +74,39 @@ func (v *Vault) OpenChunk(log uint32, segment uint64, salt [16]byte, sealed []by
 		return nil, err
 	}
 	return c.openAll(sealed, n)
+}
+
+// WrappedKeys are the wrapped keys in state.db, by id.
+func WrappedKeys(ctx context.Context, s *Spool) (out [][]byte) {
+	s.state.disk.Lock()
+	defer s.state.disk.Unlock()
+	_ = each(ctx, s.state.db, "SELECT wrapped FROM keys WHERE wrapped IS NOT NULL ORDER BY id", func(scan func(...any) error) error {
+		var b []byte
+		err := scan(&b)
+		out = append(out, b)
+		return err
+	})
+	return out
+}
+
+// Forge changes a block and makes its checksums right.
+func Forge(ctx context.Context, path string, id int64, change func(head, body []byte)) error {
+	db, err := openDatabase(ctx, path, openWrite, "")
+	if err != nil {
+		return err
+	}
+	var head, body []byte
+	if err := db.QueryRowContext(ctx, "SELECT head, body FROM block WHERE id=?", id).Scan(&head, &body); err != nil {
+		return err
+	}
+	change(head, body)
+	binary.LittleEndian.PutUint32(head[72:], crc32.Checksum(body, castagnoli))
+	putHeadCRC(head)
+	if _, err := db.ExecContext(ctx, "UPDATE block SET head=?, body=? WHERE id=?", head, body, id); err != nil {
+		return err
+	}
+	if err := db.truncateWAL(ctx); err != nil {
+		return err
+	}
+	return db.Close()
 }

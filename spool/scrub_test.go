@@ -226,7 +226,7 @@ func TestAPassIsBoundedAndResumed(t *testing.T) {
 	const segments, size = 12, 400 << 10
 	fillSegments(t, dir, segments, size)
 	synctest.Test(t, func(t *testing.T) {
-		b := &box{t: t, dir: dir}
+		b := &box{t: t, dir: dir, cfg: spool.Config{NoPacking: true}}
 		b.open()
 		time.Sleep(time.Minute + 5*time.Second)
 		st := b.Stats().Scrub
@@ -250,7 +250,7 @@ func TestScrubbingYields(t *testing.T) {
 	fillSegments(t, dir, 6, 400<<10)
 	synctest.Test(t, func(t *testing.T) {
 		var slow atomic.Bool
-		b := &box{t: t, dir: dir, seam: spool.Seam{Commit: func() error {
+		b := &box{t: t, dir: dir, cfg: spool.Config{NoPacking: true}, seam: spool.Seam{Commit: func() error {
 			for slow.Load() {
 				time.Sleep(time.Second)
 			}
@@ -289,7 +289,7 @@ func TestScrubbingYields(t *testing.T) {
 // fillSegments makes a spool with so many closed segments of about size bytes.
 func fillSegments(t *testing.T, dir string, segments, size int) {
 	t.Helper()
-	b := &box{t: t, dir: dir}
+	b := &box{t: t, dir: dir, cfg: spool.Config{NoPacking: true}}
 	b.open()
 	st := b.stream(spool.StreamConfig{Name: "mqtt"})
 	for range segments {
