@@ -151,28 +151,42 @@ func (r *keyring) newest(stream int64) *dataKey {
 // *erasedKey, or damage where there never was such a key.
 func (r *keyring) segment(id, log uint32, segment uint64) (*segmentKey, error) {
 	at := segmentID{log, segment}
-	r.mu.RLock()
-	k, s, same, erased := r.live[id], r.last[id], r.lastOf[id] == at, r.erased[id]
-	r.mu.RUnlock()
-	switch {
-	case k != nil && s != nil && same:
-		return s, nil
-	case k == nil && !erased.IsZero():
-		return nil, &erasedKey{id, erased}
-	case k == nil:
-		return nil, fmt.Errorf("%w: state.db knows no key %d; was it restored from an older backup than the segment?", errDamaged, id)
-	}
-	s, err := k.of(log, segment)
-	if err != nil {
-		return nil, err
+	s, err := r.derived(id, at)
+	if err != nil || s != nil {
+		return s, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if at, gone := r.erased[id]; gone {
-		return nil, &erasedKey{id, at}
+	k := r.live[id]
+	if k == nil {
+		return nil, r.missing(id)
 	}
-	r.last[id], r.lastOf[id] = s, at
-	return s, nil
+	if s, err = k.of(log, segment); err == nil {
+		r.last[id], r.lastOf[id] = s, at
+	}
+	return s, err
+}
+
+// derived is the key of the segment that was asked for last; nil where it was
+// another one.
+func (r *keyring) derived(id uint32, at segmentID) (*segmentKey, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	switch {
+	case r.live[id] == nil:
+		return nil, r.missing(id)
+	case r.lastOf[id] == at:
+		return r.last[id], nil
+	}
+	return nil, nil
+}
+
+// missing is why a key is not there; mu is held.
+func (r *keyring) missing(id uint32) error {
+	if at, ok := r.erased[id]; ok {
+		return &erasedKey{id, at}
+	}
+	return fmt.Errorf("%w: state.db knows no key %d; was it restored from an older backup than the segment?", errDamaged, id)
 }
 
 // gone tells when a key was erased; false while it lives.
