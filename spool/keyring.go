@@ -67,6 +67,12 @@ func (s *Spool) openKeys(ctx context.Context) error {
 		return fmt.Errorf("open the spool: %w", err)
 	}
 	s.keys = k
+	if len(k.erased) > 0 {
+		// A crash right after an erasure may have left the key in the WAL.
+		if err := s.state.db.truncateWAL(ctx); err != nil {
+			s.log.Warn("WAL of state.db could not be emptied after an erasure; it is at the next stop", "error", err)
+		}
+	}
 	return nil
 }
 
