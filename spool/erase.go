@@ -13,7 +13,7 @@ import (
 func (s *Spool) erasedOf(t *Stream) (n uint64) {
 	for _, sh := range t.shards {
 		next, kept := sh.end()
-		n += s.erasedIn(sh.id, kept, next)
+		n += s.state.erasedIn(sh.id, kept, next)
 	}
 	return n
 }
@@ -67,6 +67,7 @@ func (s *Spool) Erase(ctx context.Context, stream string) (Erased, error) {
 		return Erased{}, fmt.Errorf("erase stream %q: %w", stream, err)
 	}
 	out.Keys = len(old.keys)
+	s.state.addErased(old.ranges)
 	s.keys.replace(old, fresh)
 	out.Records = max(s.erasedOf(t), before) - before
 	l.key.Store(fresh)
@@ -148,10 +149,64 @@ func (r *keyring) replace(old erasure, fresh *dataKey) {
 		delete(r.lastOf, id)
 		r.erased[id] = old.at
 	}
-	for shard, g := range old.ranges {
-		r.ranges[shard] = append(r.ranges[shard], g...)
-	}
 	r.live[fresh.id] = fresh
+}
+
+// loadErased reads which records were erased. A state.db of before has no such
+// tables.
+func (s *stateDB) loadErased(ctx context.Context) error {
+	s.erased = map[record.ShardID][]sealedRange{}
+	var tables int
+	if err := s.db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_master WHERE name IN ('keys', 'sealed')").Scan(&tables); err != nil || tables < 2 {
+		return err
+	}
+	return readSealed(ctx, s.db, s.erased, "WHERE key IN (SELECT id FROM keys WHERE wrapped IS NULL)")
+}
+
+// addErased takes up what was erased.
+func (s *stateDB) addErased(ranges map[record.ShardID][]sealedRange) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for shard, g := range ranges {
+		s.erased[shard] = append(s.erased[shard], g...)
+	}
+}
+
+// erasedIn counts the records of a shard in [from, to) whose key was erased and
+// that are not known as damaged.
+func (s *stateDB) erasedIn(shard record.ShardID, from, to uint64) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.erasedInLocked(shard, from, to)
+}
+
+func (s *stateDB) erasedInLocked(shard record.ShardID, from, to uint64) (n uint64) {
+	for _, g := range s.erased[shard] {
+		a, b := max(g.first, from), min(g.past, to)
+		if a >= b {
+			continue
+		}
+		n += b - a
+		for _, c := range s.corrupt[shard] {
+			if x, y := max(c.from, a), min(c.to, b); x < y {
+				n -= y - x
+			}
+		}
+	}
+	return n
+}
+
+// erasedPast is where the records of a shard end that were sealed with an
+// erased key.
+func (s *stateDB) erasedPast(shard record.ShardID, key uint32) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range s.erased[shard] {
+		if g.key == key {
+			return g.past
+		}
+	}
+	return 0
 }
 
 // forgetCached drops the blocks that are kept in memory for readers.

@@ -3,7 +3,6 @@ package spool
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -30,7 +29,6 @@ type keyring struct {
 	last   map[uint32]*segmentKey // by key, of the segment used last
 	lastOf map[uint32]segmentID
 	erased map[uint32]time.Time
-	ranges map[record.ShardID][]sealedRange // erased ones only
 }
 
 type segmentID struct {
@@ -79,7 +77,7 @@ func (s *Spool) openKeys(ctx context.Context) error {
 func openKeyring(ctx context.Context, db *database, cfg Config, dir string) (*keyring, error) {
 	r := &keyring{
 		live: map[uint32]*dataKey{}, last: map[uint32]*segmentKey{}, lastOf: map[uint32]segmentID{},
-		erased: map[uint32]time.Time{}, ranges: map[record.ShardID][]sealedRange{},
+		erased: map[uint32]time.Time{},
 	}
 	var err error
 	if r.path, err = cfg.keyPath(); err != nil {
@@ -110,10 +108,7 @@ func openKeyring(ctx context.Context, db *database, cfg Config, dir string) (*ke
 			r.live[id] = &dataKey{id: id, stream: stream, secret: secret}
 			return nil
 		})
-	if err != nil {
-		return nil, err
-	}
-	return r, readSealed(ctx, db, r.ranges, "WHERE key IN (SELECT id FROM keys WHERE wrapped IS NULL)")
+	return r, err
 }
 
 func (r *keyring) unwrap(id uint32, stream int64, master, name string, wrapped []byte) ([]byte, error) {
@@ -204,32 +199,6 @@ func (r *keyring) gone(id uint32) (time.Time, bool) {
 	defer r.mu.RUnlock()
 	at, ok := r.erased[id]
 	return at, ok
-}
-
-// past is where the records end that were sealed with an erased key.
-func (r *keyring) past(shard record.ShardID, id uint32) uint64 {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	for _, g := range r.ranges[shard] {
-		if g.key == id {
-			return g.past
-		}
-	}
-	return 0
-}
-
-// erasedIn counts the records of a shard in [from, to) whose key was erased and
-// that are not known as damaged.
-func (s *Spool) erasedIn(shard record.ShardID, from, to uint64) (n uint64) {
-	s.keys.mu.RLock()
-	ranges := slices.Clone(s.keys.ranges[shard])
-	s.keys.mu.RUnlock()
-	for _, g := range ranges {
-		if a, b := max(g.first, from), min(g.past, to); a < b {
-			n += b - a - s.state.corruptIn(shard, a, b)
-		}
-	}
-	return n
 }
 
 // makeKey stores a new key for a stream, whose shards are sealed from first on.

@@ -89,7 +89,7 @@ func (s *Spool) Ledger() Ledger {
 			line.In += next - 1
 			before, after := s.state.corruptIn(sh.id, 1, first), s.state.corruptIn(sh.id, first, next)
 			line.Corrupt += before + after
-			erased := s.erasedIn(sh.id, first, next)
+			erased := s.state.erasedIn(sh.id, first, next)
 			line.Expired += first - 1 - before + erased
 			line.Kept += next - first - after - erased
 			for name, p := range places[sh.id] {

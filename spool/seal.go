@@ -227,7 +227,7 @@ func (c *sealedReader) Close() error { return c.f.Close() }
 // erased tells a reader that a block's key is gone, and moves behind all that
 // was sealed with it.
 func (r *Reader) erased(g group, e *erasedKey) error {
-	to := max(g.first+uint64(g.count), r.sh.log.sp.keys.past(r.sh.id, e.id))
+	to := max(g.first+uint64(g.count), r.sh.log.sp.state.erasedPast(r.sh.id, e.id))
 	err := &record.ErasedError{Shard: r.sh.id, From: r.pos, To: to, At: e.at, Hint: "the stream's key was deleted by an operator; nothing can bring them back"}
 	r.pos, r.has, r.run, r.seg = to, false, nil, nil
 	if r.lost != nil {

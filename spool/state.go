@@ -27,6 +27,7 @@ type stateDB struct {
 	cursors map[cursorKey]*place
 	shed    map[string]uint64
 	corrupt map[record.ShardID][]corruptRange
+	erased  map[record.ShardID][]sealedRange
 	dirtyC  map[cursorKey]struct{}
 	dirtyS  map[string]struct{}
 	dirtyR  []corruptRange
@@ -146,6 +147,9 @@ func (s *stateDB) load(ctx context.Context) error {
 		return nil
 	})
 	if err != nil {
+		return err
+	}
+	if err := s.loadErased(ctx); err != nil {
 		return err
 	}
 	err = each(ctx, s.db, "SELECT source, records FROM shed", func(scan func(...any) error) error {
