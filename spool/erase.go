@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"forebay/spool/record"
@@ -209,8 +210,23 @@ func (s *stateDB) erasedPast(shard record.ShardID, key uint32) uint64 {
 	return 0
 }
 
+// forget drops the blocks of a log.
+func (c *coldCache) forget(log uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.order = slices.DeleteFunc(c.order, func(k coldKey) bool {
+		if k.log != log {
+			return false
+		}
+		c.bytes -= c.blocks[k].size() + 512
+		delete(c.blocks, k)
+		return true
+	})
+}
+
 // forgetCached drops the blocks that are kept in memory for readers.
 func (l *commitLog) forgetCached() {
+	l.sp.cold.forget(l.num)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.cached, l.cachedLen = nil, 0

@@ -76,6 +76,13 @@ func (v *Vault) OpenChunk(log uint32, segment uint64, salt [16]byte, sealed []by
 	return c.openAll(sealed, n)
 }
 
+// ColdBlocks is how many blocks readers share that are behind the tail.
+func ColdBlocks(s *Spool) int {
+	s.cold.mu.Lock()
+	defer s.cold.mu.Unlock()
+	return len(s.cold.blocks)
+}
+
 // WrappedKeys are the wrapped keys in state.db, by id.
 func WrappedKeys(ctx context.Context, s *Spool) (out [][]byte) {
 	s.state.disk.Lock()

@@ -318,9 +318,15 @@ func TestWhatIsErasedIsGone(t *testing.T) {
 		t.Fatalf("%d wrapped keys", len(wrapped))
 	}
 
+	if spool.ColdBlocks(b.Spool) == 0 {
+		t.Error("no block is in memory; the test shows nothing")
+	}
 	res, err := b.Erase(t.Context(), "secret")
 	if err != nil || res.Records != 25 || res.Keys != 1 {
 		t.Fatalf("%+v, %v", res, err)
+	}
+	if n := spool.ColdBlocks(b.Spool); n != 0 {
+		t.Errorf("%d blocks are still in memory", n)
 	}
 	if files := found(t, b.dir, wrapped[0]); len(files) > 0 {
 		t.Errorf("the wrapped key lies in %v still", files)
