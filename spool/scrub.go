@@ -55,6 +55,7 @@ type scrubber struct {
 	rate  int64 // bytes a second; 0 is no limit
 	owed  int64 // bytes read and not yet rested for
 	saved time.Time
+	next  time.Time // not before this does a new pass begin
 	place scrubPlace
 	buf   []byte
 
@@ -74,14 +75,8 @@ func (c *scrubber) scrub() {
 	}
 	defer func() { c.save(ctx) }()
 	for {
-		if c.place.under == 0 && c.place.begun != 0 {
-			left := c.every - time.Duration(c.sp.clock.now()-c.place.begun)
-			if left > 0 && !c.pause(min(left, time.Hour)) {
-				return
-			}
-			if left > 0 {
-				continue
-			}
+		if c.place.under == 0 && !c.pause(time.Until(c.next)) {
+			return
 		}
 		c.rate = min(max(c.sp.used.Load()/max(int64(c.every/time.Second), 1), scrubLeast), scrubMost)
 		if !c.pass(ctx) {
@@ -94,6 +89,7 @@ func (c *scrubber) scrub() {
 // pass reads all closed segments, from where an earlier one was left. false:
 // the spool is being closed.
 func (c *scrubber) pass(ctx context.Context) bool {
+	begun := time.Now()
 	if c.place.under == 0 {
 		c.place = scrubPlace{begun: c.sp.clock.now(), ended: c.place.ended, under: 1}
 	}
@@ -111,6 +107,7 @@ func (c *scrubber) pass(ctx context.Context) bool {
 	}
 	at := c.sp.now()
 	c.place = scrubPlace{begun: c.place.begun, ended: at.UnixNano()}
+	c.next = begun.Add(c.every)
 	c.count(func(s *ScrubStats) { s.Running, s.LastPass = false, at.UTC() })
 	return true
 }
@@ -137,6 +134,9 @@ func (c *scrubber) load(ctx context.Context) {
 	if _, err := fmt.Sscan(text, &p.begun, &p.ended, &p.under, &p.log, &p.segment); err != nil {
 		c.place = scrubPlace{}
 		return
+	}
+	if p.begun != 0 {
+		c.next = time.Now().Add(c.every - time.Duration(c.sp.clock.now()-p.begun))
 	}
 	if p.ended != 0 {
 		c.stats.LastPass = time.Unix(0, p.ended).UTC()

@@ -211,7 +211,7 @@ func TestTheScrubberWorksByItself(t *testing.T) {
 		if st := b.Stats().Scrub; st.Segments != 0 {
 			t.Errorf("read again too early: %+v", st)
 		}
-		time.Sleep(time.Hour)
+		time.Sleep(90 * time.Minute)
 		if st := b.Stats().Scrub; st.Segments != 2 {
 			t.Errorf("not read again: %+v", st)
 		}
