@@ -73,11 +73,33 @@ func (s *Spool) Erase(ctx context.Context, stream string) (Erased, error) {
 	out.Records = max(s.erasedOf(t), before) - before
 	l.key.Store(fresh)
 	l.forgetCached()
+	s.enterErased(t, old)
+	if told := s.flushState(ctx); told != nil {
+		s.log.Warn("erasure is not in the ledger's file yet; it is tried again", "stream", stream, "error", told)
+	}
 	s.log.Warn("stream was erased: its key is deleted", "stream", stream, "records", out.Records, "keys", out.Keys)
 	if err != nil {
 		return out, fmt.Errorf("stream %q is erased, but a trace of the wrapped key may be left in state.db; erase it again when the disk works: %w", stream, err)
 	}
 	return out, nil
+}
+
+// enterErased writes an erasure into the ledger.
+func (s *Spool) enterErased(t *Stream, old erasure) {
+	mins := s.state.mins()
+	for _, sh := range t.shards {
+		next, kept := sh.end()
+		for _, g := range old.ranges[sh.id] {
+			from, to := max(g.first, kept), min(g.past, next)
+			if from >= to {
+				continue
+			}
+			s.state.enter(Step{
+				Kind: StepErased, Stream: t.name, Shard: sh.id, First: from, Past: to, Count: to - from,
+				Undelivered: undeliveredIn(mins, sh.id, from, to), Reason: fmt.Sprintf("key %d was deleted", g.key),
+			})
+		}
+	}
 }
 
 // erasure is what was erased.

@@ -325,6 +325,10 @@ func TestWhatIsErasedIsGone(t *testing.T) {
 	if err != nil || res.Records != 25 || res.Keys != 1 {
 		t.Fatalf("%+v, %v", res, err)
 	}
+	told, err := b.Steps(t.Context(), 0)
+	if n := len(told); err != nil || n == 0 || told[n-1].Kind != spool.StepErased || told[n-1].First != 1 || told[n-1].Past != 26 || told[n-1].Undelivered != 25 {
+		t.Errorf("the ledger's steps are %+v, %v", told, err)
+	}
 	if n := spool.ColdBlocks(b.Spool); n != 0 {
 		t.Errorf("%d blocks are still in memory", n)
 	}
