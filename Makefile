@@ -50,8 +50,8 @@ fuzz: ## every fuzz target for FUZZTIME
 	  for f in $$(CGO_ENABLED=0 $(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
 	    echo "== $$p $$f"; CGO_ENABLED=0 $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$p; done; done
 
-bench: gateway sim ## figures with a rival in the same run
-	bin/forebay bench spool
+bench: gateway sim ## figures with a rival in the same run; BENCHFLAGS=--full for the sizes the targets name
+	bin/forebay bench spool $(BENCHFLAGS)
 	.ci/bench-mqtt
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchtime 1s ./gateway/internal/rules ./uplink/... ./ui/hmi
 

@@ -38,7 +38,8 @@ var layers = map[string][]string{
 	"gateway/internal/points":     {"spool/record", "gateway/conf"},
 	"gateway/internal/inlet":      {"spool/record", "spool", "gateway/conf"},
 	"gateway/internal/kinesisapi": {"spool/record", "gateway/conf", "spool", "uplink/kpl"},
-	"gateway/internal/localapi":   {"spool/record", "gateway/conf", "gateway/api", "spool", "gateway/internal/rules", "gateway/internal/points", "uplink/kpl"},
+	"gateway/internal/query":      {"spool/record", "gateway/conf", "spool"},
+	"gateway/internal/localapi":   {"spool/record", "gateway/conf", "gateway/api", "spool", "gateway/internal/rules", "gateway/internal/points", "gateway/internal/query", "uplink/kpl"},
 	"gateway/internal/config": {
 		"gateway/conf", "spool", "spool/record", "devices", "uplink", "gateway/internal/rules",
 		"gateway/internal/points", "gateway/internal/inlet", "gateway/internal/kinesisapi", "gateway/internal/localapi",

@@ -143,7 +143,7 @@ func (c streamsCmd) Run(ctx context.Context, e *env) error {
 type tailCmd struct {
 	door
 	Stream string `arg:"" help:"Name of the stream."`
-	From   string `help:"Where to begin: oldest, newest (only what comes from now on; waits for it), a time such as 2026-11-05T14:00:00Z, or a sequence number." default:"oldest"`
+	From   string `help:"Where to begin: oldest, newest (only what comes from now on; waits for it), a time of arrival such as 2026-11-05T14:00:00Z, the senders' own time as event:2026-11-05T14:00:00Z, or a sequence number." default:"oldest"`
 	Shard  string `help:"Only this shard (shardId-000000000000, or its index)." placeholder:"SHARD"`
 	Limit  int    `short:"n" help:"Stop after so many records; 0 is no limit." default:"0"`
 	Follow bool   `short:"f" help:"Wait for more records instead of ending at the newest."`

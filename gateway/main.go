@@ -39,6 +39,7 @@ type commands struct {
 	Streams streamsCmd `cmd:"" help:"List the streams of a running gateway."`
 	Stream  streamCmd  `cmd:"" help:"Change a stream of a running gateway."`
 	Tail    tailCmd    `cmd:"" help:"Print the records of a stream."`
+	Query   queryCmd   `cmd:"" help:"Ask the streams in SQL."`
 	Put     putCmd     `cmd:"" help:"Append standard input to a stream as one record."`
 	Alarms  alarmsCmd  `cmd:"" help:"List alarms, or acknowledge them."`
 	Ledger  ledgerCmd  `cmd:"" help:"Show for every record where it went."`

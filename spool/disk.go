@@ -75,6 +75,7 @@ type seam struct {
 	commit func(ctx context.Context, db *database) error
 	space  func(dir string) (total, free int64, err error)
 	time   timeSource
+	still  bool // retention does not run
 }
 
 func systemSeam() seam {

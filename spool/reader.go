@@ -31,6 +31,7 @@ const (
 	startNewest
 	startAfter
 	startSince
+	startSinceEvent
 )
 
 // Oldest begins at the oldest record that is kept.
@@ -47,6 +48,12 @@ func After(seq uint64) Start { return Start{kind: startAfter, seq: seq} }
 // clock. Order is by sequence number: where the clock went backwards, earlier
 // arrivals may follow.
 func Since(t time.Time) Start { return Start{kind: startSince, at: t} }
+
+// SinceEvent begins at the first record, in sequence order, whose own time
+// (record.Record.At) is t or later; a record without one counts by its arrival.
+// Senders' clocks differ and jump: earlier times may follow, and later ones may
+// have gone before.
+func SinceEvent(t time.Time) Start { return Start{kind: startSinceEvent, at: t} }
 
 // A Reader follows one shard. It is used by one goroutine at a time, Pos and
 // Behind included; Close may be called from another.

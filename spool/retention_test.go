@@ -497,7 +497,7 @@ func TestTheLeastMaxBytesIsEnough(t *testing.T) {
 		fill(t, st, 1, 10<<10)
 	}
 	spool.Keep(b.Spool)
-	if sh := st.Shards()[0]; sh.First == 1 || sh.Next != 116 || sh.Next-sh.First < 10 {
+	if sh := st.Shards()[0]; sh.First == 1 || sh.Next != 116 || sh.Next-sh.First < 3 { // segments that are not sealed yet take room
 		t.Errorf("%+v", sh)
 	}
 }

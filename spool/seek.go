@@ -3,6 +3,7 @@ package spool
 import (
 	"context"
 	"errors"
+	"io"
 	"sort"
 	"time"
 
@@ -22,6 +23,8 @@ func (sh *shard) resolve(ctx context.Context, from Start) (uint64, error) {
 		return from.seq + 1, nil
 	case startSince:
 		return sh.sinceTime(ctx, from.at)
+	case startSinceEvent:
+		return sh.sinceEvent(ctx, from.at)
 	}
 	return first, nil
 }
@@ -73,6 +76,30 @@ func (sh *shard) sinceTime(ctx context.Context, at time.Time) (uint64, error) {
 		}
 	}
 	return next, nil
+}
+
+// sinceEvent is the first kept record whose event time is t or later; the
+// shard's end if there is none. What cannot be read is passed over, as a reader
+// that meets it will say.
+func (sh *shard) sinceEvent(ctx context.Context, at time.Time) (uint64, error) {
+	next, first := sh.end()
+	if at.IsZero() {
+		return first, nil
+	}
+	scan, err := sh.stream.Scanner(Span{Shards: []record.ShardID{sh.id}, SinceEvent: at, WithoutData: true})
+	if err != nil {
+		return 0, err
+	}
+	for {
+		switch p, err := scan.Next(ctx); {
+		case errors.Is(err, io.EOF):
+			return next, nil
+		case err == nil:
+			return p.Recs[0].Pos.Seq, nil
+		case !isLoss(err):
+			return 0, err
+		}
+	}
 }
 
 // sinceIn looks for the first record with an arrival of t or later in one

@@ -162,10 +162,12 @@ func openOnce(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm 
 		s.startLog(l)
 	}
 	s.parts.Go(s.flusher)
-	s.parts.Go(s.keeper)
 	s.scrubs = newScrubber(s)
 	s.scrubs.load(ctx)
-	s.parts.Go(s.scrubs.scrub)
+	if !sm.still {
+		s.parts.Go(s.keeper)
+		s.parts.Go(s.scrubs.scrub)
+	}
 	return s, nil
 }
 

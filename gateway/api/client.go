@@ -189,7 +189,7 @@ func (c *Client) Put(ctx context.Context, stream, key string, data []byte) (PutR
 // Tail asks for records of a stream.
 type Tail struct {
 	Stream string
-	From   string // oldest, newest, a time (RFC 3339) or a sequence number; "" is oldest
+	From   string // oldest, newest, a time of arrival (RFC 3339), event: and a sender's time, or a sequence number; "" is oldest
 	Shard  string // shardId-… ; "" is all
 	Limit  int    // how many records at most; 0 is no limit
 	Follow bool   // wait for more

@@ -23,6 +23,7 @@ import (
 
 	"forebay/gateway/api"
 	"forebay/gateway/conf"
+	"forebay/gateway/internal/query"
 	"forebay/spool"
 	"forebay/spool/record"
 )
@@ -100,18 +101,20 @@ type Inlet interface {
 
 // A Server serves one gateway.
 type Server struct {
-	cfg    Config
-	sp     *spool.Spool
-	plant  Plant
-	inlet  Inlet
-	video  http.Handler // nil where no camera door is open
-	log    *slog.Logger
-	hub    *hub
-	token  string
-	tls    *tls.Config
-	listen []net.Listener
-	conns  atomic.Int64
-	errs   atomic.Uint64
+	cfg   Config
+	sp    *spool.Spool
+	plant Plant
+	inlet Inlet
+	video http.Handler // nil where no camera door is open
+	// queries runs SQL over the spool, a few at once.
+	queries *query.Engine
+	log     *slog.Logger
+	hub     *hub
+	token   string
+	tls     *tls.Config
+	listen  []net.Listener
+	conns   atomic.Int64
+	errs    atomic.Uint64
 }
 
 // New opens the listeners, so that a port that is taken is known at start.
@@ -121,6 +124,10 @@ func New(cfg Config, sp *spool.Spool, plant Plant, inlet Inlet, video http.Handl
 		return nil, fmt.Errorf("api: %w", err)
 	}
 	s := &Server{cfg: cfg, sp: sp, plant: plant, inlet: inlet, video: video, log: log, hub: newHub(plant)}
+	var err error
+	if s.queries, err = query.New(sp, query.Options{}); err != nil {
+		return nil, err
+	}
 	if cfg.Token.IsSet() {
 		t, err := cfg.Token.Reveal()
 		if err != nil {
@@ -273,6 +280,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /v1/ledger", s.ledger)
 	mux.HandleFunc("DELETE /v1/streams/{stream}/cursors/{cursor}", s.dropCursor)
 	mux.HandleFunc("POST /v1/alarms/ack", s.ack)
+	mux.HandleFunc("POST /v1/query", s.query)
 	mux.HandleFunc("GET /v1/events", s.events)
 	mux.HandleFunc("GET /v1/cameras/{camera}/frame.jpg", s.frame)
 	mux.HandleFunc("GET /v1/streams/{stream}/records", s.records)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -132,9 +133,13 @@ func parseStart(from string) (spool.Start, error) {
 		}
 		return spool.After(seq - 1), nil
 	}
-	at, err := time.Parse(time.RFC3339Nano, from)
-	if err != nil {
-		return spool.Start{}, &record.InvalidError{Field: "start", Reason: strconv.Quote(from) + ` is none of "oldest", "newest", a time (2026-11-05T14:00:00Z) and a sequence number`}
+	text, event := strings.CutPrefix(from, "event:")
+	at, err := time.Parse(time.RFC3339Nano, text)
+	switch {
+	case err != nil:
+		return spool.Start{}, &record.InvalidError{Field: "start", Reason: strconv.Quote(from) + ` is none of "oldest", "newest", a time of arrival (2026-11-05T14:00:00Z), a sender's time (event:2026-11-05T14:00:00Z) and a sequence number`}
+	case event:
+		return spool.SinceEvent(at), nil
 	}
 	return spool.Since(at), nil
 }

@@ -1,0 +1,1 @@
+select KEY, Count(*) from SENSORS group by Key having count(*) > 1 order by key

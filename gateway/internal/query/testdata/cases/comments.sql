@@ -1,0 +1,2 @@
+SELECT /* a ; DROP */ count(*) -- the end;
+FROM sensors; ;

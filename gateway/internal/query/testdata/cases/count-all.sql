@@ -1,0 +1,1 @@
+SELECT count(*), min(seq), max(seq) FROM sensors

@@ -1,0 +1,1 @@
+SELECT ts, "$.ts", temp FROM sensors WHERE key='gate'

@@ -1,0 +1,1 @@
+SELECT x.y, press.raw.x.y AS z FROM press.raw

@@ -1,0 +1,1 @@
+EXPLAIN QUERY PLAN SELECT count(*) FROM sensors WHERE ts > 5

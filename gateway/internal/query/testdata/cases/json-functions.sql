@@ -1,0 +1,1 @@
+SELECT j.value FROM sensors, json_each(data, '$.motor.phase') AS j WHERE motor.rpm > 0

@@ -1,0 +1,1 @@
+SELECT value, temp, data FROM sensors WHERE key = 'oven' ORDER BY arrived

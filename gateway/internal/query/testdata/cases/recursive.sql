@@ -1,0 +1,1 @@
+WITH RECURSIVE h(t) AS (SELECT 1 UNION ALL SELECT t+1 FROM h WHERE t < 4) SELECT t, (SELECT count(*) FROM sensors WHERE seq <= t) AS n FROM h

@@ -1,0 +1,1 @@
+SELECT count(*) FROM sensors WHERE key = "oven"

@@ -1,0 +1,1 @@
+SELECT tmep FROM sensors WHERE key = 'gate'

@@ -1,0 +1,1 @@
+VALUES (1, 'a', NULL, 1.5, x'00ff')
