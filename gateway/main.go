@@ -37,6 +37,7 @@ type commands struct {
 	Run     runCmd     `cmd:"" help:"Run the gateway until SIGTERM or Ctrl-C."`
 	Status  statusCmd  `cmd:"" help:"Show a running gateway at a glance."`
 	Streams streamsCmd `cmd:"" help:"List the streams of a running gateway."`
+	Stream  streamCmd  `cmd:"" help:"Change a stream of a running gateway."`
 	Tail    tailCmd    `cmd:"" help:"Print the records of a stream."`
 	Query   queryCmd   `cmd:"" help:"Ask the streams in SQL."`
 	Put     putCmd     `cmd:"" help:"Append standard input to a stream as one record."`

@@ -153,6 +153,10 @@ func (p *plant) Status() api.Status {
 		RSS: residentBytes(), Spool: st.Dir, ReadOnly: st.ReadOnly, SafeUntil: st.LastCommit,
 		Listening: p.listeners(), Problems: p.problems(),
 	}
+	s.Disk.Scrub = api.Scrub{Running: st.Scrub.Running, Segments: st.Scrub.Segments, Bytes: st.Scrub.Bytes, Damaged: st.Scrub.Damaged}
+	if at := st.Scrub.LastPass; !at.IsZero() {
+		s.Disk.Scrub.LastPass = &at
+	}
 	for _, u := range uplinks {
 		s.Disk.Waiting = max(s.Disk.Waiting, u.WaitBytes)
 	}

@@ -9,6 +9,7 @@ import (
 
 type spoolCmd struct {
 	Check spoolCheckCmd `cmd:"" help:"Read a whole spool and verify every checksum, sequence number and count. Changes nothing."`
+	Rekey spoolRekeyCmd `cmd:"" help:"Wrap the keys of encrypted streams with another master key. The data is not touched."`
 }
 
 type spoolCheckCmd struct {

@@ -188,7 +188,9 @@ func (p *pending) event() int64 {
 // need is not less than what the record takes on the disk while it is
 // committed.
 func (p *pending) need() int64 {
-	return 2*int64(p.most) + p.beside() + 2*chunkHeader // blocks go through the WAL
+	beside := p.beside()
+	beside += beside/chunkPiece*tagBytes + 2*(sealedHeader+tagBytes)
+	return 2*int64(p.most) + beside // blocks go through the WAL
 }
 
 // bound is not less than what the record takes in a body.

@@ -47,6 +47,14 @@ func (t *Stream) OpenChunk(ref record.ChunkRef) (*Chunk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open a chunk of stream %q: %w", t.name, err)
 	}
+	if ref.Key != 0 {
+		c, err := t.sp.keys.openSealed(f, ref)
+		if err != nil {
+			_ = f.Close()
+			return nil, fmt.Errorf("open a chunk of stream %q: %w", t.name, err)
+		}
+		return &Chunk{ReadSeekCloser: c, Size: ref.Len}, nil
+	}
 	return &Chunk{ReadSeekCloser: &chunkReader{SectionReader: io.NewSectionReader(f, ref.Off, ref.Len), f: f, ref: ref}, Size: ref.Len}, nil
 }
 

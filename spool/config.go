@@ -1,7 +1,9 @@
 package spool
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"forebay/gateway/conf"
@@ -36,6 +38,16 @@ type Config struct {
 	// eighth smaller or more are packed by Snappy. Packed bodies cannot be read
 	// by the sqlite3 shell alone.
 	NoPacking bool `toml:"no_packing"`
+	// ScrubEvery is how often everything in closed segments is read and
+	// verified in the background, spread over that time but at 256KiB/s or
+	// more. Default 7d; at least 1h; 36500d is never.
+	ScrubEvery conf.Duration `toml:"scrub_every"`
+	// KeyFile is the file with the master key of encrypted streams: 32 bytes, or
+	// 64 hexadecimal digits; mode 0600, and outside of the spool's directory.
+	KeyFile string `toml:"key_file"`
+	// KeyCredential is, in place of key_file, the name of a systemd credential
+	// (LoadCredential=, LoadCredentialEncrypted=) that holds the master key.
+	KeyCredential string `toml:"key_credential"`
 	// Gateway is the name that signs the records' ids. Default: the name the
 	// spool was created with, else "forebay".
 	Gateway string `toml:"-"`
@@ -55,6 +67,15 @@ func (c Config) Check() error {
 	}
 	if c.Segment > 1<<30 {
 		return fmt.Errorf("segment_bytes: %v is too large; at most 1GiB is sensible", c.Segment)
+	}
+	if c.ScrubEvery != 0 && c.ScrubEvery.D() < minScrubEvery {
+		return fmt.Errorf("scrub_every: %v is too short; at least 1h is needed", c.ScrubEvery)
+	}
+	if c.KeyFile != "" && c.KeyCredential != "" {
+		return errors.New("key_credential: key_file is set too; one of them holds the master key")
+	}
+	if strings.ContainsAny(c.KeyCredential, `/\`) {
+		return fmt.Errorf("key_credential: %q is a path; give the credential's name, or the path as key_file", c.KeyCredential)
 	}
 	return nil
 }
@@ -77,6 +98,11 @@ type StreamConfig struct {
 	MaxBytes conf.Size `toml:"max_bytes"`
 	// ExpireUndelivered lets age remove undelivered records too.
 	ExpireUndelivered bool `toml:"expire_undelivered"`
+	// Encrypt seals the stream's records on the disk with a key of its own, so
+	// that they can be erased at once by deleting the key. It needs key_file or
+	// key_credential in [spool], gives the stream a log of its own, and cannot
+	// be turned off again.
+	Encrypt bool `toml:"encrypt"`
 	// OnFull is what happens when undelivered records fill the quota: "drop"
 	// lets the oldest go, counted; "hold" keeps all and holds the producer back.
 	// Default what the class does: debug, video and telemetry drop, audit, alarm

@@ -47,6 +47,9 @@ func decodeHead(h []byte) (*block, error) {
 		b.key, b.bodyOff, b.rawLen = le.Uint32(h[96:]), int64(le.Uint64(h[112:])), le.Uint32(h[120:])
 		copy(b.nonce[:], h[100:112])
 	}
+	if (b.flags&blockEncrypted != 0) != (b.key != 0) {
+		return nil, errors.New("block's key and flags do not agree")
+	}
 	ng, ns, nt := le.Uint32(h[20:]), le.Uint32(h[24:]), le.Uint32(h[28:])
 	d := &decoder{b: h, off: fixed}
 	// Each entry takes at least so many bytes, so a claim beyond the head is
@@ -101,14 +104,22 @@ func (b *block) decodeTables(d *decoder, ng, ns, nt int) error {
 // setBody verifies the body as it was stored against the head, unpacks it and
 // keeps it.
 func (b *block) setBody(stored []byte) (err error) {
+	if err := b.verifyBody(stored); err != nil {
+		return err
+	}
+	b.body, err = unpack(stored, b.codec, b.rawLen)
+	return err
+}
+
+// verifyBody verifies the body as it was stored against the head.
+func (b *block) verifyBody(stored []byte) error {
 	if uint32(len(stored)) != b.bodyLen {
 		return errShort
 	}
 	if crc32.Checksum(stored, castagnoli) != b.bodyCRC {
 		return errChecksum
 	}
-	b.body, err = unpack(stored, b.codec, b.rawLen)
-	return err
+	return nil
 }
 
 // A decoder reads varints and runs of bytes; it goes bad instead of past the
@@ -170,6 +181,7 @@ func (d *decoder) chunk() (off, n int64, crc uint32) {
 type outsideData struct {
 	off, n int64
 	crc    uint32
+	key    uint32 // that it is encrypted under, 0 for none
 }
 
 // A groupReader decodes the records of one shard in a block, in order.
@@ -237,10 +249,11 @@ func (r *groupReader) next(rec *record.Record) (out outsideData, err error) {
 	}
 	if flags&flagBlob != 0 {
 		off, n, crc := d.chunk()
-		rec.Chunk = record.ChunkRef{Log: r.log, Segment: b.seg, Off: off, Len: n, CRC: crc}
+		rec.Chunk = record.ChunkRef{Log: r.log, Segment: b.seg, Off: off, Len: n, CRC: crc, Key: b.key}
 	}
 	if flags&flagOutside != 0 {
 		out.off, out.n, out.crc = d.chunk()
+		out.key = b.key
 	} else {
 		rec.Data = d.bytes()
 	}

@@ -1,5 +1,7 @@
 package spool
 
+import "forebay/gateway/conf"
+
 // WithDefaults fills in what was left out. The quota is then the most that is
 // used without being told; a small disk makes it less.
 func (c Config) WithDefaults() Config {
@@ -11,6 +13,9 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.Segment == 0 {
 		c.Segment = defaultSegment
+	}
+	if c.ScrubEvery == 0 {
+		c.ScrubEvery = conf.Duration(defaultScrubEvery)
 	}
 	return c
 }

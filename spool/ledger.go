@@ -195,8 +195,9 @@ func (a *accounts) shard(st *stateDB, sh *shard) {
 	before, after := st.corruptInLocked(sh.id, 1, first), st.corruptInLocked(sh.id, first, next)
 	line.In += next - 1
 	line.Corrupt += before + after
-	line.Expired += gone - min(before, gone)
-	line.Kept += next - first - after
+	erased := st.erasedInLocked(sh.id, first, next)
+	line.Expired += gone - min(before, gone) + erased
+	line.Kept += next - first - after - erased
 	if gone != first-1 {
 		a.mismatch("ledger of stream %q, shard %d: it begins at %d, but its steps say that %d are gone", sh.stream.name, sh.id, first, gone)
 	}

@@ -36,7 +36,7 @@ func (l *commitLog) load(ctx context.Context, hints map[record.ShardID]uint64, e
 	l.wmu.Lock()
 	defer l.wmu.Unlock()
 	for _, n := range nums {
-		seg := &segment{log: l.num, num: n, path: filepath.Join(l.dir, segmentFile(n))}
+		seg := &segment{log: l.num, num: n, path: filepath.Join(l.dir, segmentFile(n)), keys: l.sp.keys}
 		seg.blocks.Store(-1)
 		seg.sealed.Store(fileSize(seg.path+"-wal") == 0)
 		seg.measure()

@@ -3,6 +3,7 @@ package spool
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -66,6 +67,7 @@ type commitLog struct {
 	failing map[string]error   // sources whose commit failed and who are being told
 	told    told
 
+	key   atomic.Pointer[dataKey] // that blocks are sealed with; nil: they are not. Changed while wmu is held
 	keeps atomic.Pointer[retention]
 	full  atomic.Bool // producers are held back
 	// refused is the last commit that found no room, until as much was stored
@@ -209,7 +211,7 @@ func (l *commitLog) openNext(ctx context.Context) error {
 	}
 	l.mu.RUnlock()
 	n.names = func(id record.ShardID) (string, int) { return names[id].stream.name, names[id].index }
-	seg := &segment{log: l.num, num: n.num, path: filepath.Join(l.dir, segmentFile(n.num)), meta: &n.meta, index: newSegIndex()}
+	seg := &segment{log: l.num, num: n.num, path: filepath.Join(l.dir, segmentFile(n.num)), keys: l.sp.keys, meta: &n.meta, index: newSegIndex()}
 	if err := createSegment(ctx, l.sp.seam, seg.path, n); err != nil {
 		return err
 	}
@@ -274,7 +276,7 @@ func (l *commitLog) evict() {
 // Where the head is damaged too, the range is noted by the reader that meets
 // the gap.
 func (l *commitLog) damaged(seg *segment, st stored) {
-	if st.blk == nil {
+	if _, erased := errors.AsType[*erasedKey](st.err); erased || st.blk == nil {
 		return
 	}
 	for _, g := range st.blk.groups {

@@ -208,6 +208,9 @@ func (r *Reader) Poll(ctx context.Context, max int) (record.Batch, error) {
 	}
 	for {
 		if r.has && r.cur.left() > 0 {
+			if e, gone := r.erasedSince(r.cur.b); gone {
+				return record.Batch{Shard: r.sh.id, Next: r.pos}, r.erased(r.cur.g, e)
+			}
 			b, err := r.decode(max)
 			if !errors.Is(err, errGone) {
 				return b, err
@@ -454,6 +457,9 @@ func (r *Reader) fromRun() (bool, error) {
 					return false, r.damage(r.seg, st.id-1, g.first, errors.New("records are missing"))
 				}
 				r.run = r.run[1:]
+				if e, gone := r.erasedSince(st.blk); gone {
+					return false, r.erased(g, e)
+				}
 				if st.err != nil {
 					r.sh.log.damaged(r.seg, st)
 					return false, r.damage(r.seg, st.id, g.first+uint64(g.count), st.err)

@@ -61,6 +61,7 @@ type segment struct {
 	log    uint32
 	num    uint64
 	path   string
+	keys   *keyring
 	blocks atomic.Int64 // that count; readers never look beyond. -1: not known yet
 	size   atomic.Int64 // of all its files, bytes
 	ahead  atomic.Int64 // room that the chunk file was given and does not use yet
@@ -297,7 +298,7 @@ func (s *segment) readRun(ctx context.Context, from, to int64) ([]stored, error)
 					break
 				}
 				if st.err == nil {
-					st.err = st.blk.setBody(body)
+					st.err = s.openBlock(st.blk, body)
 				}
 				size += len(st.blk.body)
 			}
@@ -415,6 +416,9 @@ func (s *segment) readChunk(c outsideData) ([]byte, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if c.key != 0 {
+		return s.readSealed(c)
+	}
 	b, err := s.chunkAt(c.off, c.n)
 	if err != nil {
 		return nil, err

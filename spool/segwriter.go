@@ -32,11 +32,12 @@ type segWriter struct {
 	// The encoder's.
 	chunks    diskFile
 	chunkSize int64
-	chunkRoom int64  // that the chunk file has been given
-	step      int64  // by which it is given room
-	nextID    int64  // number of the next block
-	bytes     int64  // of blocks and chunks in the segment
-	buf       []byte // of one chunk with its header
+	chunkRoom int64       // that the chunk file has been given
+	step      int64       // by which it is given room
+	nextID    int64       // number of the next block
+	bytes     int64       // of blocks and chunks in the segment
+	buf       []byte      // of one chunk with its header
+	key       *segmentKey // that blocks and chunks are sealed with; nil: they are not
 
 	// The committer's.
 	db     *database
@@ -131,17 +132,9 @@ func (w *segWriter) openChunks(create bool) error {
 // chunk appends bytes to the chunk file and says where they lie. They are
 // durable after syncChunks.
 func (w *segWriter) chunk(b []byte, crc uint32) (off int64, err error) {
-	if w.chunks == nil {
-		if err := w.openChunks(true); err != nil {
-			return 0, err
-		}
-	}
-	end := w.chunkSize + chunkHeader + int64(len(b))
-	if end > w.chunkRoom {
-		// Room that is given ahead keeps a sync from having to find some. A
-		// file system that cannot give any, or is nearly full, does without.
-		w.chunkRoom = end + w.step
-		_ = w.chunks.extend(w.chunkSize, w.chunkRoom-w.chunkSize)
+	n := chunkHeader + int64(len(b))
+	if err := w.roomFor(n); err != nil {
+		return 0, err
 	}
 	w.buf = append(w.buf[:0], chunkMagic...)
 	w.buf = binary.LittleEndian.AppendUint64(w.buf, uint64(len(b)))
@@ -155,25 +148,56 @@ func (w *segWriter) chunk(b []byte, crc uint32) (off int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	off, w.chunkSize = w.chunkSize+chunkHeader, end
-	w.bytes += chunkHeader + int64(len(b))
-	w.seg.ahead.Store(w.chunkRoom - w.chunkSize)
+	off = w.chunkSize + chunkHeader
+	w.placed(n)
 	return off, nil
+}
+
+// roomFor sees to it that the chunk file is there and has room for n bytes.
+func (w *segWriter) roomFor(n int64) error {
+	if w.chunks == nil {
+		if err := w.openChunks(true); err != nil {
+			return err
+		}
+	}
+	if end := w.chunkSize + n; end > w.chunkRoom {
+		// Room that is given ahead keeps a sync from having to find some. A
+		// file system that cannot give any, or is nearly full, does without.
+		w.chunkRoom = end + w.step
+		_ = w.chunks.extend(w.chunkSize, w.chunkRoom-w.chunkSize)
+	}
+	return nil
+}
+
+// placed counts n bytes that were written behind the chunk file's end.
+func (w *segWriter) placed(n int64) {
+	w.chunkSize += n
+	w.bytes += n
+	w.seg.ahead.Store(w.chunkRoom - w.chunkSize)
+}
+
+// beside writes a record's bytes to the chunk file, sealed where a key is in
+// use.
+func (w *segWriter) beside(b []byte) (off int64, crc uint32, err error) {
+	if w.key != nil {
+		return w.sealed(b)
+	}
+	crc = crc32.Checksum(b, castagnoli)
+	off, err = w.chunk(b, crc)
+	return off, crc, err
 }
 
 // outside writes what of the record lies beside the block.
 func (w *segWriter) outside(p *pending) error {
 	if len(p.rec.Blob) > 0 {
-		crc := crc32.Checksum(p.rec.Blob, castagnoli)
-		off, err := w.chunk(p.rec.Blob, crc)
+		off, crc, err := w.beside(p.rec.Blob)
 		if err != nil {
 			return fmt.Errorf("write a chunk: %w", err)
 		}
 		p.blob = record.ChunkRef{Off: off, Len: int64(len(p.rec.Blob)), CRC: crc}
 	}
 	if p.outside() {
-		crc := crc32.Checksum(p.rec.Data, castagnoli)
-		off, err := w.chunk(p.rec.Data, crc)
+		off, crc, err := w.beside(p.rec.Data)
 		if err != nil {
 			return fmt.Errorf("write a chunk: %w", err)
 		}
@@ -186,6 +210,9 @@ func (w *segWriter) outside(p *pending) error {
 // there.
 func (w *segWriter) take(b *block) (err error) {
 	b.seg, b.id = w.seg.num, w.nextID
+	if w.key != nil {
+		w.key.sealBlock(b)
+	}
 	if b.beside() {
 		if b.bodyOff, err = w.chunk(b.stored, b.bodyCRC); err != nil {
 			return fmt.Errorf("write a block's body: %w", err)

@@ -70,6 +70,8 @@ type Spool struct {
 	looked    int64
 	stats     counters
 	alarms    conditions
+	scrubs    *scrubber
+	keys      *keyring
 
 	reading  sync.RWMutex // held while files are read, so that Close waits
 	closing  chan struct{}
@@ -81,9 +83,10 @@ type Spool struct {
 // A logKey is what streams must agree in to share a log.
 type logKey struct {
 	retention
+	key uint32 // of an encrypted stream, which shares its log with none
 }
 
-func keyOf(c StreamConfig) logKey { return logKey{retentionOf(c)} }
+func keyOf(c StreamConfig) logKey { return logKey{retention: retentionOf(c)} }
 
 // Open opens the spool in dir and creates it if it is not there. One process
 // has it at a time: another gets a *LockedError with the owner's pid. A spool
@@ -137,6 +140,9 @@ func openOnce(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm 
 	if err != nil {
 		return nil, err
 	}
+	if err := s.openKeys(ctx); err != nil {
+		return nil, err
+	}
 	if err := s.loadStreams(ctx, m.clean); err != nil {
 		return nil, err
 	}
@@ -156,8 +162,11 @@ func openOnce(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm 
 		s.startLog(l)
 	}
 	s.parts.Go(s.flusher)
+	s.scrubs = newScrubber(s)
+	s.scrubs.load(ctx)
 	if !sm.still {
 		s.parts.Go(s.keeper)
+		s.parts.Go(s.scrubs.scrub)
 	}
 	return s, nil
 }

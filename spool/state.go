@@ -31,6 +31,7 @@ type stateDB struct {
 	cursors map[cursorKey]*place
 	shed    map[string]uint64
 	corrupt map[record.ShardID][]corruptRange
+	erased  map[record.ShardID][]sealedRange
 	dirtyC  map[cursorKey]struct{}
 	dirtyS  map[string]struct{}
 	dirtyR  []corruptRange
@@ -103,6 +104,7 @@ var stateSchema = [stateVersion + 1][]string{
 			prev BLOB NOT NULL, hash BLOB NOT NULL)`,
 		`CREATE TABLE ledger_sums(kind TEXT NOT NULL, stream TEXT NOT NULL, shard INTEGER NOT NULL, who TEXT NOT NULL, steps INTEGER NOT NULL, count INTEGER NOT NULL,
 			undelivered INTEGER NOT NULL, PRIMARY KEY(kind, stream, shard, who)) WITHOUT ROWID`,
+		keysSchema,
 	},
 }
 
@@ -184,7 +186,7 @@ func openState(ctx context.Context, sm seam, dir string) (*database, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = db.run(ctx, "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA wal_autocheckpoint=256", "PRAGMA cache_size=-512")
+	err = db.run(ctx, "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA wal_autocheckpoint=256", "PRAGMA secure_delete=ON", "PRAGMA cache_size=-512")
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open state.db: %w", err), db.Close())
 	}
@@ -217,6 +219,9 @@ func (s *stateDB) load(ctx context.Context) error {
 		return nil
 	})
 	if err != nil {
+		return err
+	}
+	if err := s.loadErased(ctx); err != nil {
 		return err
 	}
 	err = each(ctx, s.db, "SELECT source, records FROM shed", func(scan func(...any) error) error {

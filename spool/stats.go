@@ -30,6 +30,7 @@ type Stats struct {
 	Written    uint64 // bytes to the disk, WAL and checkpoint both counted, estimate
 	LastCommit time.Time
 	LastFsync  time.Duration // how long the last commit took
+	Scrub      ScrubStats
 }
 
 // A Condition is something that should raise an alarm as long as it stands.
@@ -134,7 +135,7 @@ func (s *Spool) Stats() Stats {
 	st := Stats{
 		Dir: s.dir, Used: s.used.Load(), Quota: s.quota, ReadOnly: s.stands("read-only"), Conditions: s.conditionList(),
 		Commits: c.commits.Load(), Fsyncs: c.fsyncs.Load(), Records: c.records.Load(), Bytes: c.bytes.Load(), Written: c.written.Load(),
-		LastFsync: time.Duration(c.lastFsync.Load()),
+		LastFsync: time.Duration(c.lastFsync.Load()), Scrub: s.scrubs.snapshot(),
 	}
 	if at := c.lastCommit.Load(); at != 0 {
 		st.LastCommit = time.Unix(0, at).UTC()

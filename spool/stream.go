@@ -245,6 +245,13 @@ func (s *Spool) Ensure(ctx context.Context, c StreamConfig) (*Stream, error) {
 	}
 	c.Shards = len(t.shards)
 	c = c.WithDefaults()
+	if old := t.Config(); old.Encrypt {
+		c.Encrypt = true
+	} else if c.Encrypt {
+		if err := s.encrypt(ctx, t); err != nil {
+			return nil, err
+		}
+	}
 	if c == t.Config() {
 		return t, nil
 	}
@@ -285,7 +292,7 @@ func (t *Stream) tellShared() {
 func (s *Spool) makeStream(ctx context.Context, c StreamConfig) (*Stream, error) {
 	s.mu.RLock()
 	closed, num, fresh := s.closed, s.logKeys[keyOf(c)], false
-	if num == 0 {
+	if num == 0 || c.Encrypt {
 		num, fresh = uint32(len(s.logs)+1), true
 	}
 	s.mu.RUnlock()
@@ -295,7 +302,14 @@ func (s *Spool) makeStream(ctx context.Context, c StreamConfig) (*Stream, error)
 	created := s.now().UTC()
 	t := &Stream{sp: s, name: string(c.Name), created: created, cfg: c, quarantine: string(c.Name) == quarantineStream}
 	s.state.disk.Lock()
-	err := s.state.txn(ctx, func() error { return s.insertStream(ctx, t, num, fresh) })
+	var key *dataKey
+	err := s.state.txn(ctx, func() error {
+		err := s.insertStream(ctx, t, num, fresh)
+		if err == nil && c.Encrypt {
+			key, err = s.makeKey(ctx, t.id, t.starts())
+		}
+		return err
+	})
 	s.state.disk.Unlock()
 	if err != nil {
 		return nil, fmt.Errorf("create stream %q: %w", t.name, storeError(err))
@@ -307,6 +321,12 @@ func (s *Spool) makeStream(ctx context.Context, c StreamConfig) (*Stream, error)
 		l = newCommitLog(s, num)
 	}
 	t.attach(l)
+	at := keyOf(c)
+	if key != nil {
+		s.keys.add(key)
+		l.key.Store(key)
+		at.key = key.id
+	}
 	if fresh {
 		l.wmu.Lock()
 		err := l.openFirst(ctx)
@@ -317,11 +337,20 @@ func (s *Spool) makeStream(ctx context.Context, c StreamConfig) (*Stream, error)
 			l.suspect = storeError(err)
 			s.raise("segment", 1, "the first segment of "+logDir(num)+" could not be opened: "+err.Error())
 		}
-		s.logs[num], s.logKeys[keyOf(c)] = l, num
+		s.logs[num], s.logKeys[at] = l, num
 		s.startLog(l)
 	}
 	s.streams[t.name] = t
 	return t, nil
+}
+
+// starts is where the shards of a new stream begin.
+func (t *Stream) starts() map[record.ShardID]uint64 {
+	first := map[record.ShardID]uint64{}
+	for _, sh := range t.shards {
+		first[sh.id] = 1
+	}
+	return first
 }
 
 func (s *Spool) insertStream(ctx context.Context, t *Stream, num uint32, fresh bool) error {
@@ -387,19 +416,23 @@ func hashRange(i, n int) (from, to record.HashKey) {
 // loadStreams reads streams and shards from state.db and opens their logs.
 // exact says that the shards' stored numbers are those of an orderly close.
 func (s *Spool) loadStreams(ctx context.Context, exact bool) error {
-	err := each(ctx, s.state.db, "SELECT id, class, max_age, max_bytes, expire_undelivered, on_full, max_age_hard, written, uncounted FROM logs ORDER BY id", func(scan func(...any) error) error {
+	err := each(ctx, s.state.db, `SELECT id, class, max_age, max_bytes, expire_undelivered, on_full, max_age_hard, written, uncounted,
+		(SELECT coalesce(max(k.id), 0) FROM keys k JOIN streams s ON s.id = k.stream WHERE s.log = logs.id) FROM logs ORDER BY id`, func(scan func(...any) error) error {
 		var num uint32
 		var class string
 		var c StreamConfig
 		var written, uncounted int64
-		if err := scan(&num, &class, &c.MaxAge, &c.MaxBytes, &c.ExpireUndelivered, &c.OnFull, &c.MaxAgeHard, &written, &uncounted); err != nil {
+		var sealed uint32
+		if err := scan(&num, &class, &c.MaxAge, &c.MaxBytes, &c.ExpireUndelivered, &c.OnFull, &c.MaxAgeHard, &written, &uncounted, &sealed); err != nil {
 			return err
 		}
 		var err error
 		if c.Class, err = record.ParseClass(class); err != nil {
 			return err
 		}
-		s.logs[num], s.logKeys[keyOf(c)] = newCommitLog(s, num), num
+		key := keyOf(c)
+		key.key = sealed
+		s.logs[num], s.logKeys[key] = newCommitLog(s, num), num
 		s.logs[num].uncounted = uncounted
 		if exact {
 			s.logs[num].written = written
@@ -457,6 +490,10 @@ func (s *Spool) loadStreams(ctx context.Context, exact bool) error {
 	}
 	for _, t := range order { // by rising shard id
 		t.cfg.Shards = len(t.shards)
+		if k := s.keys.newest(t.id); k != nil {
+			t.cfg.Encrypt = true
+			s.logs[logOf[t.id]].key.Store(k)
+		}
 		t.attach(s.logs[logOf[t.id]])
 	}
 	for _, l := range s.logs {

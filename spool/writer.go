@@ -174,6 +174,9 @@ func (l *commitLog) failed(b *batch) bool {
 
 // encode makes b.blocks of b.pend, each up to maxBlock; wmu is held.
 func (l *commitLog) encode(b *batch) error {
+	if err := l.w.useKey(l.key.Load()); err != nil {
+		return err
+	}
 	for from := 0; from < len(b.pend); {
 		size, to := 0, from
 		for to < len(b.pend) {

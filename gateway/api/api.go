@@ -49,6 +49,17 @@ type Disk struct {
 	Full     bool     `json:"full"`          // producers are being held back
 	DaysLeft *float64 `json:"days_left"`     // until the quota at the present rate; null where it does not grow
 	Waiting  int64    `json:"waiting_bytes"` // not yet delivered by every uplink, estimate
+	Scrub    Scrub    `json:"scrub"`
+}
+
+// Scrub is what the spool's scrubber has done: it reads closed segments in the
+// background and verifies them.
+type Scrub struct {
+	Running  bool       `json:"running"`
+	Segments uint64     `json:"segments"`  // read since the gateway started
+	Bytes    uint64     `json:"bytes"`     // read since the gateway started
+	Damaged  uint64     `json:"damaged"`   // blocks, chunks and files found damaged since then
+	LastPass *time.Time `json:"last_pass"` // end of the last whole pass; null if there was none
 }
 
 // AlarmCount counts alarms by state.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 var (
@@ -26,6 +27,8 @@ var (
 	// ErrReadOnly is returned when the disk no longer takes writes; what is
 	// stored can still be read.
 	ErrReadOnly = errors.New("spool is read-only")
+	// ErrErased is what an *ErasedError is.
+	ErrErased = errors.New("records were erased")
 	// ErrCannotStore is returned when the log could not be written or synced
 	// (an fsync error, an I/O error). Nothing of the batch was acknowledged.
 	ErrCannotStore = errors.New("log cannot be written")
@@ -50,6 +53,27 @@ type TrimmedError struct {
 
 func (e *TrimmedError) Error() string {
 	return fmt.Sprintf("records %d to %d of shard %d are no longer kept", e.From, e.To-1, e.Shard)
+}
+
+// An ErasedError is returned to a reader that asks for records of an encrypted
+// stream whose key was deleted. It is a *TrimmedError too (errors.As), for a
+// reader that need not tell the two apart, and ErrErased. The reader goes on at
+// To.
+type ErasedError struct {
+	Shard ShardID
+	From  uint64    // first sequence number missed
+	To    uint64    // first sequence number behind
+	At    time.Time // when the key was deleted
+	Hint  string
+}
+
+func (e *ErasedError) Error() string {
+	return fmt.Sprintf("records %d to %d of shard %d were erased at %s (%s)", e.From, e.To-1, e.Shard, e.At.UTC().Format(time.RFC3339), e.Hint)
+}
+
+// Unwrap makes it ErrErased and a *TrimmedError.
+func (e *ErasedError) Unwrap() []error {
+	return []error{ErrErased, &TrimmedError{Shard: e.Shard, From: e.From, To: e.To}}
 }
 
 // A ShardEndError is returned at the end of a shard that was split or merged.

@@ -54,9 +54,10 @@ func (i Identity) AppendID(b []byte, p Pos) []byte {
 type ChunkRef struct {
 	Log     uint32 // number of the log's directory
 	Segment uint64
-	Off     int64 // bytes from the start of the chunk file
-	Len     int64 // bytes
-	CRC     uint32
+	Off     int64  // bytes from the start of the chunk file
+	Len     int64  // bytes
+	CRC     uint32 // of the bytes as stored
+	Key     uint32 // that they are encrypted under, 0: they are not
 }
 
 // IsZero reports whether there is no chunk.

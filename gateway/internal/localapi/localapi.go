@@ -285,6 +285,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /v1/cameras/{camera}/frame.jpg", s.frame)
 	mux.HandleFunc("GET /v1/streams/{stream}/records", s.records)
 	mux.HandleFunc("POST /v1/streams/{stream}/records", s.put)
+	mux.HandleFunc("POST /v1/streams/{stream}/erase", s.erase)
 	if s.video != nil {
 		mux.Handle("/video/", s.video)
 	}

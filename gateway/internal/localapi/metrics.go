@@ -36,6 +36,11 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge("forebay_spool_free_bytes", "Bytes free on the file system.", float64(st.Disk.Free))
 	gauge("forebay_spool_full", "1 while producers are held back.", flag(st.Disk.Full))
 	gauge("forebay_spool_read_only", "1 while the disk takes no writes.", flag(st.ReadOnly))
+	count("forebay_spool_scrubbed_bytes_total", "Bytes that were read and verified in the background.", float64(st.Disk.Scrub.Bytes))
+	count("forebay_spool_scrub_damaged_total", "Blocks, chunks and files that scrubbing found damaged.", float64(st.Disk.Scrub.Damaged))
+	if at := st.Disk.Scrub.LastPass; at != nil {
+		gauge("forebay_spool_scrub_last_pass_timestamp_seconds", "When scrubbing last ended a whole pass.", float64(at.Unix()))
+	}
 	gauge("forebay_alarms_unacknowledged", "Alarms that wait for an acknowledgement.", float64(st.Alarms.Unacked))
 	gauge("forebay_alarms_active", "Alarms whose condition holds.", float64(st.Alarms.Active))
 	for _, d := range c.s.plant.Devices() {
