@@ -518,6 +518,11 @@ func compareGolden(t *testing.T, s *spool.Spool, want golden) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for id, pos := range ids(t, s) {
+		if want := fmt.Sprintf("%s/%s/%d/%d", want.Gateway, want.Epoch, pos.Shard, pos.Seq); id != want {
+			t.Fatalf("a record's id is %s, want %s", id, want)
+		}
+	}
 	plain := func(v any) string {
 		b, err := json.Marshal(v)
 		if err != nil {
