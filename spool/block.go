@@ -90,7 +90,7 @@ type block struct {
 	flags   uint16
 	boot    record.BootID
 	origin  *record.Origin // of the segment it was read from; nil: stored since the spool was opened
-	minArr  int64 // wall clock, nanoseconds since 1970
+	minArr  int64          // wall clock, nanoseconds since 1970
 	maxArr  int64
 	minEvt  int64 // event times: the sender's, or the arrival where it gave none
 	maxEvt  int64

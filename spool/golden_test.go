@@ -160,8 +160,10 @@ func goldenRound(round int, put func(string, ...record.Record) error) error {
 	var recs []record.Record
 	for i := range 40 {
 		n := round*40 + i
-		r := record.Record{Key: fmt.Sprintf("plant/line%d/temp", n%9), Source: "mqtt", SourceSeq: uint64(n + 1), Type: "application/json",
-			Data: fmt.Appendf(nil, `{"name":"temp","value":%d.5,"unit":"Cel","n":%d}`, 20+n%5, n)}
+		r := record.Record{
+			Key: fmt.Sprintf("plant/line%d/temp", n%9), Source: "mqtt", SourceSeq: uint64(n + 1), Type: "application/json",
+			Data: fmt.Appendf(nil, `{"name":"temp","value":%d.5,"unit":"Cel","n":%d}`, 20+n%5, n),
+		}
 		switch n % 4 {
 		case 1:
 			r.At, r.TimeQ = at.Add(-time.Duration(n)*time.Hour), record.TimeDevice

@@ -484,12 +484,12 @@ func (s *segment) chunkAt(off, n int64) ([]byte, error) {
 
 // newSegment is what a new segment file is filled with.
 type newSegment struct {
-	log     uint32
-	num     uint64
-	meta    segMeta
-	prev    uint64 // number of the segment before, 0 if none
-	wall    int64
-	names   func(record.ShardID) (stream string, index int)
+	log   uint32
+	num   uint64
+	meta  segMeta
+	prev  uint64 // number of the segment before, 0 if none
+	wall  int64
+	names func(record.ShardID) (stream string, index int)
 }
 
 // createSegment makes the file of a segment that holds no block yet.

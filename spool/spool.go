@@ -57,6 +57,7 @@ type Spool struct {
 	closed  bool
 
 	create  sync.Mutex // one stream is made at a time
+	backing sync.Mutex // held while a backup is made
 	roomMu  sync.Mutex // one at a time makes room
 	used    atomic.Int64
 	quota   int64
@@ -131,6 +132,9 @@ func openOnce(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm 
 			s.abandon()
 		}
 	}()
+	if err := os.RemoveAll(filepath.Join(dir, backupTmp)); err != nil { // what a crash left of a backup
+		log.Warn("remains of a backup could not be removed", "error", err)
+	}
 	if err := s.setLimits(); err != nil {
 		return nil, err
 	}
