@@ -45,7 +45,7 @@ type commands struct {
 	Cursor  cursorCmd  `cmd:"" help:"Look after the cursors of a running gateway."`
 	Check   checkCmd   `cmd:"" help:"Check a config file; nothing is started or written."`
 	Config  configCmd  `cmd:"" help:"Print the config with all defaults filled in."`
-	Spool   spoolCmd   `cmd:"" help:"Look after a spool directory that no gateway has open."`
+	Spool   spoolCmd   `cmd:"" help:"Look after a spool: check, back up, restore."`
 	Bench   benchCmd   `cmd:"" help:"Measure this machine."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }

@@ -8,7 +8,10 @@ import (
 )
 
 type spoolCmd struct {
-	Check spoolCheckCmd `cmd:"" help:"Read a whole spool and verify every checksum, sequence number and count. Changes nothing."`
+	Check   spoolCheckCmd   `cmd:"" help:"Read a whole spool that no gateway has open and verify every checksum, sequence number and count. Changes nothing."`
+	Backup  spoolBackupCmd  `cmd:"" help:"Write a running gateway's spool, or a closed one, to one file."`
+	Verify  spoolVerifyCmd  `cmd:"" help:"Read a backup to its end and compare every file with its manifest."`
+	Restore spoolRestoreCmd `cmd:"" help:"Make a spool of a backup. It gets a new epoch when it is opened."`
 }
 
 type spoolCheckCmd struct {

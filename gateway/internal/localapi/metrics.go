@@ -36,6 +36,10 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge("forebay_spool_free_bytes", "Bytes free on the file system.", float64(st.Disk.Free))
 	gauge("forebay_spool_full", "1 while producers are held back.", flag(st.Disk.Full))
 	gauge("forebay_spool_read_only", "1 while the disk takes no writes.", flag(st.ReadOnly))
+	disk := c.s.sp.Stats()
+	count("forebay_spool_commits_total", "Commits since the process started.", float64(disk.Commits))
+	count("forebay_spool_fsyncs_total", "Syncs of commits and chunk files since the process started.", float64(disk.Fsyncs))
+	count("forebay_spool_written_bytes_total", "Bytes written to the disk by the spool since the process started, estimate.", float64(disk.Written))
 	gauge("forebay_alarms_unacknowledged", "Alarms that wait for an acknowledgement.", float64(st.Alarms.Unacked))
 	gauge("forebay_alarms_active", "Alarms whose condition holds.", float64(st.Alarms.Active))
 	for _, d := range c.s.plant.Devices() {
