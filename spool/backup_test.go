@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"maps"
 	"os"
 	"path/filepath"
@@ -329,6 +330,20 @@ func TestRestoreWritesNowhereElse(t *testing.T) {
 	}
 }
 
+// noise stores n records of 1,000 bytes that cannot be packed.
+func noise(t *testing.T, st *spool.Stream, n int) {
+	t.Helper()
+	rng := rand.NewChaCha8([32]byte{1})
+	for ; n > 0; n -= 100 {
+		recs := make([]record.Record, 100)
+		for i := range recs {
+			recs[i] = record.Record{Key: "k", Data: make([]byte, 1_000)}
+			_, _ = rng.Read(recs[i].Data) // never fails
+		}
+		put(t, st, recs...)
+	}
+}
+
 // A slowWriter stops a backup after some bytes until it is let go.
 type slowWriter struct {
 	n    int
@@ -347,7 +362,7 @@ func TestABackupWhileRetentionRemovesAndWhileItCloses(t *testing.T) {
 	cfg := spool.Config{Quota: 8 << 20, Segment: 256 << 10}
 	b := newBox(t, cfg)
 	st := b.stream(spool.StreamConfig{Name: "mqtt"})
-	fill(t, st, 6_000, 1_000)
+	noise(t, st, 6_000)
 	eventually(t, "segments are sealed", func() bool { return spool.Sealed(st) })
 	var out bytes.Buffer
 	w := &slowWriter{n: 1_500_000, stop: func() {
@@ -355,7 +370,7 @@ func TestABackupWhileRetentionRemovesAndWhileItCloses(t *testing.T) {
 		if _, err := b.Backup(t.Context(), &slowWriter{}); !errors.Is(err, spool.ErrBackupRuns) {
 			t.Errorf("a second backup at the same time: %v", err)
 		}
-		fill(t, st, 3_000, 1_000) // the quota lets the oldest go
+		noise(t, st, 3_000) // the quota lets the oldest go
 		if st.Shards()[0].First == first {
 			t.Error("nothing was removed")
 		}
@@ -373,7 +388,7 @@ func TestABackupWhileRetentionRemovesAndWhileItCloses(t *testing.T) {
 	}
 
 	closed := newBox(t, cfg)
-	fill(t, closed.stream(spool.StreamConfig{Name: "mqtt"}), 2_000, 1_000)
+	noise(t, closed.stream(spool.StreamConfig{Name: "mqtt"}), 2_000)
 	ended := make(chan error)
 	_, err = closed.Backup(t.Context(), &slowWriter{n: 300_000, stop: func() {
 		go func() { ended <- closed.Close() }()
