@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"forebay/spool"
@@ -102,8 +103,8 @@ func summary(where string, r spool.BackupReport) string {
 	if r.Expired > 0 {
 		s += fmt.Sprintf("; retention removed %d old segments meanwhile, they are not in it", r.Expired)
 	}
-	for _, d := range r.Damaged {
-		s += "; " + d + " is damaged and in it as it lies"
+	if len(r.Damaged) > 0 {
+		s += "; damaged and in it as they lie: " + strings.Join(r.Damaged, ", ")
 	}
 	return s
 }
@@ -128,8 +129,7 @@ func (c spoolVerifyCmd) Run(ctx context.Context, e *env) error {
 	}
 	defer f.Close()
 	rep, err := spool.VerifyBackup(ctx, f)
-	var bad *spool.BackupError
-	if errors.As(err, &bad) {
+	if _, ok := errors.AsType[*spool.BackupError](err); ok {
 		fmt.Fprintf(e.out, "%s: %v\n", c.Backup, err)
 		return errProblems
 	}

@@ -39,7 +39,7 @@ func TestBackupOfARunningGateway(t *testing.T) {
 	g := startGateway(t, "edge", backedUpConfig)
 	var mu sync.Mutex
 	acked := map[string]string{} // id by payload
-	var stop, done = make(chan struct{}), sync.WaitGroup{}
+	stop, done := make(chan struct{}), sync.WaitGroup{}
 	for p := range 3 {
 		done.Go(func() {
 			for n := 0; ; n++ {
