@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -213,15 +214,25 @@ func compareShell(t *testing.T, got map[record.Pos]goldenRecord, want golden) {
 	}
 }
 
-// A large block, with keys and attributes long enough for two-byte lengths,
+// quoted is hexadecimal digits as the shell writes them into CSV.
+func quoted(b []byte) string {
+	if len(b) == 0 {
+		return `""`
+	}
+	return fmt.Sprintf("%X", b)
+}
+
+// A large block, packed and in the chunk file, with keys and attributes long enough for two-byte lengths,
 // keeps the recipe quick enough to be used.
 func TestPeerSqliteShellReadsALargeBlock(t *testing.T) {
 	sh, sql := recipe(t)
 	b := newBox(t, spool.Config{})
 	st := b.stream(spool.StreamConfig{Name: "mqtt"})
+	rng := rand.NewChaCha8([32]byte{2})
 	var recs []record.Record
-	for i := range 3_000 {
+	for i := range 1_500 {
 		recs = append(recs, record.Record{Key: strings.Repeat("é", i%250+1), HashKey: &record.HashKey{byte(i)}, Source: "s", SourceSeq: uint64(i + 1), Data: bytes.Repeat([]byte("x"), i%300)})
+		_, _ = rng.Read(recs[i].Data[:i%300/2]) // never fails; half of it cannot be packed
 	}
 	put(t, st, recs...)
 	work := t.TempDir()
@@ -230,7 +241,7 @@ func TestPeerSqliteShellReadsALargeBlock(t *testing.T) {
 	}
 	shell(t, work, strings.Replace(sh[0], "cd look\n", "", 1))
 	look := filepath.Join(work, "look")
-	for name, text := range map[string]string{"read.sql": sql[0], "ask.sql": ".mode csv\nSELECT seq, hex(key), length(data), substr(hash_key, 1, 2) FROM record ORDER BY seq;\n"} {
+	for name, text := range map[string]string{"read.sql": sql[0], "ask.sql": ".mode csv\nSELECT seq, hex(key), hex(data), substr(hash_key, 1, 2) FROM record ORDER BY seq;\nSELECT max(codec), max(beside) FROM fixed;\n"} {
 		if err := os.WriteFile(filepath.Join(look, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -238,8 +249,9 @@ func TestPeerSqliteShellReadsALargeBlock(t *testing.T) {
 	lines := strings.Fields(string(shell(t, look, sh[2])))
 	var want []string
 	for i, r := range recs {
-		want = append(want, fmt.Sprintf("%d,%X,%d,%02X", i+1, r.Key, len(r.Data), r.HashKey[0]))
+		want = append(want, fmt.Sprintf("%d,%X,%s,%02X", i+1, r.Key, quoted(r.Data), r.HashKey[0]))
 	}
+	want = append(want, "1,2") // packed, and in the chunk file
 	if !slices.Equal(lines, want) {
 		t.Errorf("%d lines, want %d; the first is %s, want %s", len(lines), len(want), lines[0], want[0])
 	}
