@@ -162,3 +162,15 @@ func (c spoolRestoreCmd) Run(ctx context.Context, e *env) error {
 	_, err = fmt.Fprintln(e.out, "it gets a new epoch when it is opened; what it holds keeps its ids")
 	return err
 }
+
+type spoolEpochCmd struct {
+	Dir string `arg:"" help:"The spool's directory (DATA/spool)." type:"existingdir"`
+}
+
+func (c spoolEpochCmd) Run(ctx context.Context, e *env) error {
+	if err := spool.NewEpoch(ctx, spoolDir(c.Dir)); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(e.out, "%s gets a new epoch when it is opened; what it holds keeps its ids\n", spoolDir(c.Dir))
+	return err
+}

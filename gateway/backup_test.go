@@ -119,6 +119,32 @@ func TestBackupOfARunningGateway(t *testing.T) {
 	}
 	other.sound(t)
 
+	epoch := func(g *gw) string {
+		t.Helper()
+		st, err := g.client.Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Epoch
+	}
+	other.start(t, "other")
+	was := epoch(other)
+	if code, _, errs := forebay(t, "", "spool", "new-epoch", other.data); code != exitFailed || !strings.Contains(errs, "in use by process") {
+		t.Errorf("while it runs: exit code %d, %s", code, errs)
+	}
+	other.stop()
+	if code, out, errs := forebay(t, "", "spool", "new-epoch", other.data); code != exitOK {
+		t.Errorf("exit code %d, %s %s", code, out, errs)
+	}
+	other.start(t, "other")
+	if now := epoch(other); now == was {
+		t.Errorf("the epoch is still %s", now)
+	}
+	if again := recordsOf(t, other); len(again) != len(restored)+1 || again["later"] == "" {
+		t.Errorf("%d records, want %d", len(again), len(restored)+1)
+	}
+	other.sound(t)
+
 	bad, err := os.ReadFile(backup)
 	if err != nil {
 		t.Fatal(err)

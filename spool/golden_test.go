@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
+	"database/sql"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -332,7 +333,7 @@ const goldenDamaged = "log-00001/0000000001.seg"
 
 func makeGolden(ctx context.Context, dir string, end func(*spool.Spool) error) (golden, error) {
 	s, err := fillGolden(ctx, dir, func() error {
-		return spoil(filepath.Join(dir, filepath.FromSlash(goldenDamaged)), []byte(`"n":17}`))
+		return spoil(ctx, filepath.Join(dir, filepath.FromSlash(goldenDamaged)))
 	})
 	if err != nil {
 		return golden{}, err
@@ -369,18 +370,12 @@ func goldenChild(ctx context.Context, dir string) error {
 	return err
 }
 
-// spoil changes a byte of a payload in a file.
-func spoil(path string, payload []byte) error {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	at := bytes.Index(b, payload)
-	if at < 0 {
-		return fmt.Errorf("%s does not hold %q", path, payload)
-	}
-	b[at+2] ^= 1
-	return os.WriteFile(path, b, 0o644)
+// spoil changes a byte in the body of the first block that is wider than that.
+func spoil(ctx context.Context, path string) error {
+	db := sql.OpenDB(connector{path})
+	_, err := db.ExecContext(ctx, `UPDATE block SET body = substr(body, 1, 99) || iif(substr(body, 100, 1) = x'00', x'01', x'00') || substr(body, 101)
+		WHERE id = (SELECT min(id) FROM block WHERE length(body) > 200)`)
+	return errors.Join(err, db.Close())
 }
 
 func pack(to, dir string) error {

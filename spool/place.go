@@ -46,6 +46,40 @@ func (s *Spool) settleEpoch(ctx context.Context, sameMachine, there bool) (place
 	return place, why, nil
 }
 
+// NewEpoch lets the spool in dir, which no process has open, have a new epoch
+// when it is opened next. It is for copies that cannot be told from outside: a
+// machine or a disk that was set back to a snapshot. A spool in use is answered
+// with a *LockedError.
+func NewEpoch(ctx context.Context, dir string) error {
+	if err := newEpochOf(ctx, dir); err != nil {
+		return fmt.Errorf("give the spool a new epoch: %w", err)
+	}
+	return nil
+}
+
+func newEpochOf(ctx context.Context, dir string) error {
+	there, err := exists(filepath.Join(dir, "state.db"))
+	if err == nil && !there {
+		err = &record.FormatError{Path: dir, Reason: "is not a spool", Hint: "give the directory that holds state.db"}
+	}
+	if err == nil {
+		err = checkFormats(dir)
+	}
+	if err != nil {
+		return err
+	}
+	unlock, err := lockForCheck(dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	db, err := openState(ctx, systemSeam(), dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(db.run(ctx, "DELETE FROM meta WHERE key='place'"), db.Close())
+}
+
 // meta reads one value of the table meta as text; empty where there is none.
 func (s *stateDB) meta(ctx context.Context, key string) (string, error) {
 	var v string
