@@ -394,8 +394,8 @@ func pack(to, dir string) error {
 	return os.WriteFile(to, b.Bytes(), 0o644)
 }
 
-// unpack gives a copy of a golden spool.
-func unpack(t *testing.T, archive string) string {
+// unpackGolden gives a copy of a golden spool.
+func unpackGolden(t *testing.T, archive string) string {
 	t.Helper()
 	f, err := os.Open(archive)
 	if err != nil {
@@ -460,7 +460,7 @@ func TestGoldenSpools(t *testing.T) {
 	}
 	for dir, want := range goldens(t) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
-			spoolDir := unpack(t, filepath.Join(dir, "spool.tar.gz"))
+			spoolDir := unpackGolden(t, filepath.Join(dir, "spool.tar.gz"))
 			if _, err := os.Stat(filepath.Join(spoolDir, "lock")); want.Killed && err != nil {
 				t.Errorf("a killed one has a lock: %v", err)
 			}
@@ -591,7 +591,7 @@ func TestANewerFormatIsRefusedUntouched(t *testing.T) {
 	for dir := range goldens(t) {
 		for _, file := range []string{"state.db", "log-00001/*.seg"} {
 			t.Run(filepath.Base(dir)+" "+file[:5], func(t *testing.T) {
-				spoolDir := unpack(t, filepath.Join(dir, "spool.tar.gz"))
+				spoolDir := unpackGolden(t, filepath.Join(dir, "spool.tar.gz"))
 				files, err := filepath.Glob(filepath.Join(spoolDir, filepath.FromSlash(file)))
 				if err != nil || len(files) == 0 {
 					t.Fatalf("no files: %v", err)

@@ -67,7 +67,7 @@ func TestPeerSqliteShellReadsWhatThePageSays(t *testing.T) {
 	sh, sql := recipe(t)
 	for dir, want := range goldens(t) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
-			src := unpack(t, filepath.Join(dir, "spool.tar.gz"))
+			src := unpackGolden(t, filepath.Join(dir, "spool.tar.gz"))
 			segs, err := filepath.Glob(filepath.Join(src, "log-*", "*.seg"))
 			if err != nil || len(segs) == 0 {
 				t.Fatalf("no segments: %v", err)
