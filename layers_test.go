@@ -44,8 +44,9 @@ var layers = map[string][]string{
 		"gateway/conf", "spool", "spool/record", "devices", "uplink", "gateway/internal/rules",
 		"gateway/internal/points", "gateway/internal/inlet", "gateway/internal/kinesisapi", "gateway/internal/localapi",
 	},
-	"gateway/internal/bench": {"spool/record", "gateway/conf", "spool"},
-	"gateway/internal/keep":  {},
+	"gateway/internal/bench":     {"spool/record", "gateway/conf", "spool"},
+	"gateway/internal/keep":      {},
+	"gateway/internal/powertest": {"gateway/conf", "spool", "spool/record"},
 	"gateway": {
 		"spool/record", "gateway/conf", "gateway/api", "spool", "devices", "devices/*",
 		"uplink", "uplink/*", "gateway/internal/*",

@@ -167,7 +167,7 @@ func (l *forUplink) Refuse(ctx context.Context, stream string, r record.Record, 
 	if err != nil {
 		return err
 	}
-	attrs := map[string]string{"stream": stream, "uplink": string(l.cfg.ID), "reason": reason, "id": l.sp.Identity().ID(r.Pos), "source": r.Source}
+	attrs := map[string]string{"stream": stream, "uplink": string(l.cfg.ID), "reason": reason, "id": l.sp.Identity().Of(&r), "source": r.Source}
 	size := 0
 	for k, v := range attrs {
 		size += len(k) + len(v)

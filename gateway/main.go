@@ -34,21 +34,22 @@ const (
 )
 
 type commands struct {
-	Run     runCmd     `cmd:"" help:"Run the gateway until SIGTERM or Ctrl-C."`
-	Status  statusCmd  `cmd:"" help:"Show a running gateway at a glance."`
-	Streams streamsCmd `cmd:"" help:"List the streams of a running gateway."`
-	Stream  streamCmd  `cmd:"" help:"Change a stream of a running gateway."`
-	Tail    tailCmd    `cmd:"" help:"Print the records of a stream."`
-	Query   queryCmd   `cmd:"" help:"Ask the streams in SQL."`
-	Put     putCmd     `cmd:"" help:"Append standard input to a stream as one record."`
-	Alarms  alarmsCmd  `cmd:"" help:"List alarms, or acknowledge them."`
-	Ledger  ledgerCmd  `cmd:"" help:"Show for every record where it went."`
-	Cursor  cursorCmd  `cmd:"" help:"Look after the cursors of a running gateway."`
-	Check   checkCmd   `cmd:"" help:"Check a config file; nothing is started or written."`
-	Config  configCmd  `cmd:"" help:"Print the config with all defaults filled in."`
-	Spool   spoolCmd   `cmd:"" help:"Look after a spool directory that no gateway has open."`
-	Bench   benchCmd   `cmd:"" help:"Measure this machine."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Run     runCmd       `cmd:"" help:"Run the gateway until SIGTERM or Ctrl-C."`
+	Status  statusCmd    `cmd:"" help:"Show a running gateway at a glance."`
+	Streams streamsCmd   `cmd:"" help:"List the streams of a running gateway."`
+	Stream  streamCmd    `cmd:"" help:"Change a stream of a running gateway."`
+	Tail    tailCmd      `cmd:"" help:"Print the records of a stream."`
+	Query   queryCmd     `cmd:"" help:"Ask the streams in SQL."`
+	Put     putCmd       `cmd:"" help:"Append standard input to a stream as one record."`
+	Alarms  alarmsCmd    `cmd:"" help:"List alarms, or acknowledge them."`
+	Ledger  ledgerCmd    `cmd:"" help:"Show for every record where it went."`
+	Cursor  cursorCmd    `cmd:"" help:"Look after the cursors of a running gateway."`
+	Check   checkCmd     `cmd:"" help:"Check a config file; nothing is started or written."`
+	Config  configCmd    `cmd:"" help:"Print the config with all defaults filled in."`
+	Spool   spoolCmd     `cmd:"" help:"Look after a spool: check, back up, restore."`
+	Power   powertestCmd `cmd:"" name:"powertest" help:"Measure what a disk does for the log: syncs, rate, wear; and say what follows. It writes to the disk and removes it again."`
+	Bench   benchCmd     `cmd:"" help:"Measure this machine."`
+	Version versionCmd   `cmd:"" help:"Print the version."`
 }
 
 // An env is the world a command runs in.

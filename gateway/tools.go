@@ -8,8 +8,12 @@ import (
 )
 
 type spoolCmd struct {
-	Check spoolCheckCmd `cmd:"" help:"Read a whole spool and verify every checksum, sequence number and count. Changes nothing."`
-	Rekey spoolRekeyCmd `cmd:"" help:"Wrap the keys of encrypted streams with another master key. The data is not touched."`
+	Check   spoolCheckCmd   `cmd:"" help:"Read a whole spool that no gateway has open and verify every checksum, sequence number and count. Changes nothing."`
+	Backup  spoolBackupCmd  `cmd:"" help:"Write a running gateway's spool, or a closed one, to one file."`
+	Verify  spoolVerifyCmd  `cmd:"" help:"Read a backup to its end and compare every file with its manifest."`
+	Epoch   spoolEpochCmd   `cmd:"" name:"new-epoch" help:"Give a closed spool a new epoch when it is opened next: after its machine or disk was set back to a snapshot."`
+	Restore spoolRestoreCmd `cmd:"" help:"Make a spool of a backup. It gets a new epoch when it is opened."`
+	Rekey   spoolRekeyCmd   `cmd:"" help:"Wrap the keys of encrypted streams with another master key. The data is not touched."`
 }
 
 type spoolCheckCmd struct {

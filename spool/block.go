@@ -89,7 +89,8 @@ type block struct {
 	codec   uint8
 	flags   uint16
 	boot    record.BootID
-	minArr  int64 // wall clock, nanoseconds since 1970
+	origin  *record.Origin // of the segment it was read from; nil: stored since the spool was opened
+	minArr  int64          // wall clock, nanoseconds since 1970
 	maxArr  int64
 	minEvt  int64 // event times: the sender's, or the arrival where it gave none
 	maxEvt  int64

@@ -36,6 +36,9 @@ func TestMain(m *testing.M) {
 // child is the process that is killed. It prints a line per acknowledged batch.
 func child(kind, dir string) error {
 	ctx := context.Background()
+	if kind == "golden" {
+		return goldenChild(ctx, dir)
+	}
 	s, err := spool.Open(ctx, dir, spool.Config{Segment: 256 << 10, Quota: 64 << 20}, nil)
 	if err != nil {
 		return err

@@ -191,6 +191,8 @@ type groupReader struct {
 	d    decoder
 	done uint32
 	log  uint32
+
+	origin *record.Origin
 }
 
 func newGroupReader(b *block, g group, log uint32) groupReader {
@@ -212,6 +214,7 @@ func (r *groupReader) next(rec *record.Record) (out outsideData, err error) {
 		Arrived: time.Unix(0, b.minArr+int64(arr)).UTC(),
 		Mono:    time.Duration(b.mono + int64(arr)),
 		Pos:     record.Pos{Shard: r.g.shard, Seq: r.g.first + uint64(r.done)},
+		Origin:  r.origin,
 	}
 	if flags&flagMono != 0 {
 		rec.Mono += time.Duration(d.varint())

@@ -58,6 +58,10 @@ func (l *commitLog) load(ctx context.Context, hints map[record.ShardID]uint64, e
 	if n := len(l.segs); n == 0 || !whole || formatOf(l.segs[n-1].path) < formatVersion {
 		return l.openNext(ctx)
 	}
+	if !l.ours() {
+		l.beginOrigin(ctx)
+		return nil
+	}
 	return l.openActive(ctx)
 }
 

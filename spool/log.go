@@ -196,8 +196,8 @@ func (l *commitLog) active() *segment {
 func (l *commitLog) openNext(ctx context.Context) error {
 	l.mu.RLock()
 	n := newSegment{
-		log: l.num, num: 1, gateway: l.sp.identity.Gateway, epoch: l.sp.identity.Epoch, wall: l.sp.now().UnixNano(),
-		meta: segMeta{created: l.sp.clock.now(), maxArr: l.maxArr, prevBlocks: -1, heads: map[record.ShardID]headRow{}, sources: maps.Clone(l.sources)},
+		log: l.num, num: 1, wall: l.sp.now().UnixNano(),
+		meta: segMeta{origin: l.sp.origin, created: l.sp.clock.now(), maxArr: l.maxArr, prevBlocks: -1, heads: map[record.ShardID]headRow{}, sources: maps.Clone(l.sources)},
 	}
 	if k := len(l.segs); k > 0 {
 		old := l.segs[k-1]

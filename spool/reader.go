@@ -306,6 +306,9 @@ func (r *Reader) readOutside(out outsideData) ([]byte, error) {
 // use makes the block that holds pos the current one.
 func (r *Reader) use(b *block, g group) {
 	r.cur, r.has = newGroupReader(b, g, r.sh.log.num), true
+	if r.cur.origin = b.origin; r.cur.origin == nil {
+		r.cur.origin = &r.sh.log.sp.origin
+	}
 	var rec record.Record
 	for seq := g.first; seq < r.pos && r.cur.left() > 0; seq++ {
 		if _, err := r.cur.next(&rec); err != nil {

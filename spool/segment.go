@@ -42,6 +42,7 @@ type segMeta struct {
 	prevBlocks int64 // how many blocks of the segment before count, -1 if there is none
 	// prevWritten is when the segment before was last written, retention clock.
 	prevWritten int64
+	origin      record.Origin
 	heads       map[record.ShardID]headRow
 	sources     map[string]sourceTotal
 }
@@ -195,7 +196,11 @@ func readMeta(ctx context.Context, db *database, log uint32, num uint64) (*segMe
 	var gotNum uint64
 	var crc int64
 	var skip any
-	err := db.QueryRowContext(ctx, metaQuery).Scan(&gotLog, &gotNum, &m.created, &skip, &m.maxArr, &skip, &m.prevBlocks, &m.prevWritten, &skip, &skip, &crc)
+	var epoch string
+	err := db.QueryRowContext(ctx, metaQuery).Scan(&gotLog, &gotNum, &m.created, &skip, &m.maxArr, &skip, &m.prevBlocks, &m.prevWritten, &m.origin.Gateway, &epoch, &crc)
+	if err == nil {
+		m.origin.Epoch, err = parseEpoch(epoch)
+	}
 	if err != nil {
 		return nil, asDamage(err)
 	}
@@ -275,6 +280,10 @@ func (s *segment) readRun(ctx context.Context, from, to int64) ([]stored, error)
 	if err := s.open(ctx); err != nil {
 		return nil, err
 	}
+	origin, err := s.origin(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var out []stored
 	rows, err := s.run.QueryContext(ctx, from, to)
 	if err == nil {
@@ -289,7 +298,7 @@ func (s *segment) readRun(ctx context.Context, from, to int64) ([]stored, error)
 			size += len(head) + len(body) + 256
 			st := stored{id: id}
 			if st.blk, st.err = decodeHead(head); st.err == nil {
-				st.blk.seg, st.blk.id = s.num, id
+				st.blk.seg, st.blk.id, st.blk.origin = s.num, id, origin
 				if st.blk.beside() {
 					body, st.err = s.besideLocked(st.blk)
 				}
@@ -313,6 +322,22 @@ func (s *segment) readRun(ctx context.Context, from, to int64) ([]stored, error)
 		return []stored{{id: from, err: err}}, nil
 	}
 	return nil, err
+}
+
+// origin is what its records' ids begin with, nil where that is damaged; s.mu
+// is held.
+func (s *segment) origin(ctx context.Context) (*record.Origin, error) {
+	if s.meta == nil {
+		m, err := readMeta(ctx, s.db, s.log, s.num)
+		if err != nil {
+			if isDamage(err) {
+				return nil, nil
+			}
+			return nil, err
+		}
+		s.meta = m
+	}
+	return &s.meta.origin, nil
 }
 
 // scanHeads calls f with the head of every block from..to, or with what is
@@ -463,14 +488,12 @@ func (s *segment) chunkAt(off, n int64) ([]byte, error) {
 
 // newSegment is what a new segment file is filled with.
 type newSegment struct {
-	log     uint32
-	num     uint64
-	meta    segMeta
-	prev    uint64 // number of the segment before, 0 if none
-	gateway string
-	epoch   record.Epoch
-	wall    int64
-	names   func(record.ShardID) (stream string, index int)
+	log   uint32
+	num   uint64
+	meta  segMeta
+	prev  uint64 // number of the segment before, 0 if none
+	wall  int64
+	names func(record.ShardID) (stream string, index int)
 }
 
 // createSegment makes the file of a segment that holds no block yet.
@@ -487,7 +510,7 @@ func createSegment(ctx context.Context, sm seam, path string, n newSegment) erro
 			return err
 		}
 		_, err = db.ExecContext(ctx, "INSERT INTO meta VALUES(?,?,?,?,?,?,?,?,?,?,0)",
-			n.log, int64(n.num), n.meta.created, n.wall, n.meta.maxArr, int64(n.prev), n.meta.prevBlocks, n.meta.prevWritten, n.gateway, n.epoch.String())
+			n.log, int64(n.num), n.meta.created, n.wall, n.meta.maxArr, int64(n.prev), n.meta.prevBlocks, n.meta.prevWritten, n.meta.origin.Gateway, n.meta.origin.Epoch.String())
 		if err != nil {
 			return err
 		}

@@ -38,6 +38,7 @@ type Spool struct {
 	log      *slog.Logger
 	seam     seam
 	identity record.Identity
+	origin   record.Origin // of what is stored now; never changes while it is open
 	lock     *os.File
 	state    *stateDB
 	clock    *clock
@@ -56,6 +57,7 @@ type Spool struct {
 	closed  bool
 
 	create  sync.Mutex // one stream is made at a time
+	backing sync.Mutex // held while a backup is made
 	roomMu  sync.Mutex // one at a time makes room
 	used    atomic.Int64
 	quota   int64
@@ -133,6 +135,9 @@ func openOnce(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm 
 			s.abandon()
 		}
 	}()
+	if err := os.RemoveAll(filepath.Join(dir, backupTmp)); err != nil { // what a crash left of a backup
+		log.Warn("remains of a backup could not be removed", "error", err)
+	}
 	if err := s.setLimits(); err != nil {
 		return nil, err
 	}
@@ -281,19 +286,21 @@ func (s *Spool) openState(ctx context.Context) (m stateMeta, err error) {
 		gateway = m.gateway
 	}
 	s.identity.Gateway = gateway
-	if _, err := fmt.Sscanf(m.epoch, "%016x", (*uint64)(&s.identity.Epoch)); err != nil {
-		return m, fmt.Errorf("open state.db: read the epoch %q: %w", m.epoch, err)
+	if s.identity.Epoch, err = parseEpoch(m.epoch); err != nil {
+		return m, fmt.Errorf("open state.db: %w", err)
 	}
-	if m.machine != machine {
-		s.identity.Epoch = newEpoch()
-		m.reborn = "the spool woke on another machine"
-		s.log.Info("spool woke on another machine and has a new epoch", "epoch", s.identity.Epoch.String())
+	place, reborn, err := s.settleEpoch(ctx, m.machine == machine, there)
+	m.reborn = reborn
+	if err != nil {
+		return m, fmt.Errorf("open state.db: %w", err)
 	}
+	s.origin = record.Origin{Gateway: gateway, Epoch: s.identity.Epoch}
 	err = s.state.txn(ctx, func() error {
 		return errors.Join(
 			s.state.setMeta(ctx, "gateway", gateway),
 			s.state.setMeta(ctx, "epoch", s.identity.Epoch.String()),
 			s.state.setMeta(ctx, "machine", machine),
+			s.state.setMeta(ctx, "place", place),
 			s.state.stampClock(ctx))
 	})
 	if err != nil {

@@ -186,6 +186,49 @@ func (c *Client) Put(ctx context.Context, stream, key string, data []byte) (PutR
 	return res, nil
 }
 
+// Backup gives the gateway's spool as it is now, as a tar stream to be read to
+// its end and closed. The last file in it is a checksum: what breaks off before
+// is no backup.
+func (c *Client) Backup(ctx context.Context) (io.ReadCloser, error) {
+	resp, err := c.do(ctx, http.MethodPost, "/v1/spool/backup", nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// Metric is the sum over its labels of one of the gateway's metrics.
+func (c *Client) Metric(ctx context.Context, name string) (float64, error) {
+	resp, err := c.do(ctx, http.MethodGet, "/metrics", nil, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	sum, found := 0.0, false
+	for lines := bufio.NewScanner(io.LimitReader(resp.Body, maxAnswer)); ; {
+		if !lines.Scan() {
+			if err := lines.Err(); err != nil {
+				return 0, fmt.Errorf("read the gateway's metrics: %w", err)
+			}
+			break
+		}
+		line := lines.Text()
+		rest, ok := strings.CutPrefix(line, name)
+		if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' {
+			continue
+		}
+		v, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
+		if err != nil {
+			return 0, fmt.Errorf("read the metric %s: %w", name, err)
+		}
+		sum, found = sum+v, true
+	}
+	if !found {
+		return 0, fmt.Errorf("the gateway has no metric %s", name)
+	}
+	return sum, nil
+}
+
 // Tail asks for records of a stream.
 type Tail struct {
 	Stream string

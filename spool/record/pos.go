@@ -34,8 +34,25 @@ type Identity struct {
 	Boot    BootID
 }
 
+// An Origin says under which name and epoch a record was stored. It is part of
+// the record's id for ever, while a spool's own Identity may change.
+type Origin struct {
+	Gateway string
+	Epoch   Epoch
+}
+
+// Of is the id of a record that was read from the log: it begins with the
+// record's Origin, so that it stays the same when the spool gets a new epoch.
+func (i Identity) Of(r *Record) string {
+	if r.Origin != nil {
+		i.Gateway, i.Epoch = r.Origin.Gateway, r.Origin.Epoch
+	}
+	return i.ID(r.Pos)
+}
+
 // ID is a record's name in the whole world:
-// gateway/epoch/shard/sequence, the epoch in hexadecimal.
+// gateway/epoch/shard/sequence, the epoch in hexadecimal. It is that of a
+// record stored now; Of is the one for records that were read.
 func (i Identity) ID(p Pos) string { return string(i.AppendID(nil, p)) }
 
 // AppendID appends ID(p) to b.

@@ -124,6 +124,9 @@ type Record struct {
 	Chunk ChunkRef
 	// Pos is the place in the log; zero until stored.
 	Pos Pos
+	// Origin is what the spool was called when it stored the record, shared by
+	// many records; nil until read from the log.
+	Origin *Origin
 }
 
 // Size is what a record weighs in limits and queues, in bytes: its payload,

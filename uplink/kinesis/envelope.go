@@ -16,15 +16,26 @@ import (
 // the bytes that are not. It is not safe for concurrent use.
 type Envelope struct {
 	head  []byte // {"id":"GATEWAY/EPOCH/
+	of    record.Origin
+	here  record.Origin
 	names []string
 }
 
-// NewEnvelope writes the records of one gateway.
+// NewEnvelope writes the records of one gateway. id counts for records that do
+// not say themselves where they were stored.
 func NewEnvelope(id record.Identity) *Envelope {
-	head := appendEscaped([]byte(`{"id":"`), id.Gateway)
-	head = append(head, '/')
-	head = append(head, id.Epoch.String()...)
-	return &Envelope{head: append(head, '/')}
+	e := &Envelope{here: record.Origin{Gateway: id.Gateway, Epoch: id.Epoch}}
+	e.begin(e.here)
+	return e
+}
+
+// begin makes ids begin with an origin.
+func (e *Envelope) begin(o record.Origin) {
+	e.of = o
+	e.head = appendEscaped(append(e.head[:0], `{"id":"`...), o.Gateway)
+	e.head = append(e.head, '/')
+	e.head = append(e.head, o.Epoch.String()...)
+	e.head = append(e.head, '/')
 }
 
 // Append appends the envelope of r, which lies in the given stream, to dst:
@@ -41,6 +52,13 @@ func (e *Envelope) Append(dst []byte, stream string, r *record.Record) []byte {
 // appendPart is Append for part number part, from 1, of what is stored as one
 // record: the number stands in the id. 0 is the whole record.
 func (e *Envelope) appendPart(dst []byte, stream string, r *record.Record, part int) []byte {
+	o := &e.here
+	if r.Origin != nil {
+		o = r.Origin
+	}
+	if *o != e.of {
+		e.begin(*o)
+	}
 	dst = append(dst, e.head...)
 	dst = strconv.AppendUint(dst, uint64(r.Pos.Shard), 10)
 	dst = append(dst, '/')

@@ -59,6 +59,28 @@ func TestEnvelopeGolden(t *testing.T) {
 	}
 }
 
+// A record that was stored under another name or epoch keeps its id.
+func TestTheIDIsThatOfWhereItWasStored(t *testing.T) {
+	e := kinesis.NewEnvelope(identity)
+	before := &record.Origin{Gateway: "edge-\"6\"", Epoch: 7}
+	for _, c := range []struct {
+		origin *record.Origin
+		want   string
+	}{
+		{nil, "edge-07/0123456789abcdef/2/9"},
+		{before, `edge-"6"/0000000000000007/2/9`},
+		{before, `edge-"6"/0000000000000007/2/9`},
+		{&record.Origin{Gateway: "edge-07", Epoch: identity.Epoch}, "edge-07/0123456789abcdef/2/9"},
+		{nil, "edge-07/0123456789abcdef/2/9"},
+	} {
+		r := record.Record{Key: "k", Pos: record.Pos{Shard: 2, Seq: 9}, Origin: c.origin}
+		var got struct{ ID string }
+		if err := json.Unmarshal(e.Append(nil, "s", &r), &got); err != nil || got.ID != c.want || identity.Of(&r) != c.want {
+			t.Errorf("the id is %s, of %s, want %s: %v", got.ID, identity.Of(&r), c.want, err)
+		}
+	}
+}
+
 func parse(t *testing.T, s string) time.Time {
 	if s == "" {
 		return time.Time{}

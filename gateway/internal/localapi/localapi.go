@@ -281,6 +281,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("DELETE /v1/streams/{stream}/cursors/{cursor}", s.dropCursor)
 	mux.HandleFunc("POST /v1/alarms/ack", s.ack)
 	mux.HandleFunc("POST /v1/query", s.query)
+	mux.HandleFunc("POST /v1/spool/backup", s.backup)
 	mux.HandleFunc("GET /v1/events", s.events)
 	mux.HandleFunc("GET /v1/cameras/{camera}/frame.jpg", s.frame)
 	mux.HandleFunc("GET /v1/streams/{stream}/records", s.records)

@@ -2,6 +2,9 @@ package localapi
 
 import (
 	"net/http"
+	"os"
+	"strconv"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -41,6 +44,13 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	if at := st.Disk.Scrub.LastPass; at != nil {
 		gauge("forebay_spool_scrub_last_pass_timestamp_seconds", "When scrubbing last ended a whole pass.", float64(at.Unix()))
 	}
+	disk := c.s.sp.Stats()
+	count("forebay_spool_commits_total", "Commits since the process started.", float64(disk.Commits))
+	count("forebay_spool_fsyncs_total", "Syncs of commits and chunk files since the process started.", float64(disk.Fsyncs))
+	count("forebay_spool_written_bytes_total", "Bytes written to the disk by the spool since the process started, estimate.", float64(disk.Written))
+	if n, ok := kernelWritten(); ok {
+		count("forebay_disk_written_bytes_total", "Bytes written to the disk by the process since it started, as the kernel counts them.", n)
+	}
 	gauge("forebay_alarms_unacknowledged", "Alarms that wait for an acknowledgement.", float64(st.Alarms.Unacked))
 	gauge("forebay_alarms_active", "Alarms whose condition holds.", float64(st.Alarms.Active))
 	for _, d := range c.s.plant.Devices() {
@@ -66,6 +76,22 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		count("forebay_stream_expired_total", "Records removed by retention or the quota.", float64(l.Expired), "stream", l.Stream)
 		count("forebay_stream_corrupt_total", "Records lost to damage on the disk.", float64(l.Corrupt), "stream", l.Stream)
 	}
+}
+
+// kernelWritten reads what the kernel counts (proc_pid_io(5), write_bytes);
+// false where there is no such file.
+func kernelWritten() (float64, bool) {
+	b, err := os.ReadFile("/proc/self/io")
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "write_bytes:"); ok {
+			n, err := strconv.ParseUint(strings.TrimSpace(v), 10, 64)
+			return float64(n), err == nil
+		}
+	}
+	return 0, false
 }
 
 func flag(b bool) float64 {

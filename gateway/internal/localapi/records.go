@@ -282,7 +282,7 @@ func (l *lines) line(line []byte) bool {
 // expand shows a record, or the records inside a KPL aggregate.
 func (l *lines) expand(r *record.Record, sh spool.Shard) []api.Record {
 	one := api.Record{
-		ID: l.identity.ID(r.Pos), Stream: l.stream, Shard: ShardName(sh.Index), Seq: r.Pos.Seq, Key: r.Key,
+		ID: l.identity.Of(r), Stream: l.stream, Shard: ShardName(sh.Index), Seq: r.Pos.Seq, Key: r.Key,
 		Arrived: r.Arrived.UTC(), Source: r.Source, Type: r.Type, Attrs: r.Attrs, Chunk: r.Chunk.Len,
 	}
 	if !r.At.IsZero() {

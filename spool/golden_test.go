@@ -1,0 +1,620 @@
+package spool_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"forebay/spool"
+	"forebay/spool/record"
+)
+
+// Golden spools are spools as an earlier build left them. Every later build
+// opens a copy of each, finds every record, place and count that want.json
+// names, and goes on writing. A directory that is dropped into
+// testdata/spools/ is found by itself:
+//
+//	spool.tar.gz   the spool's files; one made by kill -9 has its WALs and lock
+//	want.json      what is in it
+//
+// They are written by
+//
+//	go test ./spool -run GoldenSpools -golden.write v1
+//
+// once for a format version, by the build whose format it is.
+var goldenWrite = flag.String("golden.write", "", "write the golden spools PREFIX-closed and PREFIX-killed")
+
+const goldenDir = "testdata/spools"
+
+// A golden is want.json.
+type golden struct {
+	Gateway string
+	Epoch   string // of all records
+	Killed  bool
+	Damaged string // the one file that was damaged, below the spool
+	Records []goldenRecord
+	Ledger  spool.Ledger
+	Places  []goldenPlace
+}
+
+type goldenRecord struct {
+	Stream    string
+	Shard     record.ShardID
+	Seq       uint64
+	Key       string
+	HashKey   string `json:",omitzero"`
+	At        time.Time
+	Arrived   time.Time
+	Mono      time.Duration
+	TimeQ     record.TimeQuality
+	Source    string
+	SourceSeq uint64
+	Type      string            `json:",omitzero"`
+	Attrs     map[string]string `json:",omitempty"`
+	Size      int
+	Data      string // SHA-256
+	Blob      string `json:",omitzero"` // SHA-256
+}
+
+// A goldenPlace is where a cursor stands: the first record not yet passed.
+type goldenPlace struct {
+	Name, Stream string
+	Shard        record.ShardID
+	Next         uint64
+}
+
+func goldenConfig() spool.Config {
+	return spool.Config{Gateway: "golden", Segment: 256 << 10, Quota: 64 << 20}
+}
+
+func sum(b []byte) string {
+	h := sha256.Sum256(b)
+	return hex.EncodeToString(h[:])
+}
+
+// goldenStreams are of several classes, so that they lie in several logs.
+func goldenStreams() []spool.StreamConfig {
+	return []spool.StreamConfig{
+		{Name: "mqtt", Shards: 4},
+		{Name: "serial"},
+		{Name: "video", Class: record.ClassVideo},
+		{Name: "alarms", Class: record.ClassAlarm},
+		{Name: "quarantine"},
+	}
+}
+
+// fillGolden writes everything that a format has a place for, and reads a part
+// of it through cursors. damage flips a byte of a file while the spool is
+// closed.
+func fillGolden(ctx context.Context, dir string, damage func() error) (*spool.Spool, error) {
+	var s *spool.Spool
+	streams := map[string]*spool.Stream{}
+	open := func() (err error) {
+		if s, err = spool.Open(ctx, dir, goldenConfig(), nil); err != nil {
+			return err
+		}
+		for _, c := range goldenStreams() {
+			if streams[string(c.Name)], err = s.Ensure(ctx, c); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	put := func(stream string, recs ...record.Record) error {
+		res, err := streams[stream].Put(ctx, recs)
+		for _, r := range res {
+			err = errors.Join(err, r.Err)
+		}
+		return err
+	}
+	if err := open(); err != nil {
+		return nil, err
+	}
+	for round := range 3 {
+		if err := goldenRound(round, put); err != nil {
+			return nil, err
+		}
+		if round == 2 {
+			break // the newest records stay in the active segments
+		}
+		for _, t := range streams {
+			if err := spool.Roll(t); err != nil {
+				return nil, err
+			}
+		}
+	}
+	s.Shed("mqtt", 7)
+	if err := s.Close(); err != nil {
+		return nil, err
+	}
+	if err := damage(); err != nil {
+		return nil, err
+	}
+	if err := open(); err != nil {
+		return nil, err
+	}
+	if err := goldenRound(3, put); err != nil {
+		return nil, err
+	}
+	s.Shed("line-1", 2)
+	return s, readGolden(ctx, s)
+}
+
+// goldenRound stores some of everything.
+func goldenRound(round int, put func(string, ...record.Record) error) error {
+	at := time.Date(2026, 11, 20, 12, round, 0, 123456789, time.UTC)
+	var recs []record.Record
+	for i := range 40 {
+		n := round*40 + i
+		r := record.Record{
+			Key: fmt.Sprintf("plant/line%d/temp", n%9), Source: "mqtt", SourceSeq: uint64(n + 1), Type: "application/json",
+			Data: fmt.Appendf(nil, `{"name":"temp","value":%d.5,"unit":"Cel","n":%d}`, 20+n%5, n),
+		}
+		switch n % 4 {
+		case 1:
+			r.At, r.TimeQ = at.Add(-time.Duration(n)*time.Hour), record.TimeDevice
+		case 2:
+			r.Attrs = map[string]string{"topic": strings.Repeat("long/", 20), "größe": "ja", "empty": ""}
+		case 3:
+			r.HashKey = &record.HashKey{byte(n * 7), 15: byte(n)}
+			r.TimeQ, r.Type = record.TimeUnsynchronised, ""
+		}
+		recs = append(recs, r)
+	}
+	large := bytes.Repeat(fmt.Appendf(nil, "waveform %d ", round), 30_000) // beyond what a block holds
+	return errors.Join(
+		put("mqtt", recs...),
+		put("mqtt", record.Record{Key: "waveform", Source: "mqtt", SourceSeq: uint64(1000 + round), Type: "application/octet-stream", Data: large}),
+		put("serial", record.Record{Key: "line-1", Source: "line-1", SourceSeq: uint64(2*round + 1), Data: []byte("+0012.3 kg\r\n")},
+			record.Record{Key: "line-1", Source: "line-1", SourceSeq: uint64(2*round + 2)}),
+		put("video", record.Record{Key: "camera-1", Source: "video", Type: "video/mp4", Data: []byte(`{"camera":"camera-1"}`), Blob: bytes.Repeat([]byte{byte(round), 1, 2, 3}, 5_000)},
+			record.Record{Key: "camera-1", Source: "video", Type: "image/jpeg", Blob: []byte("small")}),
+		put("alarms", record.Record{Key: "hot/line1", Source: "rules", Type: "application/json", Data: []byte(`{"event":"raised"}`), At: at}),
+		put("quarantine", record.Record{Key: "plant/bad", Source: "mqtt", SourceSeq: uint64(2000 + round), Data: []byte{0xff, 0xfe, byte(round)}}),
+	)
+}
+
+// readGolden leaves cursors at the beginning, in the middle and at the end.
+func readGolden(ctx context.Context, s *spool.Spool) error {
+	for _, c := range []struct {
+		name, stream string
+		part         uint64 // of 4
+	}{{"cloud", "mqtt", 4}, {"cloud", "alarms", 2}, {"cloud", "video", 0}, {"lake", "mqtt", 1}, {"lake", "quarantine", 4}} {
+		t, err := s.Stream(c.stream)
+		if err != nil {
+			return err
+		}
+		for _, sh := range t.Shards() {
+			cur, err := t.Cursor(ctx, c.name, sh.ID, spool.Oldest())
+			if err != nil {
+				return err
+			}
+			if err := passGolden(ctx, cur, 1+(sh.Next-1)*c.part/4); err != nil {
+				return err
+			}
+			if err := cur.Close(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func passGolden(ctx context.Context, cur *spool.Cursor, to uint64) error {
+	for cur.Committed() < to {
+		b, err := cur.Next(ctx, int(min(to-cur.Committed(), 10)))
+		if _, ok := errors.AsType[*record.CorruptError](err); ok {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		tally := record.Tally{Delivered: uint64(len(b.Recs))}
+		if tally.Delivered > 2 {
+			tally = record.Tally{Delivered: tally.Delivered - 2, Filtered: 1, Refused: 1}
+		}
+		if err := cur.Commit(b.Next-1, tally); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// look reads everything that a spool holds.
+func look(ctx context.Context, s *spool.Spool) (golden, error) {
+	g := golden{Gateway: s.Identity().Gateway, Epoch: s.Identity().Epoch.String()}
+	for _, t := range s.Streams() {
+		for _, sh := range t.Shards() {
+			for b, err := range t.Scan(ctx, sh.ID, spool.Oldest()) {
+				if _, ok := errors.AsType[*record.CorruptError](err); ok {
+					continue
+				}
+				if err != nil {
+					return g, err
+				}
+				for i := range b.Recs {
+					r, err := goldenOf(t, &b.Recs[i])
+					if err != nil {
+						return g, err
+					}
+					g.Records = append(g.Records, r)
+				}
+			}
+		}
+	}
+	g.Ledger = s.Ledger() // after reading: damage is counted when it is met
+	return g, g.Ledger.Balanced()
+}
+
+func goldenOf(t *spool.Stream, r *record.Record) (goldenRecord, error) {
+	g := goldenRecord{
+		Stream: t.Name(), Shard: r.Pos.Shard, Seq: r.Pos.Seq, Key: strings.Clone(r.Key), At: r.At, Arrived: r.Arrived, Mono: r.Mono, TimeQ: r.TimeQ,
+		Source: strings.Clone(r.Source), SourceSeq: r.SourceSeq, Type: strings.Clone(r.Type), Size: len(r.Data), Data: sum(r.Data),
+	}
+	for k, v := range r.Attrs {
+		if g.Attrs == nil {
+			g.Attrs = map[string]string{}
+		}
+		g.Attrs[strings.Clone(k)] = strings.Clone(v)
+	}
+	if r.HashKey != nil {
+		g.HashKey = hex.EncodeToString(r.HashKey[:])
+	}
+	if !r.Chunk.IsZero() {
+		c, err := t.OpenChunk(r.Chunk)
+		if err != nil {
+			return g, err
+		}
+		defer c.Close()
+		b, err := io.ReadAll(c)
+		if err != nil {
+			return g, err
+		}
+		g.Blob = sum(b)
+	}
+	return g, nil
+}
+
+// writeGolden makes one golden spool.
+func writeGolden(t *testing.T, name string, killed bool) {
+	src := filepath.Join(t.TempDir(), "spool")
+	var want golden
+	if killed {
+		cmd, lines, _ := startChild(t, "golden", src)
+		if !lines.Scan() {
+			t.Fatalf("child: %v", lines.Err())
+		}
+		if err := json.Unmarshal(lines.Bytes(), &want); err != nil {
+			t.Fatalf("child: %v: %s", err, lines.Text())
+		}
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+	} else {
+		var err error
+		if want, err = makeGolden(t.Context(), src, func(s *spool.Spool) error { return s.Close() }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want.Killed = killed
+	to := filepath.Join(goldenDir, name)
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.MarshalIndent(want, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(to, "want.json"), append(b, '\n'), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := pack(filepath.Join(to, "spool.tar.gz"), src); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const goldenDamaged = "log-00001/0000000001.seg"
+
+func makeGolden(ctx context.Context, dir string, end func(*spool.Spool) error) (golden, error) {
+	s, err := fillGolden(ctx, dir, func() error {
+		return spoil(ctx, filepath.Join(dir, filepath.FromSlash(goldenDamaged)))
+	})
+	if err != nil {
+		return golden{}, err
+	}
+	want, err := look(ctx, s)
+	if err != nil {
+		return golden{}, err
+	}
+	for _, t := range s.Streams() {
+		for _, sh := range t.Shards() {
+			for _, name := range []string{"cloud", "lake"} {
+				if at, ok := spool.Place(s, name, sh.ID); ok {
+					want.Places = append(want.Places, goldenPlace{name, t.Name(), sh.ID, at})
+				}
+			}
+		}
+	}
+	want.Damaged = goldenDamaged
+	return want, errors.Join(spool.Flush(s), end(s))
+}
+
+// goldenChild says what it has written and waits to be killed.
+func goldenChild(ctx context.Context, dir string) error {
+	want, err := makeGolden(ctx, dir, func(*spool.Spool) error { return nil })
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(want)
+	if err != nil {
+		return err
+	}
+	fmt.Println(string(b))
+	_, err = io.ReadAll(os.Stdin)
+	return err
+}
+
+// spoil changes a byte in the body of the first block that is wider than that.
+func spoil(ctx context.Context, path string) error {
+	db := sql.OpenDB(connector{path})
+	_, err := db.ExecContext(ctx, `UPDATE block SET body = substr(body, 1, 99) || iif(substr(body, 100, 1) = x'00', x'01', x'00') || substr(body, 101)
+		WHERE id = (SELECT min(id) FROM block WHERE length(body) > 200)`)
+	return errors.Join(err, db.Close())
+}
+
+func pack(to, dir string) error {
+	var b bytes.Buffer
+	z, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
+	if err != nil {
+		return err
+	}
+	w := tar.NewWriter(z)
+	if err := w.AddFS(os.DirFS(dir)); err != nil {
+		return err
+	}
+	if err := errors.Join(w.Close(), z.Close()); err != nil {
+		return err
+	}
+	return os.WriteFile(to, b.Bytes(), 0o644)
+}
+
+// unpackGolden gives a copy of a golden spool.
+func unpackGolden(t *testing.T, archive string) string {
+	t.Helper()
+	f, err := os.Open(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "spool")
+	for r := tar.NewReader(z); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return dir
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Typeflag == tar.TypeDir {
+			continue
+		}
+		b, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := filepath.Join(dir, filepath.FromSlash(h.Name))
+		if err := os.MkdirAll(filepath.Dir(to), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(to, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func goldens(t *testing.T) map[string]golden {
+	t.Helper()
+	dirs, err := filepath.Glob(filepath.Join(goldenDir, "*", "want.json"))
+	if err != nil || len(dirs) == 0 {
+		t.Fatalf("there are no golden spools: %v", err)
+	}
+	out := map[string]golden{}
+	for _, path := range dirs {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var g golden
+		if err := json.Unmarshal(b, &g); err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		out[filepath.Dir(path)] = g
+	}
+	return out
+}
+
+func TestGoldenSpools(t *testing.T) {
+	if *goldenWrite != "" {
+		writeGolden(t, *goldenWrite+"-closed", false)
+		writeGolden(t, *goldenWrite+"-killed", true)
+	}
+	for dir, want := range goldens(t) {
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			spoolDir := unpackGolden(t, filepath.Join(dir, "spool.tar.gz"))
+			if _, err := os.Stat(filepath.Join(spoolDir, "lock")); want.Killed && err != nil {
+				t.Errorf("a killed one has a lock: %v", err)
+			}
+			checkGolden(t, spoolDir, want)
+			s, err := spool.Open(t.Context(), spoolDir, goldenConfig(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			compareGolden(t, s, want)
+			goOn(t, s)
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			checkGolden(t, spoolDir, want)
+			if s, err = spool.Open(t.Context(), spoolDir, goldenConfig(), nil); err != nil {
+				t.Fatal(err)
+			}
+			goOn(t, s)
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			checkGolden(t, spoolDir, want)
+		})
+	}
+}
+
+// checkGolden runs Check; all it may find is what was damaged on purpose.
+func checkGolden(t *testing.T, dir string, want golden) {
+	t.Helper()
+	r, err := spool.Check(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range r.Problems {
+		if !strings.Contains(filepath.ToSlash(p), want.Damaged) {
+			t.Errorf("check found: %s", p)
+		}
+	}
+	if len(r.Problems) == 0 {
+		t.Error("check did not find the damage")
+	}
+}
+
+func compareGolden(t *testing.T, s *spool.Spool, want golden) {
+	t.Helper()
+	for _, p := range want.Places {
+		if at, ok := spool.Place(s, p.Name, p.Shard); !ok || at != p.Next {
+			t.Errorf("cursor %s of %s, shard %d, is at %d (%v), want %d", p.Name, p.Stream, p.Shard, at, ok, p.Next)
+		}
+	}
+	got, err := look(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, pos := range ids(t, s) {
+		if want := fmt.Sprintf("%s/%s/%d/%d", want.Gateway, want.Epoch, pos.Shard, pos.Seq); id != want {
+			t.Fatalf("a record's id is %s, want %s", id, want)
+		}
+	}
+	plain := func(v any) string {
+		b, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	if len(got.Records) != len(want.Records) {
+		t.Errorf("%d records, want %d", len(got.Records), len(want.Records))
+	}
+	for i := range min(len(got.Records), len(want.Records)) {
+		if g, w := plain(got.Records[i]), plain(want.Records[i]); g != w {
+			t.Fatalf("record %d is\n%s\nwant\n%s", i, g, w)
+		}
+	}
+	for _, l := range []struct{ what, got, want string }{
+		{"sources", plain(got.Ledger.Sources), plain(want.Ledger.Sources)},
+		{"streams", plain(got.Ledger.Streams), plain(want.Ledger.Streams)},
+		{"cursors", plain(got.Ledger.Cursors), plain(want.Ledger.Cursors)},
+	} {
+		if l.got != l.want {
+			t.Errorf("ledger of %s:\n%s\nwant\n%s", l.what, l.got, l.want)
+		}
+	}
+}
+
+// goOn appends to every shard of every stream and reads it back.
+func goOn(t *testing.T, s *spool.Spool) {
+	t.Helper()
+	for _, st := range s.Streams() {
+		for _, sh := range st.Shards() {
+			data := fmt.Appendf(nil, "later %d", sh.Next)
+			res := put(t, st, record.Record{Key: "later", HashKey: &sh.From, Source: "later", Data: data, Blob: data})
+			if res[0].Pos != (record.Pos{Shard: sh.ID, Seq: sh.Next}) {
+				t.Fatalf("stored at %v, want %d of shard %d", res[0].Pos, sh.Next, sh.ID)
+			}
+			recs, losses := scan(t, st, sh.ID, spool.After(sh.Next-1))
+			if len(losses) > 0 || len(recs) != 1 || !bytes.Equal(recs[0].Data, data) {
+				t.Fatalf("read back %d records, losses %v", len(recs), losses)
+			}
+		}
+	}
+	for _, at := range []struct{ name, stream string }{{"cloud", "video"}, {"lake", "mqtt"}} {
+		st, err := s.Stream(at.stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, sh := range st.Shards() {
+			c, err := st.Cursor(t.Context(), at.name, sh.ID, spool.Oldest())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := passGolden(t.Context(), c, sh.Next); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := s.Ledger().Balanced(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A build leaves what a newer one wrote as it is: no file of it changes, none
+// is made, and it says what to do.
+func TestANewerFormatIsRefusedUntouched(t *testing.T) {
+	for dir := range goldens(t) {
+		for _, file := range []string{"state.db", "log-00001/*.seg"} {
+			t.Run(filepath.Base(dir)+" "+file[:5], func(t *testing.T) {
+				spoolDir := unpackGolden(t, filepath.Join(dir, "spool.tar.gz"))
+				files, err := filepath.Glob(filepath.Join(spoolDir, filepath.FromSlash(file)))
+				if err != nil || len(files) == 0 {
+					t.Fatalf("no files: %v", err)
+				}
+				patch(t, slices.Max(files), 63, 99) // user_version
+				before := tree(t, spoolDir)
+				var wrong *record.FormatError
+				if _, err := spool.Open(t.Context(), spoolDir, goldenConfig(), nil); !errors.As(err, &wrong) || wrong.Hint == "" || !strings.Contains(err.Error(), "99") {
+					t.Errorf("open answers %v", err)
+				}
+				if _, err := spool.Check(t.Context(), spoolDir); !errors.As(err, &wrong) {
+					t.Errorf("check answers %v", err)
+				}
+				after := tree(t, spoolDir)
+				for path := range after {
+					if after[path] != before[path] {
+						t.Errorf("%s was made or changed", path)
+					}
+				}
+				if len(after) != len(before) {
+					t.Errorf("%d files, were %d", len(after), len(before))
+				}
+			})
+		}
+	}
+}
