@@ -20,6 +20,9 @@ import (
 // maxProblems bounds a report; a broken disk has no end of them.
 const maxProblems = 200
 
+// maxStuck is how many blocks in a row are tried that cannot be read.
+const maxStuck = 32
+
 // CheckReport is what Check found.
 type CheckReport struct {
 	Dir      string `json:"dir"`
@@ -324,7 +327,8 @@ func (s *checkedSegment) check(ctx context.Context, before *checkedSegment) erro
 	if err := db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&quick); err != nil || quick != "ok" {
 		s.problem("%s: SQLite finds it damaged: %s%v", s.name, quick, err)
 	}
-	for {
+	for stuck := 0; ; {
+		before := s.blocks
 		last, err := s.readBlocks(ctx, db)
 		if err == nil {
 			break
@@ -334,6 +338,15 @@ func (s *checkedSegment) check(ctx context.Context, before *checkedSegment) erro
 		}
 		s.problem("%s: block %d cannot be read: %v", s.name, last+1, err)
 		s.blocks = last + 1
+		// Where the table itself is damaged there is no end of blocks that
+		// cannot be read.
+		if stuck++; last > before {
+			stuck = 0
+		}
+		if stuck >= maxStuck {
+			s.problem("%s: nothing can be read behind block %d", s.name, last)
+			break
+		}
 	}
 	if s.limit > s.blocks {
 		s.problem("%s has %d blocks; the segment after it counted %d", s.name, s.blocks, s.limit)
