@@ -26,6 +26,13 @@ func (l *commitLog) load(ctx context.Context, hints map[record.ShardID]uint64, e
 	if err := l.sp.seam.disk.mkdir(l.dir); err != nil {
 		return err
 	}
+	// A kill may have come between making a name and syncing it: what is found
+	// now must be there after a power cut too, before anything is built on it.
+	for _, dir := range []string{l.sp.dir, l.dir} {
+		if err := l.sp.seam.disk.syncDir(dir); err != nil && !errors.Is(storeError(err), record.ErrReadOnly) {
+			return err
+		}
+	}
 	if err := removeOrphans(l.sp.seam.disk, l.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
