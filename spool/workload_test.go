@@ -135,6 +135,7 @@ type workload struct {
 	s       *spool.Spool
 	mark    func(any)
 	streams []*spool.Stream
+	marking sync.Mutex
 	onError func(error) // a record that was not stored; nil: it is an error of run
 }
 
@@ -202,7 +203,11 @@ func (w *workload) produce(ctx context.Context, st *spool.Stream, rounds int, rn
 	return nil
 }
 
+// markFirst notes where the shards begin. What a note says was so before it
+// came into the record, and after the note before it did.
 func (w *workload) markFirst() {
+	w.marking.Lock()
+	defer w.marking.Unlock()
 	first := firstNote{}
 	for _, st := range w.streams {
 		for _, sh := range st.Shards() {
@@ -308,8 +313,8 @@ func rise(m map[record.ShardID][]step, id record.ShardID, at int, n uint64) {
 	m[id] = append(m[id], step{at, n})
 }
 
-// before is the figure of the last step before an event, 0 if none; after that
-// of the first one at it or later, the last there is if none.
+// before is the figure of the last step before an event, 0 if none; after one
+// that was taken later than it, the last there is if none.
 func before(s []step, at int) uint64 {
 	if i := sort.Search(len(s), func(i int) bool { return s[i].at >= at }); i > 0 {
 		return s[i-1].n
@@ -321,7 +326,8 @@ func after(s []step, at int) uint64 {
 	if len(s) == 0 {
 		return 0
 	}
-	return s[min(sort.Search(len(s), func(i int) bool { return s[i].at >= at }), len(s)-1)].n
+	i := sort.Search(len(s), func(i int) bool { return s[i].at >= at }) // may have been taken before
+	return s[min(i+1, len(s)-1)].n
 }
 
 // verify opens what a crash after the first at events left in dir and says what
@@ -341,12 +347,12 @@ func (h *history) verify(ctx context.Context, dir string, cfg spool.Config, at i
 		return fmt.Errorf("open: %w", err)
 	}
 	err = h.verifyOpen(ctx, s, at)
+	closed := s.Close()
 	now, listed := oldest(dir)
 	if e, ok := errors.AsType[*trimmedTooFar](err); ok && now[e.log] != kept[e.log] {
 		err = nil // retention has been at work since it was opened
 	}
-	err = errors.Join(err, listed)
-	if err = errors.Join(err, s.Close()); err != nil {
+	if err = errors.Join(err, closed, listed); err != nil {
 		return err
 	}
 	if err := checkClean(ctx, dir); err != nil {
