@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"forebay/spool"
+	"forebay/spool/faultdisk"
 	"forebay/spool/record"
 )
 
@@ -36,7 +37,16 @@ func TestMain(m *testing.M) {
 // child is the process that is killed. It prints a line per acknowledged batch.
 func child(kind, dir string) error {
 	ctx := context.Background()
-	s, err := spool.Open(ctx, dir, spool.Config{Segment: 256 << 10, Quota: 64 << 20}, nil)
+	var seam spool.Seam
+	if kind == "unsynced" { // as synchronous=NORMAL would be: a control
+		d, err := faultdisk.New(false)
+		if err != nil {
+			return err
+		}
+		d.SetLies(func(e faultdisk.Event) bool { return strings.HasSuffix(e.Path, ".seg-wal") })
+		seam = spool.Faults(d)
+	}
+	s, err := spool.OpenWith(ctx, dir, spool.Config{Segment: 256 << 10, Quota: 64 << 20}, nil, seam)
 	if err != nil {
 		return err
 	}
