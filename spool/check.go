@@ -194,7 +194,18 @@ func copyFile(to, from string) error {
 	return errors.Join(err, out.Close())
 }
 
+func (c *checker) checkWAL(path, name string) {
+	lost, err := lostInWAL(path)
+	if err == nil && lost > 0 {
+		err = fmt.Errorf("at least %d commits behind a damaged place are lost", lost)
+	}
+	if err != nil {
+		c.problem("%s-wal: %v", name, err)
+	}
+}
+
 func (c *checker) readState(ctx context.Context, dir string) ([]uint32, map[cursorKey]*place, error) {
+	c.checkWAL(filepath.Join(dir, "state.db"), "state.db")
 	db, done, err := c.snapshot(ctx, filepath.Join(dir, "state.db"))
 	if err != nil {
 		return nil, nil, err
@@ -329,6 +340,7 @@ func (s *checkedSegment) check(ctx context.Context, before *checkedSegment) erro
 		s.chunks = f
 		defer f.Close()
 	}
+	s.checkWAL(s.path, s.name)
 	var quick string
 	if err := db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&quick); err != nil || quick != "ok" {
 		s.problem("%s: SQLite finds it damaged: %s%v", s.name, quick, err)

@@ -42,6 +42,9 @@ func (f faulty) mkdir(path string) error {
 
 func (f faultyFile) sync() error { return f.Sync() }
 
+// extend only reserves: nothing of it can be seen after a crash.
+func (f faultyFile) extend(off, n int64) error { return extend(f.File.File, off, n) }
+
 func (f faultyFile) allocate(n int64) error {
 	e := faultdisk.Event{Op: faultdisk.Truncate, Path: f.path, File: f.d.File(f.path, false), Size: n}
 	return f.d.Do(e, func() error { return allocate(f.File.File, n) })

@@ -73,6 +73,13 @@ func (l *commitLog) load(ctx context.Context, hints map[record.ShardID]uint64, e
 func (l *commitLog) loadHeads(ctx context.Context) (whole bool, err error) {
 	seg := l.segs[len(l.segs)-1]
 	seg.sealed.Store(false)
+	mended, err := l.sp.seam.mendWAL(seg.path)
+	if err != nil && !errors.Is(storeError(err), record.ErrReadOnly) {
+		return false, fmt.Errorf("mend the WAL of %s: %w", seg.file(), err)
+	}
+	if mended > 0 {
+		l.sp.raise("corrupt", 2, fmt.Sprintf("the write-ahead log of %s was damaged and has been mended; of %d commits or more all that can be read is served", seg.file(), mended))
+	}
 	meta, err := seg.loadMeta(ctx)
 	if err == nil {
 		var last int64

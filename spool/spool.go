@@ -263,6 +263,13 @@ func (s *Spool) openState(ctx context.Context) (m stateMeta, err error) {
 			return m, fmt.Errorf("create the spool: %w", err)
 		}
 	}
+	lost, err := lostInWAL(path)
+	if err != nil {
+		return false, fmt.Errorf("open the spool: %w", err)
+	}
+	if lost > 0 {
+		s.raise("corrupt", 2, fmt.Sprintf("the write-ahead log of state.db is damaged: its last %d commits or more are lost; cursors may stand where they stood before and send again", lost))
+	}
 	db, err := openState(ctx, s.seam, s.dir)
 	if err != nil {
 		return m, err
