@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -157,7 +158,10 @@ func (o outcome) unnamed() bool { return o.missing+o.moved > 0 && !o.reported }
 // short reports whether what a damaged WAL lacks is what it would lack if its
 // last commit had not ended: a commit whose sync has not ended, and the end of a
 // file that was never written, look no different. Nobody can tell them apart.
-func (o outcome) short(d damage) bool {
+func (o outcome) short(d damage, killed bool) bool {
+	if killed && d.path == "state.db" && o.missing == 0 {
+		return true // not guarded until it is closed, see statesum.go
+	}
 	return strings.HasSuffix(d.path, "-wal") && (d.cut || o.missing+o.moved <= 1)
 }
 
@@ -227,6 +231,12 @@ func (sp *specimen) readAll(ctx context.Context, s *spool.Spool, o *outcome) err
 }
 
 func (sp *specimen) readShard(ctx context.Context, st *spool.Stream, sh spool.Shard, o *outcome) (n int, _ error) {
+	stream := st.Name()
+	if _, known := sp.records[slot{stream, 0, 1}]; !known {
+		// Its name is damaged. What it holds must be right all the same.
+		o.moved++
+		stream = ""
+	}
 	for b, err := range st.Scan(ctx, sh.ID, spool.After(0)) {
 		if err != nil {
 			o.reported = true
@@ -242,6 +252,10 @@ func (sp *specimen) readShard(ctx context.Context, st *spool.Stream, sh spool.Sh
 			if err != nil {
 				o.reported = true
 				continue
+			}
+			if stream == "" {
+				known = slices.Contains(slices.Collect(maps.Values(sp.records)), fingerprint(r, blob))
+				print = fingerprint(r, blob)
 			}
 			if !known || print != fingerprint(r, blob) {
 				return n, fmt.Errorf("record %d of shard %d of stream %q is wrong", r.Pos.Seq, sh.Index, st.Name())
@@ -310,7 +324,7 @@ func (sp *specimen) tryAll(t *testing.T, damages []damage) {
 					if wrong++; wrong <= 10 {
 						t.Errorf("%s: %s, %s: %v", sp.name, d.path, d.what, err)
 					}
-				case o.unnamed() && o.short(d):
+				case o.unnamed() && o.short(d, sp.name == "killed"):
 					c.short++
 				case o.unnamed():
 					if unnamed++; unnamed <= 10 {
@@ -334,7 +348,7 @@ func (sp *specimen) tryAll(t *testing.T, damages []damage) {
 	close(work)
 	workers.Wait()
 	for kind, c := range tallies {
-		t.Logf("%s spool, %-12s %6d damages: %6d cost nothing, %6d cost records (%d, all reported), %6d refused at opening, %d as if the last commit had not ended", sp.name, kind, c.tried, c.harmless, c.cost, c.records, c.refused, c.short)
+		t.Logf("%s spool, %-12s %6d damages: %6d cost nothing, %6d cost records (%d, all reported), %6d refused at opening, %d not told (docs/guarantees.md)", sp.name, kind, c.tried, c.harmless, c.cost, c.records, c.refused, c.short)
 	}
 	t.Logf("%s spool: %d damages: %d wrong answers or panics, %d losses not reported", sp.name, len(damages), wrong, unnamed)
 }

@@ -216,6 +216,13 @@ func (c *checker) readState(ctx context.Context, dir string) ([]uint32, map[curs
 		return nil, nil, err
 	}
 	c.clean = m.clean
+	if c.clean {
+		if err := checkState(ctx, db); isDamage(err) {
+			c.problem("state.db: %v", err)
+		} else if err != nil {
+			return nil, nil, err
+		}
+	}
 	var logs []uint32
 	err = each(ctx, db, "SELECT id FROM logs ORDER BY id", func(scan func(...any) error) error {
 		var n uint32

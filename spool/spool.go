@@ -265,7 +265,7 @@ func (s *Spool) openState(ctx context.Context) (m stateMeta, err error) {
 	}
 	lost, err := lostInWAL(path)
 	if err != nil {
-		return false, fmt.Errorf("open the spool: %w", err)
+		return m, fmt.Errorf("open the spool: %w", err)
 	}
 	if lost > 0 {
 		s.raise("corrupt", 2, fmt.Sprintf("the write-ahead log of state.db is damaged: its last %d commits or more are lost; cursors may stand where they stood before and send again", lost))
@@ -281,6 +281,13 @@ func (s *Spool) openState(ctx context.Context) (m stateMeta, err error) {
 	m, err = readStateMeta(ctx, db)
 	if err != nil {
 		return m, fmt.Errorf("open state.db: %w", err)
+	}
+	if m.clean {
+		if err := checkState(ctx, db); isDamage(err) {
+			s.raise("corrupt", 1, "state.db: "+err.Error())
+		} else if err != nil {
+			return m, fmt.Errorf("open state.db: %w", err)
+		}
 	}
 	s.clock = newClock(m.clock, s.seam.time, s.now())
 	s.state.clock = s.clock
@@ -456,7 +463,10 @@ func (s *Spool) closeState(ctx context.Context, logs []*commitLog) error {
 				}
 			}
 		}
-		return errors.Join(s.state.setMeta(ctx, "clean", 1), s.state.stampClock(ctx))
+		if err := errors.Join(s.state.setMeta(ctx, "clean", 1), s.state.stampClock(ctx)); err != nil {
+			return err
+		}
+		return s.state.sealState(ctx) // last: it is over all of it
 	}))
 	err = errors.Join(err, s.state.db.truncateWAL(ctx))
 	return errors.Join(err, s.state.db.Close())
