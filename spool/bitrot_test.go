@@ -363,7 +363,7 @@ func TestFlippedBytesOfAWholeSpool(t *testing.T) {
 			total += len(sp.files[p])
 		}
 		rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 4))
-		limit := number(t, "FOREBAY_FLIPS", 600)
+		limit := number(t, "FOREBAY_FLIPS", 400)
 		var damages []damage
 		for _, p := range sp.paths() {
 			size := len(sp.files[p])
@@ -401,7 +401,7 @@ func TestCutFilesOfAWholeSpool(t *testing.T) {
 	for _, killed := range []bool{false, true} {
 		sp := makeSpecimen(t, killed)
 		rng := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 5))
-		limit := number(t, "FOREBAY_CUTS", 200)
+		limit := number(t, "FOREBAY_CUTS", 120)
 		var damages []damage
 		for _, p := range sp.paths() {
 			size := len(sp.files[p])

@@ -250,7 +250,7 @@ func (l *commitLog) openActive(ctx context.Context) error {
 	if err != nil {
 		// A full or read-only disk: what is stored is served, and writing
 		// is tried again by the writer.
-		l.suspect = storeError(err)
+		l.suspect = l.sp.storeError(err)
 		l.sp.raise("segment", 1, seg.file()+" could not be opened for writing: "+err.Error())
 		return nil
 	}

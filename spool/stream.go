@@ -341,7 +341,7 @@ func (s *Spool) makeStream(ctx context.Context, c StreamConfig) (*Stream, error)
 		if err != nil {
 			// The stream stands in state.db; its log is tried again by the
 			// writer, and at the next start.
-			l.suspect = storeError(err)
+			l.suspect = s.storeError(err)
 			s.raise("segment", 1, "the first segment of "+logDir(num)+" could not be opened: "+err.Error())
 		}
 		s.logs[num], s.logKeys[at] = l, num

@@ -80,7 +80,7 @@ func TestASyncErrorBelowSQLite(t *testing.T) {
 	}
 	events := d.Events()
 	h := newHistory(u, events)
-	built, bad := images(t, root, events, 200, nil, func(im image) error {
+	built, bad := images(t, root, events, 60, nil, func(im image) error {
 		return h.verify(context.Background(), im.dir, smallSpool(), im.at)
 	})
 	t.Logf("%d syncs failed with EIO, %d batches refused, %d records acknowledged: 0 acknowledged after a failure on its segment; %d power cuts around it: %d violations", failed.Load(), refused.Load(), len(u.recs), built, bad)

@@ -104,7 +104,7 @@ func images(t *testing.T, root string, events []faultdisk.Event, n int, unsynced
 // What a power cut can leave at any moment, as far as files and syncs promise
 // no more than POSIX does, opens without a loss of what was acknowledged.
 func TestEveryCutOfTheWriteLogKeepsWhatWasAcknowledged(t *testing.T) {
-	n := number(t, "FOREBAY_IMAGES", 300)
+	n := number(t, "FOREBAY_IMAGES", 200)
 	root, events, u := recordWorkload(t, 60, uint64(time.Now().UnixNano()))
 	h := newHistory(u, events)
 	began := time.Now()
