@@ -11,10 +11,12 @@ import (
 	"forebay/spool/record"
 )
 
-// storeError is storeError with what the file system says when it is asked.
+// storeError is storeError with what the file system says when it is asked. The
+// condition "read-only" stands until a log finds a new segment.
 func (s *Spool) storeError(err error) error {
 	said := storeError(err)
 	if errors.Is(said, record.ErrCannotStore) && isReadOnly(s.dir) {
+		s.raise("read-only", 1, fmt.Sprintf("the file system takes no writes: %v; what is stored is read and delivered", err))
 		return fmt.Errorf("%w: %w", record.ErrReadOnly, err)
 	}
 	return said
