@@ -26,7 +26,7 @@ import (
 func scratch(t *testing.T) string {
 	t.Helper()
 	if fi, err := os.Stat("/dev/shm"); err == nil && fi.IsDir() {
-		if dir, err := os.MkdirTemp("/dev/shm", "forebay-"); err == nil {
+		if dir, err := os.MkdirTemp("/dev/shm", "forebay-"); err == nil { //nolint:usetesting // not where TempDir is
 			t.Cleanup(func() { _ = os.RemoveAll(dir) })
 			return dir
 		}

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 )
@@ -142,7 +143,7 @@ func (d *Disk) Mark(note any) {
 func (d *Disk) Events() []Event {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.events[:len(d.events):len(d.events)]
+	return slices.Clip(d.events)
 }
 
 // File is the number of the file under a name; fresh says that the name was

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -227,9 +228,7 @@ func (r *Replay) Image(dir string, cut Cut, rng *rand.Rand) error {
 		}
 		d := r.dirs[name]
 		now := map[string]int{}
-		for k, v := range d.durable {
-			now[k] = v
-		}
+		maps.Copy(now, d.durable)
 		for _, n := range d.pending[:pick(len(d.pending), cut, rng)] {
 			n.apply(now)
 		}
