@@ -305,6 +305,7 @@ func (s *Spool) openState(ctx context.Context) (m stateMeta, err error) {
 	}
 	err = s.state.txn(ctx, func() error {
 		return errors.Join(
+			s.state.exec(ctx, "DELETE FROM meta WHERE key='sum'"), // it was of what stood here before
 			s.state.setMeta(ctx, "gateway", gateway),
 			s.state.setMeta(ctx, "epoch", s.identity.Epoch.String()),
 			s.state.setMeta(ctx, "machine", machine),
