@@ -44,7 +44,7 @@ type volume struct {
 	opts  string
 }
 
-func run(t *testing.T, name string, args ...string) {
+func command(t *testing.T, name string, args ...string) {
 	t.Helper()
 	if out, err := exec.CommandContext(context.Background(), name, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
@@ -61,7 +61,7 @@ func newVolume(t *testing.T, size int64, mountOpts string, mkfs ...string) *volu
 	if err := errors.Join(os.WriteFile(v.image, nil, 0o600), os.Truncate(v.image, size), os.Mkdir(v.dir, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	run(t, "mkfs.ext4", append(append([]string{"-q", "-F"}, mkfs...), v.image)...)
+	command(t, "mkfs.ext4", append(append([]string{"-q", "-F"}, mkfs...), v.image)...)
 	v.mount()
 	t.Cleanup(func() { _ = exec.CommandContext(context.Background(), "umount", v.dir).Run() })
 	return v
@@ -72,7 +72,7 @@ func (v *volume) mount() {
 	if v.opts != "" {
 		opts += "," + v.opts
 	}
-	run(v.t, "mount", "-o", opts, v.image, v.dir)
+	command(v.t, "mount", "-o", opts, v.image, v.dir)
 }
 
 // unmount waits for those who still hold files.
