@@ -7,7 +7,7 @@ STATIC := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 30s
 
-.PHONY: build gateway sim console fmt vet lint test test-peers race crash soak fuzz bench cross docs demo clean
+.PHONY: build gateway sim console fmt vet lint test test-peers race crash powercut soak fuzz bench cross docs demo clean
 
 build: gateway sim ## the programs into bin/; the console where cgo and its packages are there
 	@if .ci/console-packages --check; then $(MAKE) --no-print-directory console; \
@@ -38,9 +38,18 @@ test-peers: ## against real peers: mosquitto, the AWS CLI, kinesalite, aws-kines
 race: ## the parts with goroutines, under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m ./spool/... ./devices/... ./uplink/... ./gateway/... ./firmware-sim/...
 
-crash: ## the long form of the kill -9 tests
+crash: ## the long form of the tests that kill, cut, fail and flip: about an hour; the power cuts need root
 	CGO_ENABLED=0 FOREBAY_CRASH_ROUNDS=200 $(GO) test -v -count=1 -timeout 3h -run 'Kill' ./spool
 	CGO_ENABLED=0 $(GO) test -v -count=8 -timeout 3h -run 'Kill' ./gateway/internal/rules
+	CGO_ENABLED=0 FOREBAY_IMAGES=10000 FOREBAY_FAILPOINTS=5000 $(GO) test -v -count=1 -timeout 3h -run 'WriteLog|FailPoint|ASyncError' ./spool
+	CGO_ENABLED=0 FOREBAY_FLIPS=10000000 FOREBAY_CUTS=4000 $(GO) test -v -count=1 -timeout 3h -run 'WholeSpool' ./spool
+	$(MAKE) --no-print-directory powercut CUTS=100 FULL_SECONDS=60
+
+CUTS ?= 6
+FULL_SECONDS ?= 5
+powercut: ## power cuts and full, failing, read-only disks on loop mounts; needs root
+	CGO_ENABLED=0 FOREBAY_POWER_CUTS=$(CUTS) FOREBAY_FULL_SECONDS=$(FULL_SECONDS) $(GO) test -tags powercut -v -count=1 -timeout 1h \
+	  -run 'PowerCut|AFullDisk|TurnsReadOnly|InodeTable|WrongPermissions' ./spool
 
 soak: ## the end-to-end run for an hour instead of a minute
 	CGO_ENABLED=0 FOREBAY_E2E=1h $(GO) test -count=1 -timeout 2h -run 'EndToEnd' ./gateway

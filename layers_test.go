@@ -25,6 +25,7 @@ var layers = map[string][]string{
 	"gateway/conf":                {},
 	"gateway/api":                 {},
 	"spool":                       {"spool/record", "gateway/conf"},
+	"spool/faultdisk":             {}, // imported by tests only, see below
 	"devices/broker":              {"spool/record", "gateway/conf"},
 	"devices/mqtt":                {"spool/record", "gateway/conf"},
 	"devices/serial":              {"spool/record", "gateway/conf"},
@@ -105,6 +106,24 @@ func TestLayers(t *testing.T) {
 		if !seen[dir] && dir != "" && !strings.HasPrefix(dir, "firmware-sim/") {
 			t.Errorf("the table names %q, which has no Go file", dir)
 		}
+	}
+}
+
+// A disk that fails on purpose, and reaches into SQLite's memory for it, is no
+// part of the product.
+func TestOnlyTestsBreakDisks(t *testing.T) {
+	users := 0
+	for file, imports := range sources(t, ".") {
+		if !slices.Contains(imports, "forebay/spool/faultdisk") {
+			continue
+		}
+		users++
+		if !strings.HasSuffix(file, "_test.go") {
+			t.Errorf("%s imports spool/faultdisk; only tests may", file)
+		}
+	}
+	if users == 0 {
+		t.Error("nothing imports spool/faultdisk")
 	}
 }
 

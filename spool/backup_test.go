@@ -334,7 +334,7 @@ func TestRestoreWritesNowhereElse(t *testing.T) {
 }
 
 // noise stores n records of 1,000 bytes that cannot be packed.
-func noise(t *testing.T, st *spool.Stream, n int) {
+func fillNoise(t *testing.T, st *spool.Stream, n int) {
 	t.Helper()
 	rng := rand.NewChaCha8([32]byte{1})
 	for ; n > 0; n -= 100 {
@@ -365,7 +365,7 @@ func TestABackupWhileRetentionRemovesAndWhileItCloses(t *testing.T) {
 	cfg := spool.Config{Quota: 8 << 20, Segment: 256 << 10}
 	b := newBox(t, cfg)
 	st := b.stream(spool.StreamConfig{Name: "mqtt"})
-	noise(t, st, 6_000)
+	fillNoise(t, st, 6_000)
 	eventually(t, "segments are sealed", func() bool { return spool.Sealed(st) })
 	var out bytes.Buffer
 	w := &slowWriter{n: 1_500_000, stop: func() {
@@ -373,7 +373,7 @@ func TestABackupWhileRetentionRemovesAndWhileItCloses(t *testing.T) {
 		if _, err := b.Backup(t.Context(), &slowWriter{}); !errors.Is(err, spool.ErrBackupRuns) {
 			t.Errorf("a second backup at the same time: %v", err)
 		}
-		noise(t, st, 3_000) // the quota lets the oldest go
+		fillNoise(t, st, 3_000) // the quota lets the oldest go
 		if st.Shards()[0].First == first {
 			t.Error("nothing was removed")
 		}
@@ -391,7 +391,7 @@ func TestABackupWhileRetentionRemovesAndWhileItCloses(t *testing.T) {
 	}
 
 	closed := newBox(t, cfg)
-	noise(t, closed.stream(spool.StreamConfig{Name: "mqtt"}), 2_000)
+	fillNoise(t, closed.stream(spool.StreamConfig{Name: "mqtt"}), 2_000)
 	ended := make(chan error)
 	_, err = closed.Backup(t.Context(), &slowWriter{n: 300_000, stop: func() {
 		go func() { ended <- closed.Close() }()

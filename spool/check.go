@@ -20,6 +20,9 @@ import (
 // maxProblems bounds a report; a broken disk has no end of them.
 const maxProblems = 200
 
+// maxStuck is how many blocks in a row are tried that cannot be read.
+const maxStuck = 32
+
 // CheckReport is what Check found.
 type CheckReport struct {
 	Dir      string `json:"dir"`
@@ -191,7 +194,18 @@ func copyFile(to, from string) error {
 	return errors.Join(err, out.Close())
 }
 
+func (c *checker) checkWAL(path, name string) {
+	lost, err := lostInWAL(path)
+	if err == nil && lost > 0 {
+		err = fmt.Errorf("at least %d commits behind a damaged place are lost", lost)
+	}
+	if err != nil {
+		c.problem("%s-wal: %v", name, err)
+	}
+}
+
 func (c *checker) readState(ctx context.Context, dir string) ([]uint32, map[cursorKey]*place, error) {
+	c.checkWAL(filepath.Join(dir, "state.db"), "state.db")
 	db, done, err := c.snapshot(ctx, filepath.Join(dir, "state.db"))
 	if err != nil {
 		return nil, nil, err
@@ -202,6 +216,13 @@ func (c *checker) readState(ctx context.Context, dir string) ([]uint32, map[curs
 		return nil, nil, err
 	}
 	c.clean = m.clean
+	if c.clean {
+		if err := checkState(ctx, db); isDamage(err) {
+			c.problem("state.db: %v", err)
+		} else if err != nil {
+			return nil, nil, err
+		}
+	}
 	var logs []uint32
 	err = each(ctx, db, "SELECT id FROM logs ORDER BY id", func(scan func(...any) error) error {
 		var n uint32
@@ -244,7 +265,13 @@ func (c *checker) readState(ctx context.Context, dir string) ([]uint32, map[curs
 func (c *checker) checkLog(ctx context.Context, dir string, num uint32) error {
 	segs, err := listSegments(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		c.problem("%s is missing", filepath.Base(dir))
+		for _, sh := range c.shards {
+			// A log that never took a record may not have been made yet.
+			if sh.log == num && sh.stated > 1 {
+				c.problem("%s is missing", filepath.Base(dir))
+				break
+			}
+		}
 		return nil
 	}
 	if err != nil {
@@ -320,11 +347,13 @@ func (s *checkedSegment) check(ctx context.Context, before *checkedSegment) erro
 		s.chunks = f
 		defer f.Close()
 	}
+	s.checkWAL(s.path, s.name)
 	var quick string
 	if err := db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&quick); err != nil || quick != "ok" {
 		s.problem("%s: SQLite finds it damaged: %s%v", s.name, quick, err)
 	}
-	for {
+	for stuck := 0; ; {
+		before := s.blocks
 		last, err := s.readBlocks(ctx, db)
 		if err == nil {
 			break
@@ -334,6 +363,15 @@ func (s *checkedSegment) check(ctx context.Context, before *checkedSegment) erro
 		}
 		s.problem("%s: block %d cannot be read: %v", s.name, last+1, err)
 		s.blocks = last + 1
+		// Where the table itself is damaged there is no end of blocks that
+		// cannot be read.
+		if stuck++; last > before {
+			stuck = 0
+		}
+		if stuck >= maxStuck {
+			s.problem("%s: nothing can be read behind block %d", s.name, last)
+			break
+		}
 	}
 	if s.limit > s.blocks {
 		s.problem("%s has %d blocks; the segment after it counted %d", s.name, s.blocks, s.limit)

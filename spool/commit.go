@@ -38,7 +38,7 @@ func (l *commitLog) land(b *batch) {
 // stumbled says what a failed write means, and takes along all that was taken
 // after the batch.
 func (l *commitLog) stumbled(b *batch, cause error) {
-	err := storeError(cause)
+	err := l.sp.storeError(cause)
 	f := &fault{err: err, chunk: b.chunk}
 	if errors.Is(err, record.ErrFull) {
 		l.sp.diskFull(l, err, b.need)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"forebay/spool/faultdisk"
 	"forebay/spool/record"
 )
 
@@ -24,7 +25,8 @@ type Seam struct {
 	Boot   func() (record.BootID, time.Duration)
 	// Disk is asked before every other change of a file or a name that SQLite
 	// does not make, and told of it afterwards.
-	Disk DiskSpy
+	Disk   DiskSpy
+	faults *faultdisk.Disk // see Faults
 }
 
 // A DiskSpy sees what a spool does to files by itself. Before may refuse the
@@ -156,6 +158,9 @@ func OpenWith(ctx context.Context, dir string, cfg Config, log *slog.Logger, f S
 	sm.vfs = f.VFS
 	if f.Sync != nil {
 		sm.disk = spiedDisk{spy: syncHook{f.Sync}}
+	}
+	if f.faults != nil {
+		sm.disk = faulty{f.faults}
 	}
 	if f.Disk != nil {
 		sm.disk = spiedDisk{spy: f.Disk}

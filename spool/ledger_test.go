@@ -139,7 +139,7 @@ func TestATamperedCountIsSeen(t *testing.T) {
 		"uncounted":            {"UPDATE logs SET uncounted = 1", "numbers were given"},
 		"a step's count":       {"UPDATE ledger SET count = count + 1 WHERE kind = 'dropped' AND id = (SELECT max(id) FROM ledger WHERE kind = 'dropped')", "was changed"},
 		"a step's reason":      {"UPDATE ledger SET reason = 'nothing' WHERE kind = 'shed'", "was changed"},
-		"a step":               {"DELETE FROM ledger WHERE kind = 'refused'", "does not follow"},
+		"a step":               {"DELETE FROM ledger WHERE id = 2", "does not follow"},
 		"the first step":       {"DELETE FROM ledger WHERE id = 1", "are missing"},
 		"the newest step":      {"DELETE FROM ledger WHERE id = (SELECT max(id) FROM ledger)", "are missing"},
 		"all steps":            {"DELETE FROM ledger", "all steps are missing"},

@@ -26,6 +26,13 @@ func (l *commitLog) load(ctx context.Context, hints map[record.ShardID]uint64, e
 	if err := l.sp.seam.disk.mkdir(l.dir); err != nil {
 		return err
 	}
+	// A kill may have come between making a name and syncing it: what is found
+	// now must be there after a power cut too, before anything is built on it.
+	for _, dir := range []string{l.sp.dir, l.dir} {
+		if err := l.sp.seam.disk.syncDir(dir); err != nil && !errors.Is(storeError(err), record.ErrReadOnly) {
+			return err
+		}
+	}
 	if err := removeOrphans(l.sp.seam.disk, l.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -70,6 +77,13 @@ func (l *commitLog) load(ctx context.Context, hints map[record.ShardID]uint64, e
 func (l *commitLog) loadHeads(ctx context.Context) (whole bool, err error) {
 	seg := l.segs[len(l.segs)-1]
 	seg.sealed.Store(false)
+	mended, err := l.sp.seam.mendWAL(seg.path)
+	if err != nil && !errors.Is(storeError(err), record.ErrReadOnly) {
+		return false, fmt.Errorf("mend the WAL of %s: %w", seg.file(), err)
+	}
+	if mended > 0 {
+		l.sp.raise("corrupt", 2, fmt.Sprintf("the write-ahead log of %s was damaged and has been mended; of %d commits or more all that can be read is served", seg.file(), mended))
+	}
 	meta, err := seg.loadMeta(ctx)
 	if err == nil {
 		var last int64
@@ -240,7 +254,7 @@ func (l *commitLog) openActive(ctx context.Context) error {
 	if err != nil {
 		// A full or read-only disk: what is stored is served, and writing
 		// is tried again by the writer.
-		l.suspect = storeError(err)
+		l.suspect = l.sp.storeError(err)
 		l.sp.raise("segment", 1, seg.file()+" could not be opened for writing: "+err.Error())
 		return nil
 	}

@@ -268,6 +268,13 @@ func (s *Spool) openState(ctx context.Context) (m stateMeta, err error) {
 			return m, fmt.Errorf("create the spool: %w", err)
 		}
 	}
+	lost, err := lostInWAL(path)
+	if err != nil {
+		return m, fmt.Errorf("open the spool: %w", err)
+	}
+	if lost > 0 {
+		s.raise("corrupt", 2, fmt.Sprintf("the write-ahead log of state.db is damaged: its last %d commits or more are lost; cursors may stand where they stood before and send again", lost))
+	}
 	db, err := openState(ctx, s.seam, s.dir)
 	if err != nil {
 		return m, err
@@ -279,6 +286,13 @@ func (s *Spool) openState(ctx context.Context) (m stateMeta, err error) {
 	m, err = readStateMeta(ctx, db)
 	if err != nil {
 		return m, fmt.Errorf("open state.db: %w", err)
+	}
+	if m.clean {
+		if err := checkState(ctx, db); isDamage(err) {
+			s.raise("corrupt", 1, "state.db: "+err.Error())
+		} else if err != nil {
+			return m, fmt.Errorf("open state.db: %w", err)
+		}
 	}
 	s.clock = newClock(m.clock, s.seam.time, s.now())
 	s.state.clock = s.clock
@@ -297,6 +311,7 @@ func (s *Spool) openState(ctx context.Context) (m stateMeta, err error) {
 	s.origin = record.Origin{Gateway: gateway, Epoch: s.identity.Epoch}
 	err = s.state.txn(ctx, func() error {
 		return errors.Join(
+			s.state.exec(ctx, "DELETE FROM meta WHERE key='sum'"), // it was of what stood here before
 			s.state.setMeta(ctx, "gateway", gateway),
 			s.state.setMeta(ctx, "epoch", s.identity.Epoch.String()),
 			s.state.setMeta(ctx, "machine", machine),
@@ -456,7 +471,10 @@ func (s *Spool) closeState(ctx context.Context, logs []*commitLog) error {
 				}
 			}
 		}
-		return errors.Join(s.state.setMeta(ctx, "clean", 1), s.state.stampClock(ctx))
+		if err := errors.Join(s.state.setMeta(ctx, "clean", 1), s.state.stampClock(ctx)); err != nil {
+			return err
+		}
+		return s.state.sealState(ctx) // last: it is over all of it
 	}))
 	err = errors.Join(err, s.state.db.truncateWAL(ctx))
 	return errors.Join(err, s.state.db.Close())

@@ -310,6 +310,13 @@ func (s *Spool) makeStream(ctx context.Context, c StreamConfig) (*Stream, error)
 		}
 		return err
 	})
+	if err == nil {
+		// What streams there are must not hang on the WAL: it is the one file
+		// whose damaged end cannot be told from one that was never written.
+		if err := s.state.db.truncateWAL(ctx); err != nil {
+			s.log.Warn("new stream stays in the WAL of state.db for now", "stream", t.name, "error", err)
+		}
+	}
 	s.state.disk.Unlock()
 	if err != nil {
 		return nil, fmt.Errorf("create stream %q: %w", t.name, storeError(err))
@@ -334,7 +341,7 @@ func (s *Spool) makeStream(ctx context.Context, c StreamConfig) (*Stream, error)
 		if err != nil {
 			// The stream stands in state.db; its log is tried again by the
 			// writer, and at the next start.
-			l.suspect = storeError(err)
+			l.suspect = s.storeError(err)
 			s.raise("segment", 1, "the first segment of "+logDir(num)+" could not be opened: "+err.Error())
 		}
 		s.logs[num], s.logKeys[at] = l, num

@@ -327,7 +327,7 @@ func (l *commitLog) reopen() error {
 	old := l.active()
 	if old == nil { // not even the first one could be opened
 		if err := l.openFirst(ctx); err != nil {
-			l.suspect = storeError(err)
+			l.suspect = l.sp.storeError(err)
 			return l.suspect
 		}
 		l.suspect = nil
@@ -339,7 +339,7 @@ func (l *commitLog) reopen() error {
 		return err
 	}
 	if err := l.openNext(ctx); err != nil {
-		l.suspect = storeError(err)
+		l.suspect = l.sp.storeError(err)
 		return l.suspect
 	}
 	l.sp.clear("read-only")
