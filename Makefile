@@ -61,6 +61,7 @@ fuzz: ## every fuzz target for FUZZTIME
 
 bench: gateway sim ## figures with a rival in the same run; BENCHFLAGS=--full for the sizes the targets name
 	bin/forebay bench spool $(BENCHFLAGS)
+	.ci/bench-weak
 	.ci/bench-mqtt
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchtime 1s ./gateway/internal/rules ./uplink/... ./ui/hmi
 
