@@ -148,15 +148,27 @@ func (b *block) group(s record.ShardID) (group, bool) {
 // A pending record is one that waits to be written: the record, where its
 // result goes, and what the log filled in for it.
 type pending struct {
-	rec    *record.Record
-	res    *record.Result
-	slot   int32 // index of the shard within the log
-	arr    int64
-	mono   int64
-	outOff int64 // offset of Data in the chunk file, where it lies there
-	outCRC uint32
-	blob   record.ChunkRef
-	most   int // bound, reckoned once
+	rec  *record.Record
+	res  *record.Result
+	arr  int64
+	mono int64
+	out  *placed // nil where nothing of it lies in the chunk file
+	slot int32   // index of the shard within the log
+	most int32   // bound, reckoned once
+}
+
+// placed says where Data and Blob of a record lie in the chunk file.
+type placed struct {
+	off  int64
+	crc  uint32
+	blob record.ChunkRef
+}
+
+func (p *pending) placed() *placed {
+	if p.out == nil {
+		p.out = &placed{}
+	}
+	return p.out
 }
 
 // outside reports whether the record's Data goes to the chunk file.
@@ -189,9 +201,11 @@ func (p *pending) event() int64 {
 // need is not less than what the record takes on the disk while it is
 // committed.
 func (p *pending) need() int64 {
-	beside := p.beside()
-	beside += beside/chunkPiece*tagBytes + 2*(sealedHeader+tagBytes)
-	return 2*int64(p.most) + beside // blocks go through the WAL
+	n := 2 * int64(p.most) // blocks go through the WAL
+	if beside := p.beside(); beside > 0 {
+		n += beside + beside/chunkPiece*tagBytes + 2*(sealedHeader+tagBytes)
+	}
+	return n
 }
 
 // bound is not less than what the record takes in a body.
@@ -263,30 +277,36 @@ func (e *encoder) encode(recs []pending, next []uint64, shards []record.ShardID,
 		}
 		evt := p.event()
 		b.minEvt, b.maxEvt = min(b.minEvt, evt), max(b.maxEvt, evt)
-		bound += p.most
+		bound += int(p.most)
 	}
 	e.sortBySlot(recs, len(shards))
 	body := make([]byte, 0, bound)
-	lastSource, lastIndex := "", -1
-	for i, p := range e.order {
-		if i == 0 || e.order[i-1].slot != p.slot {
-			b.groups = append(b.groups, group{shard: shards[p.slot], first: next[p.slot], off: uint32(len(body))})
+	for from := 0; from < len(recs); {
+		slot := e.at(recs, from).slot
+		g := group{shard: shards[slot], first: next[slot], off: uint32(len(body))}
+		aside := quarantine(slot)
+		lastSource, lastIndex := "", -1
+		for ; from < len(recs); from++ {
+			p := e.at(recs, from)
+			if p.slot != slot {
+				break
+			}
+			if lastIndex < 0 || p.rec.Source != lastSource {
+				lastSource, lastIndex = p.rec.Source, e.source(b, p.rec)
+			}
+			s := &b.sources[lastIndex]
+			s.count++
+			s.last = max(s.last, p.rec.SourceSeq)
+			if aside {
+				s.quarantined++
+			}
+			p.res.Pos = record.Pos{Shard: g.shard, Seq: g.first + uint64(g.count)}
+			g.count++
+			g.outside += p.beside()
+			body = e.appendRecord(body, b, p, lastIndex)
 		}
-		g := &b.groups[len(b.groups)-1]
-		g.outside += p.beside()
-		p.res.Pos = record.Pos{Shard: g.shard, Seq: g.first + uint64(g.count)}
-		g.count++
-		next[p.slot]++
-		if lastIndex < 0 || p.rec.Source != lastSource {
-			lastSource, lastIndex = p.rec.Source, e.source(b, p.rec)
-		}
-		s := &b.sources[lastIndex]
-		s.count++
-		s.last = max(s.last, p.rec.SourceSeq)
-		if quarantine(p.slot) {
-			s.quarantined++
-		}
-		body = e.appendRecord(body, b, p, lastIndex)
+		next[slot] += uint64(g.count)
+		b.groups = append(b.groups, g)
 	}
 	b.body, b.rawLen = body, uint32(len(body))
 	b.stored, b.codec = e.pack.pack(body)
@@ -303,9 +323,25 @@ func (b *block) finish() {
 	b.head = b.appendHead(make([]byte, 0, headFixed+len(b.groups)*12+len(b.sources)*32+len(b.types)*24))
 }
 
+// at is the i-th record by slot.
+func (e *encoder) at(recs []pending, i int) *pending {
+	if len(e.order) == 0 {
+		return &recs[i]
+	}
+	return e.order[i]
+}
+
 // sortBySlot fills e.order with the records grouped by slot; within a slot
-// they keep their order.
+// they keep their order. Where they are grouped already e.order stays empty.
 func (e *encoder) sortBySlot(recs []pending, slots int) {
+	e.order = e.order[:0]
+	sorted := true
+	for i := 1; i < len(recs) && sorted; i++ {
+		sorted = recs[i-1].slot <= recs[i].slot
+	}
+	if sorted {
+		return
+	}
 	e.order = slices.Grow(e.order[:0], len(recs))[:len(recs)]
 	e.starts = slices.Grow(e.starts[:0], slots+1)[:slots+1]
 	clear(e.starts)
@@ -388,10 +424,10 @@ func (e *encoder) appendRecord(body []byte, b *block, p *pending, source int) []
 		}
 	}
 	if flags&flagBlob != 0 {
-		body = appendChunk(body, p.blob.Off, p.blob.Len, p.blob.CRC)
+		body = appendChunk(body, p.out.blob.Off, p.out.blob.Len, p.out.blob.CRC)
 	}
 	if flags&flagOutside != 0 {
-		return appendChunk(body, p.outOff, int64(len(r.Data)), p.outCRC)
+		return appendChunk(body, p.out.off, int64(len(r.Data)), p.out.crc)
 	}
 	body = binary.AppendUvarint(body, uint64(len(r.Data)))
 	return append(body, r.Data...)

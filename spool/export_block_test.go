@@ -40,7 +40,8 @@ func EncodeBlock(shard record.ShardID, first uint64, recs []record.Record) (head
 	res := make([]record.Result, len(recs))
 	for i := range recs {
 		pend[i] = pending{rec: &recs[i], res: &res[i], arr: recs[i].Arrived.UnixNano(), mono: int64(recs[i].Mono)}
-		pend[i].most = pend[i].bound()
+		pend[i].most = int32(pend[i].bound())
+		pend[i].placed() // nothing lies in a chunk file here
 	}
 	b := e.encode(pend, []uint64{first}, []record.ShardID{shard}, func(int32) bool { return false })
 	b.finish()

@@ -76,8 +76,9 @@ type commitLog struct {
 	bad     atomic.Uint64
 	quiet   chan struct{} // closed when the writer has ended
 
-	pipe pipeline
-	pace pace
+	pipe  pipeline
+	pace  pace
+	ahead aheadMaker
 }
 
 // A shard is a numbered sequence of records within a stream.
@@ -212,6 +213,7 @@ func (l *commitLog) openNext(ctx context.Context) error {
 	l.mu.RUnlock()
 	n.names = func(id record.ShardID) (string, int) { return names[id].stream.name, names[id].index }
 	seg := &segment{log: l.num, num: n.num, path: filepath.Join(l.dir, segmentFile(n.num)), keys: l.sp.keys, meta: &n.meta, index: newSegIndex()}
+	l.ahead.wait()
 	if err := createSegment(ctx, l.sp.seam, seg.path, n); err != nil {
 		return err
 	}

@@ -158,7 +158,7 @@ func (l *commitLog) checkSize(r *record.Record) error {
 		return nil
 	}
 	p := pending{rec: r}
-	p.most = p.bound()
+	p.most = int32(p.bound())
 	need := commitPages + l.emptySegment() + p.need()
 	if m := l.retention().maxBytes; m > 0 && need > m {
 		return &record.InvalidError{Field: "payload", Reason: fmt.Sprintf("has %d bytes; that is larger than max_bytes of its stream allows, %d", len(r.Data)+len(r.Blob), m), TooLarge: true}

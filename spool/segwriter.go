@@ -18,6 +18,9 @@ const (
 	// walLimit is how much the WAL of a segment may hold before it is brought
 	// into the file, bytes. Large bodies do not pass through it.
 	walLimit = 1 << 20
+	// chunkCopy is up to what length a chunk is copied to be written together
+	// with its header, bytes.
+	chunkCopy = 32 << 10
 	// chunkStep is how much room a chunk file is given at once, bytes.
 	chunkStep = 8 << 20
 )
@@ -50,7 +53,7 @@ type segWriter struct {
 func (l *commitLog) openSegWriter(ctx context.Context, seg *segment, fresh bool) (*segWriter, error) {
 	sm, wal := l.sp.seam, l.walBytes()
 	if fresh {
-		if err := sm.prepareWAL(seg.path+"-wal", wal+wal/16); err != nil {
+		if err := l.prepareWAL(seg.path + "-wal"); err != nil {
 			// On a full disk the room may still do for what matters.
 			if err = storeError(err); !errors.Is(err, record.ErrFull) {
 				return nil, fmt.Errorf("prepare the WAL: %w", err)
@@ -88,7 +91,9 @@ func (l *commitLog) openSegWriter(ctx context.Context, seg *segment, fresh bool)
 // writes over it, so that a commit does not make a file longer, which would
 // cost it a commit of the file system's journal too. A WAL that is there stays
 // as it is.
-func (sm seam) prepareWAL(path string, size int64) error {
+func (l *commitLog) prepareWAL(path string) error {
+	sm, size := l.sp.seam, l.walBytes()
+	size += size / 16
 	if fileSize(path) > 0 {
 		return nil
 	}
@@ -139,7 +144,7 @@ func (w *segWriter) chunk(b []byte, crc uint32) (off int64, err error) {
 	w.buf = append(w.buf[:0], chunkMagic...)
 	w.buf = binary.LittleEndian.AppendUint64(w.buf, uint64(len(b)))
 	w.buf = binary.LittleEndian.AppendUint32(w.buf, crc)
-	if len(b) <= maxBlock { // one write
+	if len(b) <= chunkCopy { // one write
 		w.buf = append(w.buf, b...)
 		_, err = w.chunks.WriteAt(w.buf, w.chunkSize)
 	} else if _, err = w.chunks.WriteAt(w.buf, w.chunkSize); err == nil {
@@ -194,14 +199,14 @@ func (w *segWriter) outside(p *pending) error {
 		if err != nil {
 			return fmt.Errorf("write a chunk: %w", err)
 		}
-		p.blob = record.ChunkRef{Off: off, Len: int64(len(p.rec.Blob)), CRC: crc}
+		p.placed().blob = record.ChunkRef{Off: off, Len: int64(len(p.rec.Blob)), CRC: crc}
 	}
 	if p.outside() {
 		off, crc, err := w.beside(p.rec.Data)
 		if err != nil {
 			return fmt.Errorf("write a chunk: %w", err)
 		}
-		p.outOff, p.outCRC = off, crc
+		p.placed().off, p.placed().crc = off, crc
 	}
 	return nil
 }

@@ -439,7 +439,7 @@ func (l *commitLog) close(ctx context.Context) error {
 		if err := l.w.db.truncateWAL(ctx); err != nil {
 			l.log.Warn("active segment keeps its WAL; it is brought in at the next start", "error", err)
 		}
-		err = l.w.close()
+		err = errors.Join(l.w.close(), l.ahead.undo(l.sp.seam.disk))
 		l.w = nil
 	}
 	l.mu.RLock()

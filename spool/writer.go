@@ -131,7 +131,7 @@ func (l *commitLog) prepare(b *batch) {
 			if pe.mono == 0 {
 				pe.mono = p.it.mono
 			}
-			pe.most = pe.bound()
+			pe.most = int32(pe.bound())
 			b.need += pe.need()
 			b.pend = append(b.pend, pe)
 		}
@@ -186,7 +186,7 @@ func (l *commitLog) encode(b *batch) error {
 					return err
 				}
 			}
-			n := p.most
+			n := int(p.most)
 			if size > 0 && size+n > maxBlock {
 				break
 			}
@@ -296,6 +296,7 @@ func (l *commitLog) ready() error {
 			l.sp.raise("segment", 3, "a new segment of log "+logDir(l.num)+" could not be opened: "+err.Error())
 		}
 	}
+	l.makeAhead()
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	for len(l.ids) < len(l.slots) {

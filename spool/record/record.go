@@ -133,8 +133,10 @@ type Record struct {
 // its key, its attributes and a fixed charge for the rest.
 func (r *Record) Size() int {
 	n := 64 + len(r.Key) + len(r.Data) + len(r.Blob) + len(r.Source) + len(r.Type)
-	for k, v := range r.Attrs {
-		n += len(k) + len(v) + 2
+	if len(r.Attrs) > 0 { // ranging over an empty map is not free
+		for k, v := range r.Attrs {
+			n += len(k) + len(v) + 2
+		}
 	}
 	return n
 }
