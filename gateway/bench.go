@@ -74,7 +74,7 @@ func (c benchSpoolCmd) print(e *env, rep *bench.Report) error {
 			rival, ratio, note := "", "", l.Note
 			if r := l.Rival; r != nil {
 				rival, ratio = r.Name+" "+r.Figure.String(), r.Ratio.String()
-				for _, o := range r.Beaten {
+				for _, o := range r.Others {
 					note += fmt.Sprintf("; ratio to a %s %v", o.Name, o.Ratio)
 				}
 			}

@@ -31,12 +31,13 @@ type Line struct {
 	Note    string   `json:"note,omitempty"`
 }
 
-// A Rival is the better of the plain ways to do the same.
+// A Rival is a plain way to do the same. Of several, the one that keeps the same
+// records; the others are given beside it.
 type Rival struct {
 	Name   string  `json:"name"`
 	Figure Spread  `json:"figure"`
 	Ratio  Spread  `json:"ratio"` // ours to the rival's of the same round
-	Beaten []Rival `json:"beaten,omitempty"`
+	Others []Rival `json:"others,omitempty"`
 }
 
 // A Target is a figure that we set out to reach, in the words it was set in.
