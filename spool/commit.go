@@ -159,12 +159,12 @@ func (l *commitLog) stillFailing() bool {
 func (l *commitLog) publish(b *batch) {
 	seg := b.w.seg
 	var recs uint64
-	var payload, written int64
+	var payload, rows, written int64
 	l.mu.Lock()
 	for _, blk := range b.blocks {
-		written += 2*blk.row() + chunkHeader // a row goes to the WAL and to the file
+		rows += blk.row()
 		if blk.beside() {
-			written += int64(len(blk.stored))
+			written += int64(len(blk.stored)) + chunkHeader
 		}
 		blk.stored = nil
 		seg.index.add(blk)
@@ -187,6 +187,8 @@ func (l *commitLog) publish(b *batch) {
 	seg.blocks.Store(b.w.last)
 	l.evict()
 	l.mu.Unlock()
+	// Rows go to the WAL in whole pages and, many together, to the file.
+	written += (rows/segmentPageSize+2)*segmentPageSize + rows
 	seg.closed.Store(l.sp.clock.now())
 	before := seg.size.Load()
 	l.sp.used.Add(seg.measure() - before)
