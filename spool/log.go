@@ -214,12 +214,13 @@ func (l *commitLog) openNext(ctx context.Context) error {
 	n.names = func(id record.ShardID) (string, int) { return names[id].stream.name, names[id].index }
 	seg := &segment{log: l.num, num: n.num, path: filepath.Join(l.dir, segmentFile(n.num)), keys: l.sp.keys, meta: &n.meta, index: newSegIndex()}
 	l.ahead.wait()
-	if err := createSegment(ctx, l.sp.seam, seg.path, n); err != nil {
-		return err
+	err := createSegment(ctx, l.sp.seam, seg.path, n)
+	var w *segWriter
+	if err == nil {
+		w, err = l.openSegWriter(ctx, seg, true)
 	}
-	w, err := l.openSegWriter(ctx, seg, true)
 	if err != nil {
-		return err
+		return l.withdraw(seg, err)
 	}
 	l.mu.Lock()
 	if len(l.segs) == 0 {
@@ -234,6 +235,26 @@ func (l *commitLog) openNext(ctx context.Context) error {
 	l.sp.clear("segment")
 	seg.measure()
 	return nil
+}
+
+// withdraw takes a new segment back that could not be opened. Its heads say that
+// nothing counts that the one before takes from now on; so where it is not gone
+// for sure, that one is not written any more. wmu is held.
+func (l *commitLog) withdraw(seg *segment, cause error) error {
+	there, err := exists(seg.path)
+	if err == nil && there {
+		err = seg.remove(l.sp.seam.disk)
+	}
+	if err == nil {
+		return cause
+	}
+	cause = errors.Join(cause, fmt.Errorf("take %s back: %w", seg.file(), err))
+	if l.w != nil {
+		l.suspect, l.retryAt = l.sp.storeError(cause), time.Time{}
+		l.sp.retire(l, l.w)
+		l.w = nil
+	}
+	return cause
 }
 
 // count takes a block into the heads; mu is held.

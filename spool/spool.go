@@ -423,6 +423,7 @@ func (s *Spool) close() error {
 	for _, l := range logs {
 		errs = append(errs, l.close(ctx))
 	}
+	s.parts.Wait() // a commit that failed last left its segment to be sealed
 	errs = append(errs, s.closeState(ctx, logs), s.lock.Close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close the spool: %w", err)

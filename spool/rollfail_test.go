@@ -1,0 +1,125 @@
+package spool_test
+
+import (
+	"errors"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"forebay/spool"
+	"forebay/spool/faultdisk"
+	"forebay/spool/record"
+)
+
+// A stepSpy refuses the steps that a test names.
+type stepSpy struct {
+	refuse atomic.Pointer[func(spool.DiskOp) error]
+}
+
+func (s *stepSpy) set(f func(spool.DiskOp) error) { s.refuse.Store(&f) }
+
+func (s *stepSpy) Before(op spool.DiskOp) error {
+	if f := s.refuse.Load(); f != nil {
+		return (*f)(op)
+	}
+	return nil
+}
+
+func (*stepSpy) After(spool.DiskOp) {}
+
+// A new segment that cannot be opened is not left behind while the old one goes
+// on: its heads would say, after a restart, that what the old one has taken
+// since was never acknowledged.
+func TestASegmentThatCannotBeOpenedHidesNothing(t *testing.T) {
+	for name, refused := range map[string]func(spool.DiskOp) error{
+		"its WAL": func(op spool.DiskOp) error {
+			if op.Op == "create" && strings.HasSuffix(op.Path, "2.seg-wal") {
+				return syscall.EMFILE
+			}
+			return nil
+		},
+		"its name": func(op spool.DiskOp) error {
+			if op.Op == "syncdir" && strings.Contains(op.Path, "log-") {
+				return syscall.EIO
+			}
+			return nil
+		},
+		"its name, and it cannot be removed": func(op spool.DiskOp) error {
+			if op.Op == "syncdir" && strings.Contains(op.Path, "log-") || op.Op == "remove" && strings.HasSuffix(op.Path, "2.seg") {
+				return syscall.EIO
+			}
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spy := &stepSpy{}
+			b := newBox(t, spool.Config{}, spool.Seam{Disk: spy})
+			st := b.stream(spool.StreamConfig{Name: "mqtt"})
+			fill(t, st, 10, 100)
+			spy.set(refused)
+			if err := spool.Roll(st); err == nil {
+				t.Fatal("the log was rolled")
+			}
+			acked := 10
+			for range 5 {
+				if res, err := st.Put(t.Context(), []record.Record{{Key: "k"}}); err == nil && res[0].Err == nil {
+					acked++
+				}
+			}
+			b.close()
+			spy.set(func(spool.DiskOp) error { return nil })
+			b.open()
+			st, _ = b.Stream("mqtt")
+			recs, losses := scan(t, st, only(st), spool.Oldest())
+			if len(recs) != acked || len(losses) > 0 {
+				t.Errorf("%d records of %d acknowledged, losses %v", len(recs), acked, losses)
+			}
+			if got := put(t, st, record.Record{Key: "next"}); got[0].Pos.Seq != uint64(acked)+1 {
+				t.Errorf("the log goes on at %d behind %d", got[0].Pos.Seq, acked)
+			}
+		})
+	}
+}
+
+// What a failed sync left to be sealed is sealed before Close returns: nobody
+// writes to a spool that is closed.
+func TestCloseWaitsForWhatAFailedCommitLeft(t *testing.T) {
+	d := newFaultDisk(t, false)
+	b := newBox(t, spool.Config{}, spool.Faults(d))
+	st := b.stream(spool.StreamConfig{Name: "mqtt"})
+	fill(t, st, 200, 300)
+	d.SetFault(func(e faultdisk.Event) error {
+		if e.Op == faultdisk.Sync && strings.HasSuffix(e.Path, ".seg-wal") {
+			return faultdisk.IOErrFsync
+		}
+		return nil
+	})
+	if res, err := st.Put(t.Context(), []record.Record{{Key: "lost"}}); err != nil || !errors.Is(res[0].Err, record.ErrCannotStore) {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	closed := make(chan struct{})
+	var late atomic.Bool
+	d.SetFault(func(e faultdisk.Event) error {
+		if e.Op != faultdisk.Sync || !strings.HasSuffix(e.Path, "1.seg") {
+			return nil
+		}
+		select { // the segment is being sealed
+		case <-closed:
+			late.Store(true)
+		case <-time.After(300 * time.Millisecond):
+		}
+		return nil
+	})
+	b.close()
+	close(closed)
+	b.open()
+	st, _ = b.Stream("mqtt")
+	if recs, losses := scan(t, st, only(st), spool.Oldest()); len(recs) != 200 || len(losses) > 0 {
+		t.Errorf("%d records, losses %v", len(recs), losses)
+	}
+	if late.Load() {
+		t.Error("a segment was sealed after Close")
+	}
+}
