@@ -250,7 +250,11 @@ func (l *commitLog) sealLeftovers(ctx context.Context) {
 func (l *commitLog) openActive(ctx context.Context) error {
 	seg := l.segs[len(l.segs)-1]
 	seg.release()
-	w, err := l.openSegWriter(ctx, seg, true)
+	err := l.sp.seam.emptyWAL(ctx, seg.path)
+	var w *segWriter
+	if err == nil {
+		w, err = l.openSegWriter(ctx, seg, true)
+	}
 	if err != nil {
 		// A full or read-only disk: what is stored is served, and writing
 		// is tried again by the writer.

@@ -110,6 +110,25 @@ func (l *commitLog) prepareWAL(path string) error {
 	return errors.Join(f.sync(), f.Close())
 }
 
+// emptyWAL brings what an earlier process left in the WAL into the file. SQLite
+// would go on behind it, and over the half of a commit that a power cut may have
+// left there: then frames of different times would stand in one WAL, which look
+// like commits that damage hides, and mendWAL would believe them.
+func (sm seam) emptyWAL(ctx context.Context, path string) error {
+	if fileSize(path+"-wal") == 0 {
+		return nil
+	}
+	db, err := sm.database(ctx, path, openWrite)
+	if err != nil {
+		return err
+	}
+	err = db.run(ctx, "PRAGMA synchronous=FULL")
+	if err == nil {
+		err = db.truncateWAL(ctx)
+	}
+	return errors.Join(err, db.Close())
+}
+
 // openChunks opens the chunk file, and creates it only where asked to.
 func (w *segWriter) openChunks(create bool) error {
 	path := chunkFileOf(w.seg.path)
