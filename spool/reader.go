@@ -218,9 +218,27 @@ func (r *Reader) Poll(ctx context.Context, max int) (record.Batch, error) {
 			r.has = false // retention took the segment; find out what is left
 		}
 		found, err := r.seek(ctx)
+		if err == nil && !found {
+			r.idle()
+		}
 		if err != nil || !found {
 			return record.Batch{Shard: r.sh.id, Next: r.pos}, err
 		}
+	}
+}
+
+// idleRecords is how many records' room a reader keeps that waits for more.
+const idleRecords = 256
+
+// idle lets go of the blocks that were read: there may be a reader for every
+// shard, and most of them wait most of the time.
+func (r *Reader) idle() {
+	r.cur, r.run, r.seg = groupReader{}, nil, nil
+	if cap(r.recs) > idleRecords {
+		r.recs = nil
+	} else if len(r.recs) > 0 {
+		clear(r.recs[:cap(r.recs)])
+		r.recs = r.recs[:0]
 	}
 }
 
