@@ -123,3 +123,31 @@ func TestCloseWaitsForWhatAFailedCommitLeft(t *testing.T) {
 		t.Error("a segment was sealed after Close")
 	}
 }
+
+// What a full disk refuses does not count as written: the segment is not closed
+// for it, over and over, while nothing is stored.
+func TestWhatFailsFillsNoSegments(t *testing.T) {
+	var fail atomic.Bool
+	b := newBox(t, spool.Config{Quota: 64 << 20}, spool.Seam{Commit: func() error {
+		if fail.Load() {
+			return syscall.ENOSPC
+		}
+		return nil
+	}})
+	st := b.stream(spool.StreamConfig{Name: "video", Class: record.ClassVideo})
+	put(t, st, record.Record{Key: "cam", Blob: make([]byte, 1000)})
+	fail.Store(true)
+	refused := 0
+	for range 20 {
+		spool.Keep(b.Spool)
+		if res, err := st.Put(t.Context(), []record.Record{{Key: "cam", Blob: make([]byte, 1<<20)}}); err == nil && errors.Is(res[0].Err, record.ErrFull) {
+			refused++
+		}
+	}
+	fail.Store(false)
+	spool.Keep(b.Spool)
+	put(t, st, record.Record{Key: "cam", Blob: make([]byte, 1000)})
+	if files, err := spool.SegmentFiles(spool.LogDir(st)); err != nil || len(files) != 1 || refused < 10 {
+		t.Errorf("%d segments after %d refused commits, %v", len(files), refused, err)
+	}
+}

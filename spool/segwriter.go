@@ -299,6 +299,7 @@ func (w *segWriter) undo(chunkSize int64) error {
 	}
 	w.chunkSize, w.chunkRoom = chunkSize, chunkSize
 	w.seg.ahead.Store(0)
+	w.bytes = fileSize(w.seg.path) + chunkSize
 	return nil
 }
 
