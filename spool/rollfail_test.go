@@ -2,6 +2,7 @@ package spool_test
 
 import (
 	"errors"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -150,4 +151,43 @@ func TestWhatFailsFillsNoSegments(t *testing.T) {
 	if files, err := spool.SegmentFiles(spool.LogDir(st)); err != nil || len(files) != 1 || refused < 10 {
 		t.Errorf("%d segments after %d refused commits, %v", len(files), refused, err)
 	}
+}
+
+// Where a full disk has no room for a new segment the reserve is given up for
+// it, the producers are held back and an operator is told.
+func TestAFullDiskGivesTheReserveForANewSegment(t *testing.T) {
+	var fail atomic.Bool
+	spy := &stepSpy{}
+	b := newBox(t, spool.Config{}, spool.Seam{Disk: spy, Commit: func() error {
+		if fail.Load() {
+			return syscall.EIO
+		}
+		return nil
+	}})
+	st := b.stream(spool.StreamConfig{Name: "mqtt"})
+	fill(t, st, 10, 100)
+	reserve := filepath.Join(b.dir, "reserve")
+	var given atomic.Bool
+	spy.set(func(op spool.DiskOp) error {
+		given.Store(given.Load() || op.Op == "remove" && op.Path == reserve)
+		if op.Op == "rename" && !given.Load() {
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	fail.Store(true)
+	if res, err := st.Put(t.Context(), []record.Record{{Key: "k"}}); err != nil || !errors.Is(res[0].Err, record.ErrCannotStore) {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	fail.Store(false)
+	if res, err := st.Put(t.Context(), []record.Record{{Key: "k"}}); err != nil || !errors.Is(res[0].Err, record.ErrFull) {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if !given.Load() || !has(b.Spool, "full") {
+		t.Errorf("the reserve was given: %v; conditions %+v", given.Load(), b.Stats().Conditions)
+	}
+	eventually(t, "the log takes records again by itself", func() bool {
+		res, err := st.Put(t.Context(), []record.Record{{Key: "k"}})
+		return err == nil && res[0].Err == nil
+	})
 }

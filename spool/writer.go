@@ -151,6 +151,9 @@ func (l *commitLog) prepare(b *batch) {
 	l.wmu.Lock()
 	defer l.wmu.Unlock()
 	if err := l.ready(); err != nil {
+		if errors.Is(err, record.ErrFull) {
+			l.sp.diskFull(l, err, b.need) // a new segment found no room
+		}
 		l.breakOff(b, err, nil)
 		return
 	}
