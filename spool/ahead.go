@@ -59,12 +59,14 @@ func (a *aheadMaker) make(l *commitLog, seg string, chunks bool) {
 	}
 }
 
-// wait ends when nothing is being made. The names are synced with that of the
-// segment.
-func (a *aheadMaker) wait() {
+// hold ends when nothing is being made, and lets nothing be made until its
+// result is called: the segment is being opened. What was made has its name
+// synced with that of the segment; what came later would not, and zeros written
+// late would take the place of commits.
+func (a *aheadMaker) hold() (release func()) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.made = a.made[:0]
+	return a.mu.Unlock
 }
 
 // undo removes what was made for a segment that did not come; the log is

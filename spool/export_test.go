@@ -286,3 +286,6 @@ func FullIn(step time.Duration, bytes []int64, limit int64) string {
 	}
 	return about(d)
 }
+
+// MakeAhead makes the files of the next segment now.
+func MakeAhead(t *Stream, seg string) { t.log.ahead.make(t.log, seg, true) }

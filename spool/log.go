@@ -213,7 +213,7 @@ func (l *commitLog) openNext(ctx context.Context) error {
 	l.mu.RUnlock()
 	n.names = func(id record.ShardID) (string, int) { return names[id].stream.name, names[id].index }
 	seg := &segment{log: l.num, num: n.num, path: filepath.Join(l.dir, segmentFile(n.num)), keys: l.sp.keys, meta: &n.meta, index: newSegIndex()}
-	l.ahead.wait()
+	defer l.ahead.hold()()
 	err := createSegment(ctx, l.sp.seam, seg.path, n)
 	var w *segWriter
 	if err == nil {

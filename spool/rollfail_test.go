@@ -4,6 +4,7 @@ import (
 	"errors"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -190,4 +191,53 @@ func TestAFullDiskGivesTheReserveForANewSegment(t *testing.T) {
 		res, err := st.Put(t.Context(), []record.Record{{Key: "k"}})
 		return err == nil && res[0].Err == nil
 	})
+}
+
+// What is made ahead for the next segment is not made while that is opened, let
+// alone written: zeros in its WAL would take the place of commits.
+func TestNothingIsMadeAheadForASegmentThatIsThere(t *testing.T) {
+	spy := &stepSpy{}
+	b := newBox(t, spool.Config{}, spool.Seam{Disk: spy})
+	st := b.stream(spool.StreamConfig{Name: "mqtt"})
+	fill(t, st, 10, 100)
+	begun, goOn, made := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	var met atomic.Bool
+	spy.set(func(op spool.DiskOp) error {
+		switch {
+		case op.Op == "rename" && strings.HasSuffix(op.To, "2.seg"):
+			once.Do(func() {
+				go func() { defer close(made); spool.MakeAhead(st, op.To) }()
+				select {
+				case <-begun:
+				case <-time.After(200 * time.Millisecond): // it waits
+				}
+			})
+		case op.Op == "write" && op.Off == 0 && strings.HasSuffix(op.Path, "2.seg-wal"):
+			if met.CompareAndSwap(false, true) {
+				close(begun)
+				select {
+				case <-goOn:
+				case <-time.After(time.Second):
+				}
+			}
+		}
+		return nil
+	})
+	if err := spool.Roll(st); err != nil {
+		t.Fatal(err)
+	}
+	put(t, st, record.Record{Key: "acked"})
+	close(goOn)
+	<-made
+	files := snapshot(t, b.dir) // a kill
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	setBack(t, b.dir, files)
+	b.open()
+	st, _ = b.Stream("mqtt")
+	if recs, losses := scan(t, st, only(st), spool.Oldest()); len(recs) != 11 || len(losses) > 0 {
+		t.Errorf("%d records, losses %v", len(recs), losses)
+	}
 }
