@@ -495,6 +495,11 @@ func (s *Spool) loadStreams(ctx context.Context, exact bool) error {
 	if err != nil {
 		return fmt.Errorf("read state.db: %w", err)
 	}
+	for _, t := range byID {
+		if len(t.shards) == 0 {
+			return fmt.Errorf("read state.db: %w: stream %q has no shards", errDamaged, t.name)
+		}
+	}
 	for _, t := range order { // by rising shard id
 		t.cfg.Shards = len(t.shards)
 		if k := s.keys.newest(t.id); k != nil {
