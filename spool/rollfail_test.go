@@ -1,7 +1,9 @@
 package spool_test
 
 import (
+	"database/sql"
 	"errors"
+	"math/rand/v2"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -239,5 +241,68 @@ func TestNothingIsMadeAheadForASegmentThatIsThere(t *testing.T) {
 	st, _ = b.Stream("mqtt")
 	if recs, losses := scan(t, st, only(st), spool.Oldest()); len(recs) != 11 || len(losses) > 0 {
 		t.Errorf("%d records, losses %v", len(recs), losses)
+	}
+}
+
+// A log that cannot open its next segment goes on in the old one, and does not
+// try again with each commit.
+func TestARollThatFailsIsNotTriedWithEachCommit(t *testing.T) {
+	spy := &stepSpy{}
+	b := newBox(t, spool.Config{Quota: 64 << 20}, spool.Seam{Disk: spy})
+	st := b.stream(spool.StreamConfig{Name: "mqtt"})
+	var tried atomic.Int64
+	spy.set(func(op spool.DiskOp) error {
+		if op.Op == "rename" {
+			tried.Add(1)
+			return syscall.ENOSPC
+		}
+		return nil
+	})
+	begun := time.Now()
+	data := noise(rand.New(rand.NewPCG(1, 1)), 200<<10)
+	for range 40 { // a segment is 4 MiB here
+		put(t, st, record.Record{Key: "k", Data: data})
+	}
+	if n, most := tried.Load(), 1+int64(time.Since(begun)/time.Second); n == 0 || n > most {
+		t.Errorf("tried %d times, %d are enough", n, most)
+	}
+	spy.set(func(spool.DiskOp) error { return nil })
+	eventually(t, "the log goes on in a new segment", func() bool {
+		put(t, st, record.Record{Key: "k"})
+		files, err := spool.SegmentFiles(spool.LogDir(st))
+		return err == nil && len(files) > 1
+	})
+}
+
+// A state.db that has lost a stream's shards is damage that opening tells of;
+// it ends no producer.
+func TestAStreamWithoutShardsIsDamage(t *testing.T) {
+	dir := t.TempDir()
+	s, err := spool.Open(t.Context(), dir, spool.Config{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Ensure(t.Context(), spool.StreamConfig{Name: "mqtt", Shards: 2}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", filepath.Join(dir, "state.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.ExecContext(t.Context(), "DELETE FROM shards"); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err = spool.Open(t.Context(), dir, spool.Config{}, nil)
+	if err == nil {
+		t.Error("it was opened")
+		_ = s.Close()
+	} else if !strings.Contains(err.Error(), `stream "mqtt" has no shards`) {
+		t.Error(err)
 	}
 }

@@ -288,14 +288,16 @@ func (l *commitLog) ready() error {
 			return err
 		}
 	}
-	if l.w.bytes >= l.segmentBytes() || (l.w.nextID > 1 && time.Since(l.rolled) >= l.retention().roll()) {
+	due := l.w.bytes >= l.segmentBytes() || (l.w.nextID > 1 && time.Since(l.rolled) >= l.retention().roll())
+	if due && !time.Now().Before(l.retryAt) {
 		l.drain()
 		if err := l.rollNow(); err != nil {
 			if l.w == nil {
 				return err
 			}
 			// The old segment goes on; a full disk must not stop a log that
-			// still finds room in its file.
+			// still finds room in its file, nor make it try with each commit.
+			l.retryAt = time.Now().Add(time.Second)
 			l.sp.raise("segment", 3, "a new segment of log "+logDir(l.num)+" could not be opened: "+err.Error())
 		}
 	}
