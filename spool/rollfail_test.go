@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -305,4 +306,26 @@ func TestAStreamWithoutShardsIsDamage(t *testing.T) {
 	} else if !strings.Contains(err.Error(), `stream "mqtt" has no shards`) {
 		t.Error(err)
 	}
+}
+
+// A chunk whose record begins the next block of a commit is written once.
+func TestAChunkIsWrittenOnceWhereABlockEnds(t *testing.T) {
+	b := newBox(t, spool.Config{Quota: 1 << 30})
+	st := b.stream(spool.StreamConfig{Name: "video", Class: record.ClassVideo})
+	rng := rand.New(rand.NewPCG(1, 1))
+	var recs []record.Record
+	for range 4 {
+		recs = append(recs, record.Record{Key: "cam", Data: noise(rng, 250<<10)})
+	}
+	recs = append(recs, record.Record{Key: "cam", Data: noise(rng, 100<<10), Blob: make([]byte, 4<<20)})
+	put(t, st, recs...)
+	b.close() // the chunk file is as long as what is in it
+	files, err := filepath.Glob(filepath.Join(b.dir, "log-*", "*.chunks"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	if fi, err := os.Stat(files[0]); err != nil || fi.Size() > 6<<20 {
+		t.Errorf("the chunk file has %d bytes, %v", fi.Size(), err)
+	}
+	b.open()
 }

@@ -184,14 +184,14 @@ func (l *commitLog) encode(b *batch) error {
 		size, to := 0, from
 		for to < len(b.pend) {
 			p := &b.pend[to]
+			n := int(p.most)
+			if size > 0 && size+n > maxBlock {
+				break // before anything of it is written
+			}
 			if len(p.rec.Blob) > 0 || p.outside() {
 				if err := l.w.outside(p); err != nil {
 					return err
 				}
-			}
-			n := int(p.most)
-			if size > 0 && size+n > maxBlock {
-				break
 			}
 			size += n
 			to++
