@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -279,7 +280,11 @@ func (r *run) closing() []string {
 	}
 	for _, f := range unmet {
 		if !met[f] {
-			r.warn(fmt.Sprintf("no record that was read has a field %q", f))
+			said := fmt.Sprintf("no record that was read has a field %q", f)
+			if strings.ContainsAny(f, "/+# :") {
+				said += fmt.Sprintf("; a text stands in single quotes: '%s'", strings.ReplaceAll(f, "'", "''"))
+			}
+			r.warn(said)
 		}
 	}
 	return r.warnings
