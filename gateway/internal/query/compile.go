@@ -309,7 +309,7 @@ func (r *run) told(err error) error {
 		return &Error{Kind: TooLarge, Message: fmt.Sprintf("the query makes something larger than it may: a text or blob of more than %d bytes, or a statement of too many steps", maxValue)}
 	}
 	hint := ""
-	if strings.HasSuffix(message, "syntax error") || strings.HasPrefix(message, "unrecognized token") {
+	if strings.HasPrefix(message, `near "-"`) || strings.HasPrefix(message, `near "."`) || strings.HasPrefix(message, "unrecognized token") {
 		hint = `a name with - or . stands in double quotes: "press-shop"; a text in single ones: 'line1'`
 	}
 	return refuse(message, hint)
