@@ -40,6 +40,9 @@ func (c spoolBackupCmd) Run(ctx context.Context, e *env) error {
 		to = filepath.Join(to, time.Now().UTC().Format("forebay-20060102T150405Z")+".tar")
 	}
 	f, err := os.OpenFile(to+".partial", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("write the backup: %w (another backup is writing it, or one broke off: then delete it)", err)
+	}
 	if err != nil {
 		return fmt.Errorf("write the backup: %w", err)
 	}

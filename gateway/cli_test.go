@@ -57,7 +57,12 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"run", "--data", data, "--api", "0.0.0.0:8480"}, exitUsage, "can be reached from other machines"},
 		{[]string{"run", "--data", data, "--mqtt", "0.0.0.0:1883"}, exitUsage, "--mqtt"},
 		{[]string{"check", filepath.Join(dir, "none.toml")}, exitUsage, "none.toml"},
+		{[]string{"run", "--config", filepath.Join(dir, "none.toml")}, exitUsage, "none.toml"},
+		{[]string{"spool", "chek"}, exitUsage, "forebay spool --help"},
+		{[]string{"query", "--timeout", "2", "SELECT 1"}, exitUsage, "forebay query --help"},
+		{[]string{"query", "--key-file", bad, "SELECT 1"}, exitUsage, "--spool"},
 		{[]string{"status", "--api", freePort(t)}, exitUnreachable, "connection refused"},
+		{[]string{"status", "--api", freePort(t)}, exitUnreachable, "FOREBAY_API"},
 		{[]string{"spool", "check", dir}, exitFailed, "spool"},
 		{[]string{"bench", "spool", "--payload", "0"}, exitUsage, "--payload"},
 	} {

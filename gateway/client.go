@@ -73,7 +73,9 @@ func (c statusCmd) Run(ctx context.Context, e *env) error {
 	fmt.Fprintf(e.out, "in      %.0f records/s, %s/s, %d since start\n", st.In.Records, size(int64(st.In.Bytes)), st.In.Total)
 	days := "not growing"
 	if st.Disk.DaysLeft != nil {
-		days = fmt.Sprintf("%.1f days left", *st.Disk.DaysLeft)
+		if days = fmt.Sprintf("%.1f days left", *st.Disk.DaysLeft); *st.Disk.DaysLeft > 3650 {
+			days = "more than ten years left"
+		}
 	}
 	fmt.Fprintf(e.out, "disk    %s of %s used, %s free, %s\n", size(st.Disk.Used), size(st.Disk.Quota), size(st.Disk.Free), days)
 	for _, u := range st.Uplinks {
@@ -294,9 +296,9 @@ func (c alarmsCmd) Run(ctx context.Context, e *env) error {
 	if c.JSON {
 		return printJSON(e.out, list)
 	}
-	return table(e.out, "SEV\tSTATE\tSINCE\tKEY\tALARM\tID", func(row func(string, ...any)) {
+	return table(e.out, "SEV\tSTATE\tSINCE\tKEY\tID\tALARM", func(row func(string, ...any)) {
 		for _, a := range list {
-			row("%d\t%s\t%s\t%s\t%s\t%s", a.Severity, a.State, a.Raised.Local().Format(time.DateTime), a.Key, a.Text, a.ID)
+			row("%d\t%s\t%s\t%s\t%s\t%s", a.Severity, a.State, a.Raised.Local().Format(time.DateTime), a.Key, a.ID, a.Text)
 		}
 	})
 }

@@ -138,12 +138,14 @@ func printLedger(w io.Writer, l api.Ledger, steps bool) error {
 			row("%s\t%d\t%d\t%d\t%d", s.Stream, s.In, s.Kept, s.Expired, s.Corrupt)
 		}
 	}))
-	fmt.Fprintln(w)
-	err = errors.Join(err, table(w, "UPLINK\tSTREAM\tIN\tDELIVERED\tFILTERED\tPENDING\tEXPIRED\tREFUSED\tCORRUPT", func(row func(string, ...any)) {
-		for _, u := range l.Uplinks {
-			row("%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d", u.Uplink, u.Stream, u.In, u.Delivered, u.Filtered, u.Pending, u.Expired, u.Refused, u.Corrupt)
-		}
-	}))
+	if len(l.Uplinks) > 0 {
+		fmt.Fprintln(w)
+		err = errors.Join(err, table(w, "UPLINK\tSTREAM\tIN\tDELIVERED\tFILTERED\tPENDING\tEXPIRED\tREFUSED\tCORRUPT", func(row func(string, ...any)) {
+			for _, u := range l.Uplinks {
+				row("%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d", u.Uplink, u.Stream, u.In, u.Delivered, u.Filtered, u.Pending, u.Expired, u.Refused, u.Corrupt)
+			}
+		}))
+	}
 	if steps {
 		fmt.Fprintln(w)
 		err = errors.Join(err, printSteps(w, l.Steps))
@@ -152,12 +154,20 @@ func printLedger(w io.Writer, l api.Ledger, steps bool) error {
 	if !l.Balance {
 		word = "THE LEDGER DOES NOT BALANCE: " + l.Problem
 	}
-	chain := fmt.Sprintf("its chain of %d steps holds, the newest is %s", l.Chain.Steps, l.Chain.Head)
+	chain := fmt.Sprintf("its chain of %s holds, the newest is %s", counted(l.Chain.Steps, "step"), l.Chain.Head)
 	if !l.Chain.Holds {
 		chain = "ITS CHAIN DOES NOT HOLD: " + l.Chain.Broken
 	}
 	fmt.Fprintf(w, "\n%s\n%s\n", word, chain)
 	return err
+}
+
+// counted is a number with what it counts.
+func counted(n uint64, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 func printSteps(w io.Writer, steps []api.LedgerStep) error {
@@ -182,6 +192,14 @@ type cursorListCmd struct {
 	JSON bool `help:"Print JSON."`
 }
 
+// listedCursor is a line of `cursor list --json`.
+type listedCursor struct {
+	Stream    string `json:"stream"`
+	Cursor    string `json:"cursor"`
+	Pending   uint64 `json:"pending"` // records
+	Delivered uint64 `json:"delivered"`
+}
+
 func (c cursorListCmd) Run(ctx context.Context, e *env) error {
 	cl, err := c.client()
 	if err != nil {
@@ -193,7 +211,11 @@ func (c cursorListCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	if c.JSON {
-		return printJSON(e.out, l.Uplinks)
+		out := []listedCursor{}
+		for _, u := range l.Uplinks {
+			out = append(out, listedCursor{u.Stream, u.Uplink, u.Pending, u.Delivered})
+		}
+		return printJSON(e.out, out)
 	}
 	return table(e.out, "STREAM\tCURSOR\tPENDING\tDELIVERED", func(row func(string, ...any)) {
 		for _, u := range l.Uplinks {

@@ -86,17 +86,32 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 		return code
 	}
 	if err != nil {
-		fmt.Fprintf(errs, "forebay: %v; `forebay --help` lists what there is\n", err)
+		fmt.Fprintf(errs, "forebay: %v; `%s --help` lists what there is\n", err, chosen(err))
 		return exitUsage
 	}
 	err = k.Run(&env{in: in, out: out, err: errs})
 	if err == nil {
 		return exitOK
 	}
-	if !errors.Is(err, errProblems) {
+	code = exitCode(err)
+	switch code {
+	case exitProblems:
+	case exitUnreachable:
+		fmt.Fprintf(errs, "forebay: %v (does a gateway run here? --api or FOREBAY_API says where it answers: HOST:PORT, or DATA/forebay.sock)\n", err)
+	default:
 		fmt.Fprintf(errs, "forebay: %v\n", err)
 	}
-	return exitCode(err)
+	return code
+}
+
+// chosen is the command that a wrong command line had got to.
+func chosen(err error) string {
+	if p, ok := errors.AsType[*kong.ParseError](err); ok && p.Context != nil {
+		if n := p.Context.Selected(); n != nil {
+			return n.FullPath()
+		}
+	}
+	return "forebay"
 }
 
 var (
@@ -133,16 +148,21 @@ type checkCmd struct {
 }
 
 func (c checkCmd) Run(e *env) error {
-	_, err := config.Load(c.File)
-	var bad *config.Error
-	if err != nil && !errors.As(err, &bad) {
-		return fmt.Errorf("%w: %w", errUsage, err)
-	}
+	_, err := loadConfig(c.File)
 	if err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(e.out, "%s: ok\n", c.File)
 	return err
+}
+
+// loadConfig loads a config file; one that cannot be read is wrong usage.
+func loadConfig(path string) (config.Config, error) {
+	cfg, err := config.Load(path)
+	if _, told := errors.AsType[*config.Error](err); err != nil && !told {
+		err = fmt.Errorf("%w: %w", errUsage, err)
+	}
+	return cfg, err
 }
 
 type configCmd struct {
@@ -157,7 +177,7 @@ func (c configPrintCmd) Run(e *env) error {
 	cfg := config.Default()
 	if c.Config != "" {
 		var err error
-		if cfg, err = config.Load(c.Config); err != nil {
+		if cfg, err = loadConfig(c.Config); err != nil {
 			return err
 		}
 	}

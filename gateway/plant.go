@@ -256,10 +256,7 @@ func (p *plant) Streams() []api.Stream {
 		p.mu.Unlock()
 		s := api.Stream{
 			Name: t.Name(), Class: c.Class.String(), Records: kept[t.Name()].Kept, Total: kept[t.Name()].In, In: rate,
-			Retention: "until the quota", Shards: []api.Shard{}, Cursors: []api.Cursor{},
-		}
-		if c.MaxAge > 0 {
-			s.Retention = c.MaxAge.String()
+			Retention: keeps(c), Shards: []api.Shard{}, Cursors: []api.Cursor{},
 		}
 		for _, sh := range t.Shards() {
 			s.Bytes += sh.Bytes
@@ -276,6 +273,24 @@ func (p *plant) Streams() []api.Stream {
 		out = append(out, s)
 	}
 	return out
+}
+
+// keeps says how long a stream keeps what was delivered.
+func keeps(c spool.StreamConfig) string {
+	var out []string
+	if c.MaxAge > 0 {
+		out = append(out, c.MaxAge.String())
+	}
+	if c.MaxBytes > 0 {
+		out = append(out, c.MaxBytes.String())
+	}
+	if len(out) == 0 {
+		out = append(out, "until the quota")
+	}
+	if c.MaxAgeHard > 0 {
+		out = append(out, "at most "+c.MaxAgeHard.String())
+	}
+	return strings.Join(out, ", ")
 }
 
 // moment is a time for JSON: null where there is none.

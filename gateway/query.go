@@ -23,13 +23,17 @@ type queryCmd struct {
 	SQL     string        `arg:"" help:"One SELECT; every stream is a table, every field of its JSON payloads a column. - reads it from standard input."`
 	Format  string        `help:"How to print: table, csv, json (an array of objects) or ndjson (an object a line)." enum:"table,csv,json,ndjson" default:"table"`
 	Timeout time.Duration `help:"End the query after this time; at most 10m." default:"30s"`
-	MaxRows int           `help:"End the result after so many rows." default:"100000" placeholder:"N"`
+	MaxRows int           `help:"End the result after so many rows (100000)." default:"100000" placeholder:"N"`
 	Spool   string        `help:"Read this spool directory (DATA/spool), which no gateway has open, instead of asking a running gateway." type:"existingdir" placeholder:"DIR"`
+	KeyFile string        `help:"With --spool: file with the master key, where streams in it are encrypted." type:"existingfile" placeholder:"FILE"`
 }
 
 func (c queryCmd) Run(ctx context.Context, e *env) error {
 	if c.Timeout <= 0 || c.Timeout > query.MaxTimeout || c.MaxRows < 1 || c.MaxRows > query.MaxRows {
 		return fmt.Errorf("%w: --timeout is above 0 and at most 10m, --max-rows 1 to %d", errUsage, query.MaxRows)
+	}
+	if c.KeyFile != "" && c.Spool == "" {
+		return fmt.Errorf("%w: --key-file goes with --spool; a running gateway has its key", errUsage)
 	}
 	if c.SQL == "-" {
 		b, err := io.ReadAll(io.LimitReader(e.in, 1<<20))
@@ -74,7 +78,7 @@ func (c queryCmd) remote(ctx context.Context, to api.QueryResult) (api.QueryEnd,
 }
 
 func (c queryCmd) local(ctx context.Context, to api.QueryResult) (end api.QueryEnd, err error) {
-	sp, err := spool.OpenStill(ctx, spoolDir(c.Spool), nil)
+	sp, err := spool.OpenStill(ctx, spoolDir(c.Spool), c.KeyFile, nil)
 	if err != nil {
 		return end, err
 	}

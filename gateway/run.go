@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -43,7 +44,7 @@ func (c runCmd) Run(ctx context.Context, e *env) error {
 	cfg := config.Default()
 	if c.Config != "" {
 		var err error
-		if cfg, err = config.Load(c.Config); err != nil {
+		if cfg, err = loadConfig(c.Config); err != nil {
 			return err
 		}
 	}
@@ -174,8 +175,11 @@ func (g *gateway) openLog(ctx context.Context) error {
 	sc := g.cfg.Spool
 	sc.Gateway, sc.Now = string(g.cfg.Gateway.Name), g.clock.now
 	sp, err := spool.Open(ctx, g.cfg.Path("spool"), sc, g.log.With("part", "spool"))
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w (the user that runs the gateway must own the data directory: chown -R USER %s)", err, g.cfg.Gateway.Data)
+	}
 	if err != nil {
-		return fmt.Errorf("open the spool: %w", err)
+		return err
 	}
 	g.sp = sp
 	g.closers = append(g.closers, closer{"spool", sp.Close})

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -360,16 +359,15 @@ func (b *backupWriter) copyDB(ctx context.Context, path string, blocks int64) (s
 // copyLive copies a database that is being written, by SQLite's own backup, in
 // one step and so of one moment.
 func copyLive(ctx context.Context, from, to string) error {
+	target, err := databaseURL(to, openCreate)
+	if err != nil {
+		return err
+	}
 	db, err := openDatabase(ctx, from, openRead, "")
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	abs := filepath.ToSlash(to)
-	if filepath.VolumeName(to) != "" {
-		abs = "/" + abs
-	}
-	target := url.URL{Scheme: "file", Path: abs, RawQuery: string(openCreate)}
 	return db.Raw(func(conn any) error {
 		c, ok := conn.(interface {
 			NewBackup(uri string) (*sqlite.Backup, error)

@@ -456,3 +456,22 @@ func TestADamagedSpoolIsBackedUp(t *testing.T) {
 		})
 	}
 }
+
+// A gateway's data directory is as a rule a relative path (forebay-data), and
+// may have signs in it that mean something in a URI.
+func TestABackupOfARelativeDirectory(t *testing.T) {
+	t.Chdir(t.TempDir())
+	b := &box{t: t, dir: filepath.Join("press shop 100%25 #1?", "spool")}
+	b.open()
+	t.Cleanup(b.finish)
+	fill(t, b.stream(spool.StreamConfig{Name: "mqtt"}), 300, 100)
+	var out bytes.Buffer
+	if _, err := b.Backup(t.Context(), &out); err != nil {
+		t.Fatal(err)
+	}
+	back, _ := restored(t, out.Bytes(), spool.Config{})
+	st := back.stream(spool.StreamConfig{Name: "mqtt"})
+	if recs, losses := scan(t, st, only(st), spool.Oldest()); len(recs) != 300 || len(losses) > 0 {
+		t.Errorf("%d records are restored, losses %v", len(recs), losses)
+	}
+}

@@ -34,11 +34,11 @@ type Erased struct {
 // for good: its data key is deleted and the deletion is durable when Erase
 // returns. The stream goes on with a new key. What lies below is answered to
 // readers with a *record.ErasedError once, and its room comes free with
-// retention.
+// retention. The ledger says that by did it; by may be empty.
 //
 // A backup that was made before still holds the wrapped key: destroy it, or
 // change the master key (Rekey) and destroy the old one.
-func (s *Spool) Erase(ctx context.Context, stream string) (Erased, error) {
+func (s *Spool) Erase(ctx context.Context, stream, by string) (Erased, error) {
 	s.create.Lock()
 	defer s.create.Unlock()
 	t, err := s.Stream(stream)
@@ -73,7 +73,7 @@ func (s *Spool) Erase(ctx context.Context, stream string) (Erased, error) {
 	out.Records = max(s.erasedOf(t), before) - before
 	l.key.Store(fresh)
 	l.forgetCached()
-	s.enterErased(t, old)
+	s.enterErased(t, old, by)
 	if told := s.flushState(ctx); told != nil {
 		s.log.Warn("erasure is not in the ledger's file yet; it is tried again", "stream", stream, "error", told)
 	}
@@ -85,7 +85,10 @@ func (s *Spool) Erase(ctx context.Context, stream string) (Erased, error) {
 }
 
 // enterErased writes an erasure into the ledger.
-func (s *Spool) enterErased(t *Stream, old erasure) {
+func (s *Spool) enterErased(t *Stream, old erasure, by string) {
+	if by != "" {
+		by = " by " + by
+	}
 	mins := s.state.mins()
 	for _, sh := range t.shards {
 		next, kept := sh.end()
@@ -96,7 +99,7 @@ func (s *Spool) enterErased(t *Stream, old erasure) {
 			}
 			s.state.enter(Step{
 				Kind: StepErased, Stream: t.name, Shard: sh.id, First: from, Past: to, Count: to - from,
-				Undelivered: undeliveredIn(mins, sh.id, from, to), Reason: fmt.Sprintf("key %d was deleted", g.key),
+				Undelivered: undeliveredIn(mins, sh.id, from, to), Reason: fmt.Sprintf("key %d was deleted%s", g.key, by),
 			})
 		}
 	}

@@ -62,9 +62,24 @@ func (g *growth) reaches(now time.Time, bytes, limit int64) (time.Duration, bool
 	return time.Duration(left * float64(time.Second)), true
 }
 
+// amount says a number of bytes as a person would.
+func amount(n int64) string {
+	switch {
+	case n >= 1e9:
+		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
+	case n >= 1e6:
+		return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+	case n >= 1e3:
+		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
+	}
+	return fmt.Sprintf("%d bytes", n)
+}
+
 // about says a duration as a person would.
 func about(d time.Duration) string {
 	switch {
+	case d < 45*time.Second:
+		return "less than a minute"
 	case d < 90*time.Second:
 		return "about a minute"
 	case d < 90*time.Minute:
@@ -85,7 +100,7 @@ func (s *Spool) tellPinned(ctx context.Context, mins map[record.ShardID]uint64) 
 		s.clear("nearly-full")
 		return
 	}
-	text := fmt.Sprintf("undelivered records take %d of %d bytes of the quota (%d %%)", pinned, s.quota, pinned*100/s.quota)
+	text := fmt.Sprintf("undelivered records take %s of the quota of %s (%d %%)", amount(pinned), amount(s.quota), pinned*100/s.quota)
 	if d, ok := s.pinned.reaches(now, pinned, s.quota-s.reserveBytes); ok {
 		text += "; full in " + about(d) + " at the present rate"
 	}
@@ -172,7 +187,7 @@ func (s *Spool) claims() []*claim {
 
 // words tells a claim to an operator.
 func (c *claim) words(now int64) string {
-	text := fmt.Sprintf("cursor %q of stream %q, which has not moved for %s and pins %d records in %d bytes", c.cursor, c.stream, about(time.Duration(now-c.moved)), c.records, c.bytes)
+	text := fmt.Sprintf("cursor %q of stream %q, which has not moved for %s and pins %d records in %s", c.cursor, c.stream, about(time.Duration(now-c.moved)), c.records, amount(c.bytes))
 	if !c.open {
 		text += fmt.Sprintf(" and which nobody has open (give it up: forebay cursor drop %s %s)", c.stream, c.cursor)
 	}

@@ -1,6 +1,8 @@
 package spool_test
 
 import (
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +21,23 @@ func ids(t *testing.T, s *spool.Spool) map[string]record.Pos {
 			recs, _ := scan(t, st, sh.ID, spool.Oldest())
 			for i := range recs {
 				out[s.Identity().Of(&recs[i])] = recs[i].Pos
+			}
+		}
+		for _, span := range []spool.Span{{}, {HeadsOnly: true}} { // a scanner names them alike
+			sc, err := st.Scanner(span)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for p, err := sc.Next(t.Context()); !errors.Is(err, io.EOF); p, err = sc.Next(t.Context()) {
+				if _, lost := errors.AsType[*record.CorruptError](err); err != nil && !lost {
+					t.Fatal(err)
+				}
+				for seq := p.First; seq < p.Next; seq++ {
+					id := record.Identity{Gateway: p.Origin.Gateway, Epoch: p.Origin.Epoch}.ID(record.Pos{Shard: p.Shard, Seq: seq})
+					if out[id] != (record.Pos{Shard: p.Shard, Seq: seq}) {
+						t.Fatalf("%+v: a scanner calls a record %s", span, id)
+					}
+				}
 			}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"forebay/gateway/conf"
 	"forebay/spool/record"
 )
 
@@ -41,9 +42,9 @@ func (s *Spool) short(need int64) int64 {
 // whyShort says which limit makes the spool short of need bytes.
 func (s *Spool) whyShort(need int64) string {
 	if _, free, err := s.seam.space(s.dir); err == nil && s.freeFloor()+need-free > s.used.Load()+need-s.quota {
-		return fmt.Sprintf("to keep free_floor, %d bytes, free on the disk", s.freeFloor())
+		return fmt.Sprintf("to keep free_floor, %v, free on the disk", conf.Size(s.freeFloor()))
 	}
-	return fmt.Sprintf("to keep within quota, %d bytes", s.quota)
+	return fmt.Sprintf("to keep within quota, %v", conf.Size(s.quota))
 }
 
 // makeRoom sees to it that a log may write need bytes. record.ErrFull: even
@@ -63,7 +64,7 @@ func (s *Spool) makeRoom(l *commitLog, need int64) error {
 		return nil
 	}
 	l.refuse(refusal{need: asked, at: time.Now()})
-	s.raise("full", 1, fmt.Sprintf("no room for class %s: %d bytes are missing and what is left must not be dropped for it; its producers are held back until an uplink delivers or the quota is raised", l.retention().class, missing))
+	s.raise("full", 1, fmt.Sprintf("no room for class %s: %s are missing and what is left must not be dropped for it; its producers are held back until an uplink delivers or the quota is raised", l.retention().class, amount(missing)))
 	return fmt.Errorf("store in %s: %w", logDir(l.num), record.ErrFull)
 }
 
@@ -301,7 +302,7 @@ func (s *Spool) relieveLog(ctx context.Context, l *commitLog, mins map[record.Sh
 			s.cannotJudge(l, err)
 			return missing
 		}
-		why := removal{StepDropped, fmt.Sprintf("to keep within max_bytes, %d bytes", r.maxBytes)}
+		why := removal{StepDropped, fmt.Sprintf("to keep within max_bytes, %v", conf.Size(r.maxBytes))}
 		if (n > 0 && r.hold) || !s.removeOldest(ctx, l, mins, why) {
 			return missing
 		}

@@ -213,8 +213,8 @@ func TestFullInIsToldFromGrowth(t *testing.T) {
 		{"hours", min, []int64{0, 1 * mb}, 181 * mb, "about 3 h"},
 		{"days", min, []int64{0, 1 * mb}, 10081 * mb, "about 7 days"},
 		{"years", min, []int64{0, 1}, 1 << 40, ""},
-		{"now", min, []int64{0, 50 * mb}, 50 * mb, "about a minute"},
-		{"over it", min, []int64{0, 50 * mb}, 40 * mb, "about a minute"},
+		{"now", min, []int64{0, 50 * mb}, 50 * mb, "less than a minute"},
+		{"over it", min, []int64{0, 50 * mb}, 40 * mb, "less than a minute"},
 		{"only the last minutes count", min, []int64{0, 900 * mb, 900 * mb, 901 * mb, 902 * mb, 903 * mb, 904 * mb}, 914 * mb, "about 13 min"},
 	} {
 		if got := spool.FullIn(c.step, c.bytes, c.limit); got != c.want {

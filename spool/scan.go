@@ -40,9 +40,10 @@ type Scanner struct {
 	began  bool
 
 	seg    *segment
-	segAt  int   // of seg in segs
-	after  int64 // block of seg to go on with
-	last   int64 // block of seg to end with
+	origin *record.Origin // of the records of seg
+	segAt  int            // of seg in segs
+	after  int64          // block of seg to go on with
+	last   int64          // block of seg to end with
 	plan   []planned
 	run    []stored
 	cur    groupReader
@@ -62,6 +63,7 @@ type scanShard struct {
 	sh   *shard
 	next uint64 // expected, 0 where it is not known
 	end  uint64 // first number that was not there yet
+	told uint64 // what was erased is told up to here
 }
 
 // A planned block is one that counts, by its head.
@@ -101,8 +103,9 @@ func (s *Scanner) Progress() ScanProgress {
 }
 
 // Next yields the next part, a view that is valid until the next call; io.EOF
-// at the end. *record.TrimmedError and *record.CorruptError are told once and
-// the scan goes on behind the loss at the next call; any other error ends it.
+// at the end. *record.TrimmedError, *record.ErasedError and
+// *record.CorruptError are told once and the scan goes on behind the loss at
+// the next call; any other error ends it.
 func (s *Scanner) Next(ctx context.Context) (Part, error) {
 	if err := s.sp.enter(); err != nil {
 		return Part{}, err
@@ -133,6 +136,11 @@ func (s *Scanner) Next(ctx context.Context) (Part, error) {
 // part yields of the current block what is left of it.
 func (s *Scanner) part() (Part, bool) {
 	for s.blk != nil {
+		if at, gone := s.sp.keys.gone(s.blk.key); gone { // perhaps since it was opened
+			s.erased(s.blk, at)
+			s.blk = nil
+			return Part{}, false
+		}
 		if s.cur.b == s.blk && s.cur.left() > 0 {
 			if p, ok := s.decode(); ok || len(s.faults) > 0 {
 				return p, ok
@@ -151,6 +159,7 @@ func (s *Scanner) part() (Part, bool) {
 		}
 		if s.blk.body != nil {
 			s.cur = newGroupReader(s.blk, g, s.log.num)
+			s.cur.origin = s.origin
 			continue
 		}
 		// Told by the head alone: all of it counts but for the sequence.
@@ -159,7 +168,7 @@ func (s *Scanner) part() (Part, bool) {
 			next = min(next, s.span.LastSeq+1)
 		}
 		if first < next {
-			return Part{Batch: record.Batch{Shard: g.shard, Next: next}, First: first}, true
+			return Part{Batch: record.Batch{Shard: g.shard, Next: next}, First: first, Origin: *s.origin}, true
 		}
 	}
 	return Part{}, false
@@ -195,6 +204,10 @@ func (s *Scanner) decode() (Part, bool) {
 					s.faults = append(s.faults, fmt.Errorf("scan %s: %w", s.seg.file(), err)) // it may pass by itself
 					break
 				}
+				if _, ok := errors.AsType[*erasedKey](err); ok {
+					s.cur.done = s.cur.g.count // part tells it
+					break
+				}
 				s.gone = s.gone || errors.Is(err, errGone)
 				s.lose(k, seq, seq+1, s.cur.b.id, err)
 				continue
@@ -207,7 +220,7 @@ func (s *Scanner) decode() (Part, bool) {
 		return Part{}, false
 	}
 	last := s.recs[len(s.recs)-1].Pos.Seq
-	return Part{Batch: record.Batch{Shard: k.sh.id, Recs: s.recs, Next: last + 1}, First: s.recs[0].Pos.Seq}, true
+	return Part{Batch: record.Batch{Shard: k.sh.id, Recs: s.recs, Next: last + 1}, First: s.recs[0].Pos.Seq, Origin: *s.origin}, true
 }
 
 // keeps reports whether a record lies in the span.
@@ -442,6 +455,10 @@ func (s *Scanner) use(st stored, whole bool) {
 		return // its records are missed by their numbers
 	}
 	s.blocks.Add(1)
+	if at, gone := s.sp.keys.gone(st.blk.key); gone {
+		s.erased(st.blk, at)
+		return
+	}
 	if st.err != nil {
 		s.log.damaged(s.seg, st)
 		for _, g := range st.blk.groups {
@@ -491,6 +508,7 @@ func (s *Scanner) enter(ctx context.Context) error {
 	seg := s.segs[s.segAt]
 	m, err := seg.loadMeta(ctx)
 	s.sp.handles.used(seg)
+	s.origin = &s.sp.origin
 	if err == nil { // what the one before did not show is lost there
 		s.seg = before
 		over := s.span.LastSeq > 0
@@ -499,7 +517,7 @@ func (s *Scanner) enter(ctx context.Context) error {
 			s.reach(&s.shards[i], min(h.next, s.shards[i].end), s.last)
 			over = over && h.next > s.span.LastSeq
 		}
-		s.gone = false
+		s.gone, s.origin = false, &m.origin
 		if over {
 			s.segAt = len(s.segs) - 1 // nothing behind it counts
 			s.seg, s.after, s.last = nil, 1, 0

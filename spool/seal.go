@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 
 	"forebay/spool/record"
 )
@@ -224,11 +225,33 @@ func (c *sealedReader) Seek(off int64, whence int) (int64, error) {
 
 func (c *sealedReader) Close() error { return c.f.Close() }
 
+const erasedHint = "the stream's key was deleted by an operator; nothing can bring them back"
+
+// erased tells once of a block whose key is gone, and of all else of its shards
+// that was sealed with it. It is no damage.
+func (s *Scanner) erased(b *block, at time.Time) {
+	for _, g := range b.groups {
+		k := s.shard(g.shard)
+		if k == nil {
+			continue
+		}
+		from := max(g.first, k.told, s.span.FirstSeq)
+		to := min(max(g.first+uint64(g.count), s.sp.state.erasedPast(g.shard, b.key)), k.end)
+		if s.span.LastSeq > 0 {
+			to = min(to, s.span.LastSeq+1)
+		}
+		if from < to {
+			k.told = to
+			s.faults = append(s.faults, &record.ErasedError{Shard: g.shard, From: from, To: to, At: at, Hint: erasedHint})
+		}
+	}
+}
+
 // erased tells a reader that a block's key is gone, and moves behind all that
 // was sealed with it.
 func (r *Reader) erased(g group, e *erasedKey) error {
 	to := max(g.first+uint64(g.count), r.sh.log.sp.state.erasedPast(r.sh.id, e.id))
-	err := &record.ErasedError{Shard: r.sh.id, From: r.pos, To: to, At: e.at, Hint: "the stream's key was deleted by an operator; nothing can bring them back"}
+	err := &record.ErasedError{Shard: r.sh.id, From: r.pos, To: to, At: e.at, Hint: erasedHint}
 	r.pos, r.has, r.run, r.seg = to, false, nil, nil
 	if r.lost != nil {
 		r.lost(lossExpired, err.From, err.To)

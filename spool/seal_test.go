@@ -267,7 +267,7 @@ func TestEncryptionIsTurnedOnAndNeverOff(t *testing.T) {
 			t.Error("it was turned off")
 		}
 	}
-	res, err := b.Erase(t.Context(), "alone")
+	res, err := b.Erase(t.Context(), "alone", "anna")
 	if err != nil || res.Records != 5 {
 		t.Errorf("%+v, %v", res, err)
 	}
@@ -321,12 +321,13 @@ func TestWhatIsErasedIsGone(t *testing.T) {
 	if spool.ColdBlocks(b.Spool) == 0 {
 		t.Error("no block is in memory; the test shows nothing")
 	}
-	res, err := b.Erase(t.Context(), "secret")
+	res, err := b.Erase(t.Context(), "secret", "anna")
 	if err != nil || res.Records != 25 || res.Keys != 1 {
 		t.Fatalf("%+v, %v", res, err)
 	}
 	told, err := b.Steps(t.Context(), 0)
-	if n := len(told); err != nil || n == 0 || told[n-1].Kind != spool.StepErased || told[n-1].First != 1 || told[n-1].Past != 26 || told[n-1].Undelivered != 25 {
+	if n := len(told); err != nil || n == 0 || told[n-1].Kind != spool.StepErased || told[n-1].First != 1 || told[n-1].Past != 26 || told[n-1].Undelivered != 25 ||
+		told[n-1].Reason != "key 1 was deleted by anna" {
 		t.Errorf("the ledger's steps are %+v, %v", told, err)
 	}
 	if n := spool.ColdBlocks(b.Spool); n != 0 {
@@ -371,6 +372,13 @@ func TestWhatIsErasedIsGone(t *testing.T) {
 		if recs, _ := scan(t, st, only(st), spool.Since(time.Now().Add(-time.Hour))); len(recs) != 1 {
 			t.Errorf("by time: %d records", len(recs))
 		}
+		for what, span := range map[string]spool.Span{"all": {}, "heads": {HeadsOnly: true}, "by time": {Since: time.Now().Add(-time.Hour)}} {
+			_, n, losses := pass(t, st, span)
+			if n != 1 || len(losses) != 1 {
+				t.Fatalf("%d, a pass over %s: %d records, %v", round, what, n, losses)
+			}
+			isErased("a pass over "+what, losses[0], 1)
+		}
 		if _, err := st.OpenChunk(ref); !errors.Is(err, record.ErrErased) {
 			t.Errorf("open a chunk: %v", err)
 		}
@@ -392,14 +400,14 @@ func TestWhatIsErasedIsGone(t *testing.T) {
 	if recs, losses := scan(t, other, only(other), spool.Oldest()); len(recs) != 1 || len(losses) > 0 {
 		t.Errorf("the other stream: %d records, %v", len(recs), losses)
 	}
-	if res, err := b.Erase(t.Context(), "secret"); err != nil || res.Records != 1 {
+	if res, err := b.Erase(t.Context(), "secret", "anna"); err != nil || res.Records != 1 {
 		t.Errorf("once more: %+v, %v", res, err)
 	}
 	b.stream(spool.StreamConfig{Name: "plain"})
-	if _, err := b.Erase(t.Context(), "plain"); !errors.Is(err, spool.ErrNotEncrypted) {
+	if _, err := b.Erase(t.Context(), "plain", "anna"); !errors.Is(err, spool.ErrNotEncrypted) {
 		t.Errorf("%v", err)
 	}
-	if _, err := b.Erase(t.Context(), "nothing"); !errors.Is(err, record.ErrNoStream) {
+	if _, err := b.Erase(t.Context(), "nothing", "anna"); !errors.Is(err, record.ErrNoStream) {
 		t.Errorf("%v", err)
 	}
 }
@@ -427,7 +435,7 @@ func TestErasingWhileProducersWrite(t *testing.T) {
 	for range 8 {
 		before := st.Shards()[0].Next
 		eventually(t, "records come in", func() bool { return st.Shards()[0].Next > before+4 })
-		res, err := b.Erase(t.Context(), "secret")
+		res, err := b.Erase(t.Context(), "secret", "anna")
 		if err != nil {
 			t.Fatal(err)
 		}

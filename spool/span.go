@@ -32,7 +32,8 @@ type Span struct {
 // Next-1.
 type Part struct {
 	record.Batch
-	First uint64
+	First  uint64
+	Origin record.Origin // what the ids of its records begin with
 }
 
 // Len is how many records the part tells of.

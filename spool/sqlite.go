@@ -59,7 +59,9 @@ const (
 	openImmutable openMode = "mode=ro&immutable=1"
 )
 
-func openDatabase(ctx context.Context, path string, mode openMode, vfs string) (*database, error) {
+// databaseURL names a file in the way that SQLite takes for absolute: a relative
+// path would be read as the name of a host.
+func databaseURL(path string, mode openMode) (*url.URL, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -68,7 +70,14 @@ func openDatabase(ctx context.Context, path string, mode openMode, vfs string) (
 	if !strings.HasPrefix(abs, "/") {
 		abs = "/" + abs // a Windows drive letter
 	}
-	u := url.URL{Scheme: "file", Path: abs, RawQuery: string(mode)}
+	return &url.URL{Scheme: "file", Path: abs, RawQuery: string(mode)}, nil
+}
+
+func openDatabase(ctx context.Context, path string, mode openMode, vfs string) (*database, error) {
+	u, err := databaseURL(path, mode)
+	if err != nil {
+		return nil, err
+	}
 	if vfs != "" {
 		u.RawQuery += "&vfs=" + url.QueryEscape(vfs)
 	}

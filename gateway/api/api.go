@@ -90,7 +90,7 @@ type Stream struct {
 	Records   uint64   `json:"records"`       // kept now
 	Total     uint64   `json:"records_total"` // ever appended
 	Bytes     int64    `json:"bytes"`         // kept now, estimate (the log is shared)
-	Retention string   `json:"retention"`     // "24h", or "until the quota"
+	Retention string   `json:"retention"`     // "1d", "1d, 64MiB", "until the quota", "until the quota, at most 3d"
 	In        Rate     `json:"in"`
 	Shards    []Shard  `json:"shards"`
 	Cursors   []Cursor `json:"cursors"`

@@ -176,12 +176,16 @@ func (c *Config) check(path string, text []byte) error {
 	seen := map[conf.Stream]bool{}
 	for i := range c.Streams {
 		switch name := c.Streams[i].Name; {
-		case name == "":
-			complain("stream", i, errors.New("name: a stream needs a name"))
+		case name == "": // its own Check says so
 		case seen[name]:
 			complain("stream", i, fmt.Errorf("name: %q stands twice", name))
 		default:
 			seen[name] = true
+		}
+	}
+	for i, s := range c.Streams {
+		if s.Encrypt && c.Spool.KeyFile == "" && c.Spool.KeyCredential == "" {
+			complain("stream", i, errors.New("encrypt: there is no master key; set key_file or key_credential in [spool] (make a key with: openssl rand -hex 32 > FILE; chmod 600 FILE)"))
 		}
 	}
 	c.checkDoors(complain)

@@ -25,7 +25,7 @@ func (s *Server) erase(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, http.StatusBadRequest, "by is empty", "say who erases")
 		return
 	}
-	res, err := s.sp.Erase(r.Context(), stream)
+	res, err := s.sp.Erase(r.Context(), stream, req.By)
 	if errors.Is(err, spool.ErrNotEncrypted) {
 		s.fail(w, http.StatusConflict, err.Error(), "only a stream with encrypt = true has a key to erase")
 		return

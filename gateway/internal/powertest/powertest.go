@@ -103,6 +103,9 @@ func Measure(ctx context.Context, opt Options) (f Facts, err error) {
 	if f, err = look(opt.Dir); err != nil {
 		return f, fmt.Errorf("look at %s: %w", opt.Dir, err)
 	}
+	if opt.Bytes < 2*burst {
+		return f, fmt.Errorf("%s are too few to measure the disk with; at least %s are needed", bytesText(float64(opt.Bytes)), bytesText(2*burst))
+	}
 	opt.Bytes = min(opt.Bytes, f.Free/4)
 	if opt.Bytes < 2*burst {
 		return f, fmt.Errorf("%s has only %s free; at least %s are needed to measure it", opt.Dir, bytesText(float64(f.Free)), bytesText(8*burst))

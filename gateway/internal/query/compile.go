@@ -308,5 +308,9 @@ func (r *run) told(err error) error {
 	case 7, 18: // SQLITE_NOMEM, SQLITE_TOOBIG
 		return &Error{Kind: TooLarge, Message: fmt.Sprintf("the query makes something larger than it may: a text or blob of more than %d bytes, or a statement of too many steps", maxValue)}
 	}
-	return refuse(message, "")
+	hint := ""
+	if strings.HasPrefix(message, `near "-"`) || strings.HasPrefix(message, `near "."`) || strings.HasPrefix(message, "unrecognized token") {
+		hint = `a name with - or . stands in double quotes: "press-shop"; a text in single ones: 'line1'`
+	}
+	return refuse(message, hint)
 }

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,7 +21,6 @@ import (
 	"modernc.org/sqlite"
 
 	"forebay/spool"
-	"forebay/spool/record"
 )
 
 // Defaults and limits of Options and Query.
@@ -178,7 +178,7 @@ func (e *Engine) Run(ctx context.Context, q Query, to Result) (Summary, error) {
 	timeUp := &Error{Kind: TimedOut, Message: fmt.Sprintf("the query took longer than %v", q.Timeout), Hint: "ask for less, such as WHERE ts > now()-3600, or give it more time"}
 	ctx, cancel := context.WithTimeoutCause(ctx, q.Timeout, timeUp)
 	defer cancel()
-	r := &run{engine: e, identity: e.sp.Identity(), to: to, maxRows: int64(q.MaxRows), began: time.Now(), tables: map[string]*table{}}
+	r := &run{engine: e, to: to, maxRows: int64(q.MaxRows), began: time.Now(), tables: map[string]*table{}}
 	r.next = func(s *spool.Scanner) (spool.Part, error) { return s.Next(ctx) }
 	e.enter(r)
 	defer e.leave(r)
@@ -217,13 +217,12 @@ func (c connector) Driver() driver.Driver { return c.drv }
 
 // A run is one query while it is answered.
 type run struct {
-	engine   *Engine
-	name     string
-	identity record.Identity
-	to       Result
-	maxRows  int64
-	began    time.Time
-	next     func(*spool.Scanner) (spool.Part, error)
+	engine  *Engine
+	name    string
+	to      Result
+	maxRows int64
+	began   time.Time
+	next    func(*spool.Scanner) (spool.Part, error)
 
 	// used by the goroutine of Run alone, SQLite's callbacks included
 	tables    map[string]*table // by the stream's name
@@ -281,7 +280,11 @@ func (r *run) closing() []string {
 	}
 	for _, f := range unmet {
 		if !met[f] {
-			r.warn(fmt.Sprintf("no record that was read has a field %q", f))
+			said := fmt.Sprintf("no record that was read has a field %q", f)
+			if strings.ContainsAny(f, "/+# :") {
+				said += fmt.Sprintf("; a text stands in single quotes: '%s'", strings.ReplaceAll(f, "'", "''"))
+			}
+			r.warn(said)
 		}
 	}
 	return r.warnings

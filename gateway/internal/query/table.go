@@ -387,7 +387,7 @@ func (c *cursor) Column(col int) (vtab.Value, error) {
 	case colSeq:
 		return int64(p.Seq), nil
 	case colID:
-		return c.t.run.identity.ID(p), nil
+		return record.Identity{Gateway: c.part.Origin.Gateway, Epoch: c.part.Origin.Epoch}.ID(p), nil
 	}
 	r := &c.part.Recs[c.i]
 	switch col {
