@@ -180,8 +180,8 @@ func (s *Spool) besides() int64 {
 	return fileSize(filepath.Join(s.dir, "state.db")) + fileSize(filepath.Join(s.dir, "state.db-wal"))
 }
 
-// diskFull notes that a write found no room; the log's wmu is held. The
-// reserve is given up so that checkpoints, cursors and opening still work.
+// diskFull notes that a write found no room. The reserve is given up so that
+// checkpoints, cursors and opening still work.
 func (s *Spool) diskFull(l *commitLog, cause error, need int64) {
 	l.refuse(refusal{need: need, at: time.Now(), disk: true})
 	s.releaseReserve()

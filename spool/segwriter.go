@@ -141,8 +141,8 @@ func (w *segWriter) openChunks(create bool) error {
 		return err
 	}
 	if !there {
-		if err := w.seam.disk.syncDir(parent(path)); err != nil {
-			return errors.Join(err, f.Close())
+		if err := w.seam.disk.syncDir(parent(path)); err != nil { // the next try syncs the name again
+			return errors.Join(err, f.Close(), w.seam.disk.remove(path))
 		}
 	}
 	fi, err := f.Stat()

@@ -249,6 +249,11 @@ func (l *commitLog) absorb(f *fault) {
 	if err := l.w.undo(f.chunk); err != nil {
 		l.log.Warn("what a failed commit left in the chunk file stays there", "error", err)
 	}
+	// A commit that a full disk cut in two may have left its mark in the WAL. Two
+	// such would look like commits behind damage after a kill (waltail.go).
+	if err := l.w.db.truncateWAL(context.Background()); err != nil {
+		l.log.Debug("the WAL keeps what a failed commit left", "error", err)
+	}
 }
 
 // faulty reports whether a fault waits to be absorbed.
