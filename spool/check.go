@@ -141,6 +141,9 @@ func (c *checker) run(ctx context.Context, dir string) error {
 	c.checkCursors(cursors)
 	if c.clean {
 		for id, sh := range c.shards {
+			if sh.next == 0 {
+				continue // no segment tells of it
+			}
 			if sh.stated != sh.next {
 				c.problem("state.db: shard %d of stream %q ends at %d, but its log at %d", id, sh.stream, sh.stated, sh.next)
 			}
@@ -328,6 +331,7 @@ type checkedSegment struct {
 	blocks  int64
 	sources map[string]sourceTotal
 	chunks  *os.File
+	blind   bool // its head is damaged
 }
 
 func (s *checkedSegment) check(ctx context.Context, before *checkedSegment) error {
@@ -339,10 +343,14 @@ func (s *checkedSegment) check(ctx context.Context, before *checkedSegment) erro
 	defer done()
 	m, err := readMeta(ctx, db, s.log, s.num)
 	if err != nil {
-		s.problem("%s: its head cannot be read: %v", s.name, err)
-		return nil
+		s.problem("%s: its head cannot be read, and is made again from its blocks when the spool is opened: %v", s.name, err)
+		s.blind = true
+		if s.first {
+			s.forgetNumbers()
+		}
+	} else {
+		s.checkHeads(m, before)
 	}
-	s.checkHeads(m, before)
 	if f, err := os.Open(chunkFileOf(s.path)); err == nil {
 		s.chunks = f
 		defer f.Close()
@@ -368,6 +376,9 @@ func (s *checkedSegment) check(ctx context.Context, before *checkedSegment) erro
 		if stuck++; last > before {
 			stuck = 0
 		}
+		if s.blind && s.blocks == 1 {
+			break // not even the table is there
+		}
 		if stuck >= maxStuck {
 			s.problem("%s: nothing can be read behind block %d", s.name, last)
 			break
@@ -391,6 +402,9 @@ func (s *checkedSegment) checkHeads(m *segMeta, before *checkedSegment) {
 			sh.first, sh.next = h.next, h.next
 			continue
 		}
+		if sh.next == 0 {
+			sh.first, sh.next = h.next, h.next
+		}
 		if h.next != sh.next {
 			s.gap(id, sh, h.next, fmt.Sprintf("%s begins at %d", s.name, h.next))
 		}
@@ -399,7 +413,8 @@ func (s *checkedSegment) checkHeads(m *segMeta, before *checkedSegment) {
 		maps.Copy(s.sources, m.sources)
 		return
 	}
-	if before == nil || before.limit >= 0 && before.blocks < before.limit {
+	if before == nil || before.blind || before.limit >= 0 && before.blocks < before.limit {
+		maps.Copy(s.sources, m.sources)
 		return
 	}
 	for name, t := range m.sources {
@@ -408,6 +423,15 @@ func (s *checkedSegment) checkHeads(m *segMeta, before *checkedSegment) {
 		}
 	}
 	maps.Copy(s.sources, m.sources)
+}
+
+// forgetNumbers lets the log's shards begin where their first blocks are found.
+func (s *checkedSegment) forgetNumbers() {
+	for _, sh := range s.shards {
+		if sh.log == s.log {
+			sh.first, sh.next = 0, 0
+		}
+	}
 }
 
 // gap notes missing records, and moves behind them.
@@ -432,7 +456,7 @@ func (sh *checkedShard) knownNote(next uint64) string {
 func (s *checkedSegment) readBlocks(ctx context.Context, db *database) (int64, error) {
 	rows, err := db.QueryContext(ctx, "SELECT id, head, body FROM block WHERE id > ? ORDER BY id", s.blocks)
 	if err != nil {
-		return s.blocks, err
+		return s.blocks, asDamage(err)
 	}
 	defer rows.Close()
 	for rows.Next() {
@@ -501,6 +525,9 @@ func (s *checkedSegment) checkBlock(b *block, id int64, whole bool) {
 			s.problem("%s: block %d holds shard %d, which no stream of this log has", s.name, id, g.shard)
 			continue
 		}
+		if sh.next == 0 {
+			sh.first, sh.next = g.first, g.first
+		}
 		if g.first != sh.next {
 			s.gap(g.shard, sh, g.first, fmt.Sprintf("block %d of %s goes on at %d", id, s.name, g.first))
 		}
@@ -554,7 +581,7 @@ func (c *checker) checkCursors(cursors map[cursorKey]*place) {
 			c.problem("state.db: cursor %q is on shard %d, which no stream has", k.name, k.shard)
 			continue
 		}
-		if p.start < 1 || p.next < p.start || p.next > sh.next {
+		if p.start < 1 || p.next < p.start || sh.next > 0 && p.next > sh.next {
 			c.problem("state.db: cursor %q on shard %d stands at %d, outside of %d to %d", k.name, k.shard, p.next, p.start, sh.next)
 		}
 		if sum := p.delivered + p.filtered + p.refused + p.expired + p.corrupt; sum != p.next-p.start {

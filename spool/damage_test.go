@@ -200,15 +200,32 @@ func TestADamagedBlockIsSkippedAndNamed(t *testing.T) {
 		sql  string
 		lost uint64
 	}{
-		"body":                {"0000000001.seg", "UPDATE block SET body = substr(body, 1, 100) || x'00' || substr(body, 102) WHERE id = 3", 5},
-		"head":                {"0000000001.seg", "UPDATE block SET head = x'00' || substr(head, 2) WHERE id = 3", 5},
-		"missing":             {"0000000001.seg", "DELETE FROM block WHERE id = 4", 5},
-		"last of a segment":   {"0000000001.seg", "DELETE FROM block WHERE id = 8", 5},
-		"all of a segment":    {"0000000002.seg", "DELETE FROM block", 40},
-		"empty head":          {"0000000002.seg", "UPDATE block SET head = x'' WHERE id = 1", 5},
-		"body of the last":    {"0000000003.seg", "UPDATE block SET body = x'' WHERE id = 8", 5},
-		"head of the last":    {"0000000003.seg", "UPDATE block SET head = x'' WHERE id = 8", 5},
-		"heads of the active": {"0000000003.seg", "DELETE FROM meta", 40},
+		"body":              {"0000000001.seg", "UPDATE block SET body = substr(body, 1, 100) || x'00' || substr(body, 102) WHERE id = 3", 5},
+		"head":              {"0000000001.seg", "UPDATE block SET head = x'00' || substr(head, 2) WHERE id = 3", 5},
+		"missing":           {"0000000001.seg", "DELETE FROM block WHERE id = 4", 5},
+		"last of a segment": {"0000000001.seg", "DELETE FROM block WHERE id = 8", 5},
+		"all of a segment":  {"0000000002.seg", "DELETE FROM block", 40},
+		"empty head":        {"0000000002.seg", "UPDATE block SET head = x'' WHERE id = 1", 5},
+		"body of the last":  {"0000000003.seg", "UPDATE block SET body = x'' WHERE id = 8", 5},
+		"head of the last":  {"0000000003.seg", "UPDATE block SET head = x'' WHERE id = 8", 5},
+		// What a segment says of those before it is made again from the blocks.
+		"no meta, first":      {"0000000001.seg", "DELETE FROM meta", 0},
+		"no meta":             {"0000000002.seg", "DELETE FROM meta", 0},
+		"no meta, active":     {"0000000003.seg", "DELETE FROM meta", 0},
+		"no heads, first":     {"0000000001.seg", "DROP TABLE heads", 0},
+		"a wrong head":        {"0000000002.seg", "UPDATE heads SET next = next + 1", 0},
+		"no heads, active":    {"0000000003.seg", "DROP TABLE heads", 0},
+		"no meta, no block":   {"0000000001.seg", "DROP TABLE meta; DELETE FROM block WHERE id = 1", 5},
+		"no meta, no first":   {"0000000002.seg", "DROP TABLE meta; DELETE FROM block WHERE id = 1", 5},
+		"no meta, no middle":  {"0000000002.seg", "DROP TABLE meta; DELETE FROM block WHERE id = 5", 5},
+		"no meta, no last":    {"0000000002.seg", "DROP TABLE meta; DELETE FROM block WHERE id = 8", 5},
+		"no end, active":      {"0000000003.seg", "DROP TABLE meta; DELETE FROM block WHERE id = 8", 5},
+		"no begin, active":    {"0000000003.seg", "DROP TABLE meta; DELETE FROM block WHERE id = 1", 5},
+		"an end cut off":      {"0000000003.seg", "DELETE FROM block WHERE id > 6", 10},
+		"an idle shard's end": {"0000000003.seg", "UPDATE block SET head = x'' WHERE id = 6; DELETE FROM block WHERE id = 8", 10},
+		"nothing, first":      {"0000000001.seg", "DROP TABLE meta; DROP TABLE block", 40},
+		"nothing":             {"0000000002.seg", "DROP TABLE meta; DROP TABLE block", 40},
+		"nothing, active":     {"0000000003.seg", "DROP TABLE meta; DROP TABLE block", 40},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := copyTree(t, src)

@@ -43,7 +43,7 @@ func (l *commitLog) load(ctx context.Context, hints map[record.ShardID]uint64, e
 	l.wmu.Lock()
 	defer l.wmu.Unlock()
 	for _, n := range nums {
-		seg := &segment{log: l.num, num: n, path: filepath.Join(l.dir, segmentFile(n)), keys: l.sp.keys}
+		seg := &segment{log: l.num, num: n, path: filepath.Join(l.dir, segmentFile(n)), keys: l.sp.keys, remake: l.rebuildMeta}
 		seg.blocks.Store(-1)
 		seg.sealed.Store(fileSize(seg.path+"-wal") == 0)
 		seg.measure()
@@ -55,7 +55,7 @@ func (l *commitLog) load(ctx context.Context, hints map[record.ShardID]uint64, e
 			return err
 		}
 	}
-	l.applyHints(hints, exact, whole)
+	whole = l.applyHints(hints, exact) && whole
 	if err := l.loadTail(ctx); err != nil {
 		return err
 	}
@@ -85,74 +85,78 @@ func (l *commitLog) loadHeads(ctx context.Context) (whole bool, err error) {
 		l.sp.raise("corrupt", 2, fmt.Sprintf("the write-ahead log of %s was damaged and has been mended; of %d commits or more all that can be read is served", seg.file(), mended))
 	}
 	meta, err := seg.loadMeta(ctx)
-	if err == nil {
-		var last int64
-		if last, err = seg.lastBlock(ctx); err == nil {
-			seg.blocks.Store(last)
-		}
+	if err != nil {
+		return false, err
 	}
+	l.setHeads(meta)
+	l.doubt = map[record.ShardID]uint64{}
+	maps.Copy(l.doubt, meta.doubt)
+	last, err := seg.lastBlock(ctx)
 	if err != nil {
 		if !isDamage(err) && !isForeign(seg.path) {
 			return false, err
 		}
 		l.sp.raise("corrupt", 2, fmt.Sprintf("%s cannot be read: %v; its records are lost, all others are served", seg.file(), err))
-		return false, l.loadOlderHeads(ctx)
+		l.torn = true
+		l.hidden(segmentJump)
+		return false, nil
 	}
-	l.setHeads(meta)
+	seg.blocks.Store(last)
+	damaged, err := l.countBlocks(ctx, seg, last)
+	if err != nil {
+		return false, err
+	}
+	if damaged > 0 {
+		l.sp.raise("corrupt", 2, fmt.Sprintf("%d blocks of %s are damaged; their records are lost, all others are served", damaged, seg.file()))
+	}
+	l.torn = l.torn || meta.rebuilt || damaged > 0
+	return !meta.rebuilt && damaged == 0, nil
+}
+
+// countBlocks takes the heads of the newest segment's blocks into the log's,
+// and tells how many cannot be read. A shard's next number is in doubt where
+// one of those lies behind the last block that names it.
+func (l *commitLog) countBlocks(ctx context.Context, seg *segment, to int64) (damaged int64, err error) {
 	index := newSegIndex()
-	damagedTail, last := 0, int64(0)
-	err = seg.scanHeads(ctx, 1, seg.blocks.Load(), func(st stored) error {
-		l.torn = l.torn || st.err != nil || st.id != last+1
+	last := int64(0)
+	err = seg.scanHeads(ctx, 1, to, func(st stored) error {
+		bad := st.id - last - 1
 		last = st.id
 		if st.err != nil {
-			damagedTail++
+			bad++
+		}
+		if bad > 0 {
+			damaged += bad
+			l.hidden(uint64(bad) * blockJump)
+		}
+		if st.err != nil {
 			return nil
 		}
-		damagedTail = 0 // its directory tells where the shards stood
+		for _, g := range st.blk.groups {
+			delete(l.doubt, g.shard) // its directory tells where the shard stood
+		}
 		index.add(st.blk)
 		st.blk.head = nil
 		l.count(st.blk)
 		return nil
 	})
-	if err != nil {
-		return false, err
-	}
 	seg.mu.Lock()
+	defer seg.mu.Unlock()
 	seg.index = index
-	seg.mu.Unlock()
-	if damagedTail > 0 {
-		l.sp.raise("corrupt", 2, fmt.Sprintf("the last %d blocks of %s are damaged; their records are lost, all others are served", damagedTail, seg.file()))
-		for _, sh := range l.slots {
-			sh.next += uint64(damagedTail) * blockJump
-		}
+	return damaged, err
+}
+
+// hidden notes that damage hides up to n more numbers of every shard.
+func (l *commitLog) hidden(n uint64) {
+	for _, sh := range l.slots {
+		l.doubt[sh.id] += n
 	}
-	return damagedTail == 0, nil
 }
 
 // isForeign reports whether the file is no SQLite file any more.
 func isForeign(path string) bool {
 	var f *record.FormatError
 	return errors.As(checkHeader(path, appSegment), &f)
-}
-
-// loadOlderHeads takes the heads from the newest segment that can be read; what
-// came after it is unknown.
-func (l *commitLog) loadOlderHeads(ctx context.Context) error {
-	for i := len(l.segs) - 2; i >= 0; i-- {
-		meta, err := l.segs[i].loadMeta(ctx)
-		if err != nil {
-			continue
-		}
-		l.setHeads(meta)
-		for _, sh := range l.slots {
-			sh.next += segmentJump
-		}
-		return nil
-	}
-	for _, sh := range l.slots {
-		sh.next += segmentJump
-	}
-	return nil
 }
 
 func (l *commitLog) setHeads(m *segMeta) {
@@ -164,23 +168,27 @@ func (l *commitLog) setHeads(m *segMeta) {
 	}
 }
 
-// applyHints corrects what a damaged segment could not tell by what state.db
-// knows.
-func (l *commitLog) applyHints(hints map[record.ShardID]uint64, exact, whole bool) {
+// applyHints corrects what damage hid by what state.db knows. whole is false
+// where the log lacks numbers that state.db says were given.
+func (l *commitLog) applyHints(hints map[record.ShardID]uint64, exact bool) (whole bool) {
 	defer l.behindCursors()
+	whole = true
 	for _, sh := range l.slots {
-		switch hint := hints[sh.id]; {
-		case whole && len(l.segs) > 0:
-			// The log is the truth.
-		case exact:
-			sh.next = hint
-		default:
-			sh.next = max(sh.next, hint)
-			if len(l.segs) == 0 && hint > 1 {
-				sh.next = hint + segmentJump
+		switch hint, doubt := hints[sh.id], l.doubt[sh.id]; {
+		case exact && len(l.segs) > 0 && hint > sh.next:
+			if doubt == 0 {
+				l.sp.raise("corrupt", 2, fmt.Sprintf("shard %d of stream %q ends at %d, but %d was its end when the spool was closed; the records between are lost", sh.id, sh.stream.name, sh.next-1, hint-1))
 			}
+			sh.next, l.torn, whole = hint, true, false
+		case exact:
+			sh.next = max(sh.next, hint)
+		case len(l.segs) == 0 && hint > 1:
+			sh.next = hint + segmentJump
+		default:
+			sh.next = max(sh.next+doubt, hint)
 		}
 	}
+	return whole
 }
 
 // behindCursors sees to it that no number is given again that a cursor has
@@ -203,23 +211,20 @@ func (l *commitLog) behindCursors() {
 
 // loadTail finds where the kept records begin.
 func (l *commitLog) loadTail(ctx context.Context) error {
-	for _, seg := range l.segs {
-		meta, err := seg.loadMeta(ctx)
-		if err != nil {
-			if isDamage(err) || isForeign(seg.path) {
-				continue
-			}
-			return err
-		}
-		for _, sh := range l.slots {
-			sh.first = meta.head(sh.id)
-		}
-		seg.release()
-		break
+	if len(l.segs) == 0 {
+		return nil
 	}
-	if n := len(l.segs); n > 0 {
-		l.segs[n-1].closed.Store(l.sp.clock.now())
+	seg := l.segs[0]
+	meta, err := seg.loadMeta(ctx)
+	if err != nil {
+		return err
 	}
+	for _, sh := range l.slots {
+		sh.first = meta.head(sh.id)
+		sh.first.next = min(sh.first.next, sh.next)
+	}
+	seg.release()
+	l.segs[len(l.segs)-1].closed.Store(l.sp.clock.now())
 	return nil
 }
 

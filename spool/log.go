@@ -52,8 +52,9 @@ type commitLog struct {
 	slots     []*shard
 	segs      []*segment // oldest first; the last one is active
 	sources   map[string]sourceTotal
-	uncounted int64 // records that have numbers but whose source is not known any more; -1: not reckoned yet
-	torn      bool  // damage was met at opening
+	uncounted int64                     // records that have numbers but whose source is not known any more; -1: not reckoned yet
+	torn      bool                      // damage was met at opening
+	doubt     map[record.ShardID]uint64 // how many numbers damage may hide behind the last that was found, at opening
 	maxArr    int64
 	cached    []*block // newest blocks, oldest first
 	cachedLen int64
@@ -212,7 +213,7 @@ func (l *commitLog) openNext(ctx context.Context) error {
 	}
 	l.mu.RUnlock()
 	n.names = func(id record.ShardID) (string, int) { return names[id].stream.name, names[id].index }
-	seg := &segment{log: l.num, num: n.num, path: filepath.Join(l.dir, segmentFile(n.num)), keys: l.sp.keys, meta: &n.meta, index: newSegIndex()}
+	seg := &segment{log: l.num, num: n.num, path: filepath.Join(l.dir, segmentFile(n.num)), keys: l.sp.keys, remake: l.rebuildMeta, meta: &n.meta, index: newSegIndex()}
 	defer l.ahead.hold()()
 	err := createSegment(ctx, l.sp.seam, seg.path, n)
 	var w *segWriter
@@ -269,13 +270,7 @@ func (l *commitLog) count(b *block) {
 		sh.bytes += b.raw(i) + g.outside
 		sh.newest = b.maxArr
 	}
-	for _, s := range b.sources {
-		t := l.sources[s.name]
-		t.taken += s.count
-		t.quarantined += s.quarantined
-		t.last = max(t.last, s.last)
-		l.sources[s.name] = t
-	}
+	addSources(l.sources, b.sources)
 }
 
 // evict keeps the cache of blocks within its bound; mu is held.

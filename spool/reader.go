@@ -436,7 +436,7 @@ func (r *Reader) cold(ctx context.Context, segs []*segment, next uint64) (bool, 
 			r.run, err = r.sh.log.readRun(ctx, r.seg, r.after, last)
 		}
 		switch {
-		case err != nil && isDamage(err):
+		case err != nil && (isDamage(err) || isForeign(segs[i].path)):
 			r.seg = nil
 			return false, r.damage(segs[i], 0, end, err)
 		case err != nil:
@@ -539,19 +539,17 @@ func (r *Reader) segmentOf(ctx context.Context, segs []*segment) (int, error) {
 }
 
 // headAt is the shard's number where segs[i] begins, or behind the last of
-// them. A segment whose head cannot be read counts as empty.
+// them.
 func (sh *shard) headAt(ctx context.Context, segs []*segment, i int, behind uint64) (uint64, error) {
-	for ; i < len(segs); i++ {
-		m, err := segs[i].loadMeta(ctx)
-		sh.log.sp.handles.used(segs[i])
-		if err == nil {
-			return m.head(sh.id).next, nil
-		}
-		if !isDamage(err) && !isForeign(segs[i].path) {
-			return 0, err
-		}
+	if i >= len(segs) {
+		return behind, nil
 	}
-	return behind, nil
+	m, err := segs[i].loadMeta(ctx)
+	sh.log.sp.handles.used(segs[i])
+	if err != nil {
+		return 0, err
+	}
+	return m.head(sh.id).next, nil
 }
 
 // blocksOf is how many blocks of segs[i] count. What lies behind them was

@@ -93,8 +93,8 @@ func TestScrubbingFindsWhatAReaderWouldMeet(t *testing.T) {
 			t.Cleanup(b.finish)
 			st := spool.Scrub(b.Spool)
 			found := corruptOf(t, b.Spool, "mqtt")
-			if st.Damaged == 0 || found == 0 {
-				t.Errorf("nothing was found: %+v", st)
+			if st.Damaged == 0 || (found == 0) != (name == "head of the segment") { // which costs no record
+				t.Errorf("%d records were found: %+v", found, st)
 			}
 			text := condition(b.Spool, "corrupt")
 			if !strings.Contains(text, "log-00001") || !strings.Contains(text, "(") {

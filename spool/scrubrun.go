@@ -41,10 +41,13 @@ func (r *scrubRun) open(ctx context.Context) (err error) {
 	if err := r.db.run(ctx, "PRAGMA cache_size=-256"); err != nil {
 		return asDamage(err)
 	}
-	if _, err := readMeta(ctx, r.db, r.seg.log, r.seg.num); err != nil {
-		return fmt.Errorf("read its head: %w", err)
+	_, err = readMeta(ctx, r.db, r.seg.log, r.seg.num)
+	if isDamage(err) { // the blocks are looked at all the same
+		r.seg.forget()
+		r.found(&record.CorruptError{File: r.seg.file(), Err: fmt.Errorf("read its head: %w", err), Hint: damageHint})
+		return nil
 	}
-	return nil
+	return err
 }
 
 // blocks verifies the blocks that count.

@@ -45,6 +45,11 @@ type segMeta struct {
 	origin      record.Origin
 	heads       map[record.ShardID]headRow
 	sources     map[string]sourceTotal
+	// rebuilt says that the file's own words are damaged and this was made from
+	// the blocks, see rebuild.go; doubt is how many more numbers of a shard may
+	// have been given before than that shows.
+	rebuilt bool
+	doubt   map[record.ShardID]uint64
 }
 
 // head is where a shard stood when the segment began. A shard that the
@@ -63,11 +68,12 @@ type segment struct {
 	num    uint64
 	path   string
 	keys   *keyring
-	blocks atomic.Int64 // that count; readers never look beyond. -1: not known yet
-	size   atomic.Int64 // of all its files, bytes
-	ahead  atomic.Int64 // room that the chunk file was given and does not use yet
-	sealed atomic.Bool  // never written again and nothing is left in the WAL
-	closed atomic.Int64 // retention clock when it was last written, 0: not known yet
+	remake func(context.Context, *segment) (*segMeta, error) // a damaged head; nil: it is not made again
+	blocks atomic.Int64                                      // that count; readers never look beyond. -1: not known yet
+	size   atomic.Int64                                      // of all its files, bytes
+	ahead  atomic.Int64                                      // room that the chunk file was given and does not use yet
+	sealed atomic.Bool                                       // never written again and nothing is left in the WAL
+	closed atomic.Int64                                      // retention clock when it was last written, 0: not known yet
 
 	mu     sync.Mutex // the fields below; one reader at a time
 	db     *database
@@ -160,8 +166,23 @@ func (s *segment) remove(d disk) error {
 	return d.syncDir(filepath.Dir(s.path))
 }
 
-// loadMeta reads what the segment knows about everything before it.
+// loadMeta is what the segment knows about everything before it; where that is
+// damaged, what can be told from the blocks.
 func (s *segment) loadMeta(ctx context.Context) (*segMeta, error) {
+	m, err := s.readOwnMeta(ctx)
+	if err == nil || s.remake == nil || !isDamage(err) && !isForeign(s.path) {
+		return m, err
+	}
+	if m, err = s.remake(ctx, s); err != nil {
+		return nil, fmt.Errorf("make the head of %s again: %w", s.file(), err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.meta = m
+	return m, nil
+}
+
+func (s *segment) readOwnMeta(ctx context.Context) (*segMeta, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.meta != nil {
