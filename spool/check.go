@@ -49,12 +49,15 @@ type CheckReport struct {
 // next opening.
 func Check(ctx context.Context, dir string) (CheckReport, error) {
 	r := CheckReport{Dir: dir, Format: formatVersion, Problems: []string{}}
-	there, err := exists(filepath.Join(dir, "state.db"))
-	if err == nil && !there {
-		err = &record.FormatError{Path: dir, Reason: "is not a spool", Hint: "give the directory that holds state.db"}
-	}
-	if err == nil {
-		err = checkFormats(dir)
+	lost, err := lostStateIn(dir)
+	if err == nil && lost == nil {
+		var there bool
+		if there, err = exists(filepath.Join(dir, "state.db")); err == nil && !there {
+			err = &record.FormatError{Path: dir, Reason: "is not a spool", Hint: "give the directory that holds state.db"}
+		}
+		if err == nil {
+			err = checkFormats(dir)
+		}
 	}
 	if err != nil {
 		return r, fmt.Errorf("check the spool: %w", err)
@@ -65,7 +68,7 @@ func Check(ctx context.Context, dir string) (CheckReport, error) {
 	}
 	defer unlock()
 	c := &checker{report: &r, shards: map[record.ShardID]*checkedShard{}}
-	if err := c.run(ctx, dir); err != nil {
+	if err := c.run(ctx, dir, lost); err != nil {
 		return r, fmt.Errorf("check the spool: %w", err)
 	}
 	return r, nil
@@ -115,7 +118,7 @@ func (c *checker) problem(format string, args ...any) {
 	}
 }
 
-func (c *checker) run(ctx context.Context, dir string) error {
+func (c *checker) run(ctx context.Context, dir string, lost *lostState) error {
 	err := filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return err
@@ -129,7 +132,17 @@ func (c *checker) run(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	logs, cursors, err := c.readState(ctx, dir)
+	var logs []uint32
+	var cursors map[cursorKey]*place
+	if lost == nil {
+		logs, cursors, err = c.readState(ctx, dir)
+		if found, ok := errors.AsType[*lostState](asLost(err)); ok {
+			lost, err = found, nil
+		}
+	}
+	if lost != nil {
+		logs, err = c.planned(ctx, dir, lost)
+	}
 	if err != nil {
 		return err
 	}
@@ -154,6 +167,31 @@ func (c *checker) run(ctx context.Context, dir string) error {
 	}
 	slices.Sort(c.report.Problems)
 	return nil
+}
+
+// planned tells what opening makes of a lost state.db, and goes by that.
+func (c *checker) planned(ctx context.Context, dir string, lost *lostState) ([]uint32, error) {
+	p, err := planSalvage(ctx, dir, lost.why)
+	if err != nil {
+		return nil, err
+	}
+	c.clean, c.shards = false, map[record.ShardID]*checkedShard{}
+	if err := p.refusal(dir); err != nil {
+		c.problem("%v", err)
+	} else {
+		c.problem("state.db %s; when the spool is opened it is set aside and made again from the segments, uplinks begin again at the oldest record, and a new ledger begins. %s", p.why, p.describe())
+	}
+	var logs []uint32
+	for i := range p.logs {
+		logs = append(logs, i+1)
+	}
+	for _, t := range p.streams {
+		for _, id := range t.shards {
+			c.shards[id] = &checkedShard{stream: t.name, log: t.log, first: 1, next: 1, old: true}
+		}
+	}
+	c.report.Streams, c.report.Shards = len(p.streams), len(c.shards)
+	return logs, nil
 }
 
 // snapshot opens a file that may have a WAL, without changing either: with a

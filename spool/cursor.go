@@ -46,6 +46,9 @@ func (t *Stream) Cursor(ctx context.Context, name string, shard record.ShardID, 
 		return nil, err
 	}
 	sp.leave()
+	if t.beginsAgain() {
+		from = Oldest() // where it stood was lost with state.db
+	}
 	start, err := sh.resolve(ctx, from)
 	if err != nil {
 		return nil, err

@@ -338,14 +338,8 @@ func TestAForeignOrNewerSpoolIsLeftUntouched(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, dir string){
 		"newer state":   func(t *testing.T, dir string) { patch(t, filepath.Join(dir, "state.db"), 63, 3) },
 		"foreign state": func(t *testing.T, dir string) { patch(t, filepath.Join(dir, "state.db"), 68, 99) },
-		"no SQLite":     func(t *testing.T, dir string) { patch(t, filepath.Join(dir, "state.db"), 0, 'X') },
 		"newer segment": func(t *testing.T, dir string) {
 			patch(t, filepath.Join(dir, "log-00001", "0000000001.seg"), 63, 3)
-		},
-		"no state": func(t *testing.T, dir string) {
-			if err := os.Remove(filepath.Join(dir, "state.db")); err != nil {
-				t.Fatal(err)
-			}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -296,6 +296,9 @@ type removal struct{ kind, reason string }
 // next opening sees that the records are still there. A ledger that cannot be
 // written does not stop it, because it may be what makes room. roomMu is held.
 func (s *Spool) removeOldest(ctx context.Context, l *commitLog, mins map[record.ShardID]uint64, why removal) bool {
+	if l.keepsAll() {
+		return false
+	}
 	segs := l.segments()
 	if len(segs) == 1 {
 		if segs[0].blocks.Load() <= 0 {

@@ -269,6 +269,9 @@ func (l *commitLog) openActive(ctx context.Context) error {
 	}
 	l.w, l.rolled = w, time.Now()
 	seg.blocks.Store(w.last)
+	if err := l.nameShards(ctx); err != nil {
+		l.log.Warn("the active segment does not list every stream; the next one does", "error", err)
+	}
 	// After a crash records grow old from their arrival where the clocks agree,
 	// else from now.
 	if m := seg.knownMeta(); l.written != 0 {

@@ -45,7 +45,7 @@ func (s *Spool) enterMissed(ctx context.Context, clean bool, migrated int, epoch
 	if st.head.id == 0 && epoch == "" {
 		epoch = "the spool was created"
 	}
-	if migrated > 0 {
+	if migrated > 0 && s.salvagedAt == nil {
 		epoch = fmt.Sprintf("this ledger begins for a spool of format version %d", migrated)
 	}
 	if epoch != "" {

@@ -73,7 +73,12 @@ type Spool struct {
 	stats     counters
 	alarms    conditions
 	scrubs    *scrubber
-	keys      *keyring
+	// salvagedAt is when state.db was made again, retention clock, salvagedWall
+	// the wall clock then; nil: it never was.
+	salvagedAt   *int64
+	salvagedWall int64
+	settled      atomic.Int64 // when a config last named a stream that was made again, retention clock
+	keys         *keyring
 
 	reading  sync.RWMutex // held while files are read, so that Close waits
 	closing  chan struct{}
@@ -102,22 +107,31 @@ func Open(ctx context.Context, dir string, cfg Config, log *slog.Logger) (*Spool
 // open is Open on a given seam. Where the disk is full the reserve is given up
 // for it.
 func open(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm seam) (*Spool, error) {
-	s, err := openOnce(ctx, dir, cfg, log, sm)
+	lost, err := lostStateIn(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the spool: %w", err)
+	}
+	s, err := openOnce(ctx, dir, cfg, log, sm, lost)
 	if err != nil && errors.Is(storeError(err), record.ErrFull) && sm.disk.remove(filepath.Join(dir, "reserve")) == nil {
-		return openOnce(ctx, dir, cfg, log, sm)
+		s, err = openOnce(ctx, dir, cfg, log, sm, lost)
+	}
+	if found, ok := errors.AsType[*lostState](err); ok && lost == nil && !sm.still {
+		return openOnce(ctx, dir, cfg, log, sm, found)
 	}
 	return s, err
 }
 
-func openOnce(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm seam) (_ *Spool, err error) {
+func openOnce(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm seam, lost *lostState) (_ *Spool, err error) {
 	if err := cfg.Check(); err != nil {
 		return nil, fmt.Errorf("open the spool: %w", err)
 	}
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	if err := checkFormats(dir); err != nil {
-		return nil, fmt.Errorf("open the spool: %w", err)
+	if lost == nil || sm.still {
+		if err := checkFormats(dir); err != nil {
+			return nil, fmt.Errorf("open the spool: %w", err)
+		}
 	}
 	if err := sm.disk.mkdir(dir); err != nil {
 		return nil, fmt.Errorf("open the spool: %w", err)
@@ -141,9 +155,14 @@ func openOnce(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm 
 	if err := s.setLimits(); err != nil {
 		return nil, err
 	}
+	if lost != nil {
+		if err := s.salvage(ctx, lost); err != nil {
+			return nil, fmt.Errorf("open the spool: %w", err)
+		}
+	}
 	m, err := s.openState(ctx)
 	if err != nil {
-		return nil, err
+		return nil, asLost(err)
 	}
 	if err := s.openKeys(ctx); err != nil {
 		return nil, err
@@ -190,7 +209,7 @@ func checkFormats(dir string) error {
 	}
 	if !there {
 		if len(logs) > 0 {
-			return &record.FormatError{Path: dir, Reason: "has logs but no state.db", Hint: "restore state.db from a backup; the logs are kept as they are"}
+			return &record.FormatError{Path: dir, Reason: "has logs but no state.db", Hint: "open the spool for writing (start the gateway): state.db is made again from the logs"}
 		}
 		return nil
 	}
@@ -264,7 +283,7 @@ func (s *Spool) openState(ctx context.Context) (m stateMeta, err error) {
 		if gateway == "" {
 			gateway = "forebay"
 		}
-		if err := createState(ctx, s.seam, path, gateway, machine, s.now().UnixNano()); err != nil {
+		if err := createState(ctx, s.seam, path, gateway, machine, s.now().UnixNano(), nil); err != nil {
 			return m, fmt.Errorf("create the spool: %w", err)
 		}
 	}
@@ -323,6 +342,23 @@ func (s *Spool) openState(ctx context.Context) (m stateMeta, err error) {
 	}
 	if err := s.state.load(ctx); err != nil {
 		return m, fmt.Errorf("open state.db: %w", err)
+	}
+	at, why, err := s.state.salvaged(ctx)
+	if err != nil {
+		return m, fmt.Errorf("open state.db: %w", err)
+	}
+	if why != "" {
+		if m.migrated > 0 { // it was just now
+			m.reborn, at = why, s.clock.now()
+			if err := s.state.setMeta(ctx, "salvaged_at", at); err != nil {
+				return m, fmt.Errorf("open state.db: %w", storeError(err))
+			}
+		}
+		s.salvagedAt = &at
+		err := s.state.db.QueryRowContext(ctx, "SELECT value FROM meta WHERE key='created'").Scan(&s.salvagedWall)
+		if err != nil {
+			return m, fmt.Errorf("open state.db: %w", err)
+		}
 	}
 	return m, s.state.loadChain(ctx)
 }

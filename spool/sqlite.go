@@ -160,7 +160,7 @@ var errDamaged = errors.New("damaged")
 // itself is left as it is.
 func asDamage(err error) error {
 	switch sqliteCode(err) & 0xff {
-	case sqliteBusy, sqliteNoMem, sqliteInterrupt, sqliteIOErr, sqliteFull, sqliteCantOpen:
+	case sqliteBusy, sqliteNoMem, sqliteReadOnly, sqliteInterrupt, sqliteIOErr, sqliteFull, sqliteCantOpen:
 		return err
 	}
 	if err == nil || errors.Is(err, errDamaged) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {

@@ -109,7 +109,7 @@ var stateSchema = [stateVersion + 1][]string{
 }
 
 // createState makes state.db of an empty spool.
-func createState(ctx context.Context, sm seam, path, gateway, machine string, wall int64) error {
+func createState(ctx context.Context, sm seam, path, gateway, machine string, wall int64, fill func(*database) error) error {
 	return sm.make(ctx, path, appState, statePageSize, func(db *database) error {
 		for _, statements := range stateSchema {
 			if err := db.run(ctx, statements...); err != nil {
@@ -120,11 +120,14 @@ func createState(ctx context.Context, sm seam, path, gateway, machine string, wa
 			return err
 		}
 		for k, v := range map[string]any{"gateway": gateway, "epoch": newEpoch().String(), "machine": machine, "created": wall, "clock": 0, "wall": wall, "clean": 1} {
-			if _, err := db.ExecContext(ctx, "INSERT INTO meta VALUES(?,?)", k, v); err != nil {
+			if _, err := db.ExecContext(ctx, "INSERT OR REPLACE INTO meta VALUES(?,?)", k, v); err != nil {
 				return err
 			}
 		}
-		return nil
+		if fill == nil {
+			return nil
+		}
+		return fill(db)
 	})
 }
 
@@ -153,7 +156,7 @@ func readStateMeta(ctx context.Context, db *database) (m stateMeta, err error) {
 	get := func(key string, to any) {
 		if err == nil {
 			if err = db.QueryRowContext(ctx, "SELECT value FROM meta WHERE key=?", key).Scan(to); err != nil {
-				err = fmt.Errorf("read %s: %w", key, err)
+				err = fmt.Errorf("read %s: %w", key, asDamage(err))
 			}
 		}
 	}

@@ -30,6 +30,9 @@ type Stream struct {
 	shards     []*shard // by index, which is by hash range
 	quarantine bool
 	keys       keyCache
+	// waits says that the stream was made again and no config has named it
+	// since: what it keeps is not known.
+	waits atomic.Bool
 
 	mu  sync.RWMutex
 	cfg StreamConfig
@@ -252,7 +255,7 @@ func (s *Spool) Ensure(ctx context.Context, c StreamConfig) (*Stream, error) {
 			return nil, err
 		}
 	}
-	if c == t.Config() {
+	if c == t.Config() && !t.waits.Load() {
 		return t, nil
 	}
 	s.state.disk.Lock()
@@ -263,6 +266,9 @@ func (s *Spool) Ensure(ctx context.Context, c StreamConfig) (*Stream, error) {
 	s.state.disk.Unlock()
 	if err != nil {
 		return nil, fmt.Errorf("change stream %q: %w", t.name, storeError(err))
+	}
+	if t.waits.Swap(false) {
+		s.settled.Store(s.clock.now())
 	}
 	t.mu.Lock()
 	t.cfg = c
@@ -346,6 +352,12 @@ func (s *Spool) makeStream(ctx context.Context, c StreamConfig) (*Stream, error)
 		}
 		s.logs[num], s.logKeys[at] = l, num
 		s.startLog(l)
+	} else {
+		l.lockEmpty()
+		if err := l.nameShards(ctx); err != nil {
+			s.log.Warn("the active segment does not list a new stream; the next one does", "stream", t.name, "error", err)
+		}
+		l.wmu.Unlock()
 	}
 	s.streams[t.name] = t
 	return t, nil
@@ -439,7 +451,10 @@ func (s *Spool) loadStreams(ctx context.Context, exact bool) error {
 		}
 		key := keyOf(c)
 		key.key = sealed
-		s.logs[num], s.logKeys[key] = newCommitLog(s, num), num
+		s.logs[num] = newCommitLog(s, num)
+		if c.MaxAge != unsettled { // else nobody joins it: what it asks for is not known
+			s.logKeys[key] = num
+		}
 		s.logs[num].uncounted = uncounted
 		if exact {
 			s.logs[num].written = written
@@ -447,7 +462,7 @@ func (s *Spool) loadStreams(ctx context.Context, exact bool) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("read state.db: %w", err)
+		return asLost(fmt.Errorf("read state.db: %w", err))
 	}
 	byID := map[int64]*Stream{}
 	logOf := map[int64]uint32{}
@@ -462,11 +477,15 @@ func (s *Spool) loadStreams(ctx context.Context, exact bool) error {
 		var err error
 		t.cfg.Name, t.created, t.quarantine = conf.Stream(t.name), time.Unix(0, created).UTC(), t.name == quarantineStream
 		t.cfg.Class, err = record.ParseClass(class)
+		if t.cfg.MaxAge == unsettled {
+			t.cfg.MaxAge = 0
+			t.waits.Store(true)
+		}
 		byID[t.id], s.streams[t.name], logOf[t.id] = t, t, log
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("read state.db: %w", err)
+		return asLost(fmt.Errorf("read state.db: %w", err))
 	}
 	hints := map[record.ShardID]uint64{}
 	var order []*Stream
@@ -480,7 +499,7 @@ func (s *Spool) loadStreams(ctx context.Context, exact bool) error {
 		}
 		t := byID[stream]
 		if t == nil || len(from) != len(sh.from) || len(to) != len(sh.to) || s.logs[logOf[stream]] == nil {
-			return fmt.Errorf("shard %d is damaged", sh.id)
+			return fmt.Errorf("%w: shard %d", errDamaged, sh.id)
 		}
 		copy(sh.from[:], from)
 		copy(sh.to[:], to)
@@ -493,7 +512,7 @@ func (s *Spool) loadStreams(ctx context.Context, exact bool) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("read state.db: %w", err)
+		return asLost(fmt.Errorf("read state.db: %w", err))
 	}
 	for _, t := range byID {
 		if len(t.shards) == 0 {
