@@ -216,7 +216,7 @@ func TestAKilledSpoolIsBackedUpAsItLies(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkGolden(t, to, want)
-			s, err := spool.Open(t.Context(), to, goldenConfig(), nil)
+			s, err := spool.Open(t.Context(), to, goldenConfigOf(t, dir), nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -13,6 +13,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,13 +33,14 @@ import (
 //
 //	spool.tar.gz   the spool's files; one made by kill -9 has its WALs and lock
 //	want.json      what is in it
+//	master.key     only if a stream of it is encrypted
 //
 // They are written by
 //
 //	go test ./spool -run GoldenSpools -golden.write v1
 //
 // once for a format version, by the build whose format it is.
-var goldenWrite = flag.String("golden.write", "", "write the golden spools PREFIX-closed and PREFIX-killed")
+var goldenWrite = flag.String("golden.write", "", "write the golden spools PREFIX-closed, PREFIX-killed and PREFIX-sealed")
 
 const goldenDir = "testdata/spools"
 
@@ -47,6 +50,7 @@ type golden struct {
 	Epoch   string // of all records
 	Killed  bool
 	Damaged string // the one file that was damaged, below the spool
+	Sealed  string `json:",omitzero"` // the stream that is encrypted
 	Records []goldenRecord
 	Ledger  spool.Ledger
 	Places  []goldenPlace
@@ -82,6 +86,32 @@ func goldenConfig() spool.Config {
 	return spool.Config{Gateway: "golden", Segment: 256 << 10, Quota: 64 << 20}
 }
 
+// goldenConfigOf is goldenConfig with the key of the golden spool in dir, if it
+// has one. A key must be readable by its owner only, which git does not keep.
+func goldenConfigOf(t *testing.T, dir string) spool.Config {
+	t.Helper()
+	c := goldenConfig()
+	b, err := os.ReadFile(filepath.Join(dir, goldenKey))
+	if errors.Is(err, fs.ErrNotExist) {
+		return c
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), goldenKey)
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.KeyFile = path
+	return c
+}
+
+// goldenKey is the file with the key, and sealedStream the encrypted stream.
+const (
+	goldenKey    = "master.key"
+	sealedStream = "secret"
+)
+
 func sum(b []byte) string {
 	h := sha256.Sum256(b)
 	return hex.EncodeToString(h[:])
@@ -101,14 +131,18 @@ func goldenStreams() []spool.StreamConfig {
 // fillGolden writes everything that a format has a place for, and reads a part
 // of it through cursors. damage flips a byte of a file while the spool is
 // closed.
-func fillGolden(ctx context.Context, dir string, damage func() error) (*spool.Spool, error) {
+func fillGolden(ctx context.Context, dir string, cfg spool.Config, damage func() error) (*spool.Spool, error) {
 	var s *spool.Spool
 	streams := map[string]*spool.Stream{}
 	open := func() (err error) {
-		if s, err = spool.Open(ctx, dir, goldenConfig(), nil); err != nil {
+		if s, err = spool.Open(ctx, dir, cfg, nil); err != nil {
 			return err
 		}
-		for _, c := range goldenStreams() {
+		all := goldenStreams()
+		if cfg.KeyFile != "" {
+			all = append(all, spool.StreamConfig{Name: sealedStream, Encrypt: true})
+		}
+		for _, c := range all {
 			if streams[string(c.Name)], err = s.Ensure(ctx, c); err != nil {
 				return err
 			}
@@ -116,6 +150,9 @@ func fillGolden(ctx context.Context, dir string, damage func() error) (*spool.Sp
 		return nil
 	}
 	put := func(stream string, recs ...record.Record) error {
+		if streams[stream] == nil {
+			return nil
+		}
 		res, err := streams[stream].Put(ctx, recs)
 		for _, r := range res {
 			err = errors.Join(err, r.Err)
@@ -185,8 +222,23 @@ func goldenRound(round int, put func(string, ...record.Record) error) error {
 		put("video", record.Record{Key: "camera-1", Source: "video", Type: "video/mp4", Data: []byte(`{"camera":"camera-1"}`), Blob: bytes.Repeat([]byte{byte(round), 1, 2, 3}, 5_000)},
 			record.Record{Key: "camera-1", Source: "video", Type: "image/jpeg", Blob: []byte("small")}),
 		put("alarms", record.Record{Key: "hot/line1", Source: "rules", Type: "application/json", Data: []byte(`{"event":"raised"}`), At: at}),
+		goldenBeside(round, put),
+		put(sealedStream, record.Record{Key: "door", Source: "gate", SourceSeq: uint64(round + 1), Type: "text/plain", Attrs: map[string]string{"who": "nobody"}, Data: fmt.Appendf(nil, "open %d", round)},
+			record.Record{Key: "door", Source: "gate", Data: large[:260<<10*(round/3)], Blob: bytes.Repeat([]byte{byte(round), 9}, 4_000)}),
 		put("quarantine", record.Record{Key: "plant/bad", Source: "mqtt", SourceSeq: uint64(2000 + round), Data: []byte{0xff, 0xfe, byte(round)}}),
 	)
+}
+
+// goldenBeside stores, once, a body that is large enough to lie in the chunk
+// file and that cannot be packed.
+func goldenBeside(round int, put func(string, ...record.Record) error) error {
+	if round != 1 {
+		return nil
+	}
+	data := make([]byte, 80<<10)
+	rng := rand.NewChaCha8([32]byte{1})
+	_, _ = rng.Read(data) // never fails
+	return put("mqtt", record.Record{Key: "picture", Source: "mqtt", SourceSeq: 3000, Data: data[:40<<10]}, record.Record{Key: "picture", Source: "mqtt", SourceSeq: 3001, Data: data[40<<10:]})
 }
 
 // readGolden leaves cursors at the beginning, in the middle and at the end.
@@ -291,7 +343,7 @@ func goldenOf(t *spool.Stream, r *record.Record) (goldenRecord, error) {
 }
 
 // writeGolden makes one golden spool.
-func writeGolden(t *testing.T, name string, killed bool) {
+func writeGolden(t *testing.T, name string, killed, sealed bool) {
 	src := filepath.Join(t.TempDir(), "spool")
 	var want golden
 	if killed {
@@ -308,14 +360,26 @@ func writeGolden(t *testing.T, name string, killed bool) {
 		_ = cmd.Wait()
 	} else {
 		var err error
-		if want, err = makeGolden(t.Context(), src, func(s *spool.Spool) error { return s.Close() }); err != nil {
+		cfg := goldenConfig()
+		if sealed {
+			cfg.KeyFile = keyFile(t, 1)
+		}
+		if want, err = makeGolden(t.Context(), src, cfg, func(s *spool.Spool) error { return s.Close() }); err != nil {
 			t.Fatal(err)
 		}
 	}
 	want.Killed = killed
+	if sealed {
+		want.Sealed = sealedStream
+	}
 	to := filepath.Join(goldenDir, name)
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		t.Fatal(err)
+	}
+	if sealed {
+		if err := os.CopyFS(to, os.DirFS(filepath.Dir(keyFile(t, 1)))); err != nil {
+			t.Fatal(err)
+		}
 	}
 	b, err := json.MarshalIndent(want, "", " ")
 	if err != nil {
@@ -331,8 +395,8 @@ func writeGolden(t *testing.T, name string, killed bool) {
 
 const goldenDamaged = "log-00001/0000000001.seg"
 
-func makeGolden(ctx context.Context, dir string, end func(*spool.Spool) error) (golden, error) {
-	s, err := fillGolden(ctx, dir, func() error {
+func makeGolden(ctx context.Context, dir string, cfg spool.Config, end func(*spool.Spool) error) (golden, error) {
+	s, err := fillGolden(ctx, dir, cfg, func() error {
 		return spoil(ctx, filepath.Join(dir, filepath.FromSlash(goldenDamaged)))
 	})
 	if err != nil {
@@ -357,7 +421,7 @@ func makeGolden(ctx context.Context, dir string, end func(*spool.Spool) error) (
 
 // goldenChild says what it has written and waits to be killed.
 func goldenChild(ctx context.Context, dir string) error {
-	want, err := makeGolden(ctx, dir, func(*spool.Spool) error { return nil })
+	want, err := makeGolden(ctx, dir, goldenConfig(), func(*spool.Spool) error { return nil })
 	if err != nil {
 		return err
 	}
@@ -455,8 +519,9 @@ func goldens(t *testing.T) map[string]golden {
 
 func TestGoldenSpools(t *testing.T) {
 	if *goldenWrite != "" {
-		writeGolden(t, *goldenWrite+"-closed", false)
-		writeGolden(t, *goldenWrite+"-killed", true)
+		writeGolden(t, *goldenWrite+"-closed", false, false)
+		writeGolden(t, *goldenWrite+"-killed", true, false)
+		writeGolden(t, *goldenWrite+"-sealed", false, true)
 	}
 	for dir, want := range goldens(t) {
 		t.Run(filepath.Base(dir), func(t *testing.T) {
@@ -465,7 +530,8 @@ func TestGoldenSpools(t *testing.T) {
 				t.Errorf("a killed one has a lock: %v", err)
 			}
 			checkGolden(t, spoolDir, want)
-			s, err := spool.Open(t.Context(), spoolDir, goldenConfig(), nil)
+			cfg := goldenConfigOf(t, dir)
+			s, err := spool.Open(t.Context(), spoolDir, cfg, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -475,7 +541,7 @@ func TestGoldenSpools(t *testing.T) {
 				t.Fatal(err)
 			}
 			checkGolden(t, spoolDir, want)
-			if s, err = spool.Open(t.Context(), spoolDir, goldenConfig(), nil); err != nil {
+			if s, err = spool.Open(t.Context(), spoolDir, cfg, nil); err != nil {
 				t.Fatal(err)
 			}
 			goOn(t, s)

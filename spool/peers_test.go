@@ -113,6 +113,7 @@ func TestPeerSqliteShellReadsWhatThePageSays(t *testing.T) {
 			if !answered {
 				t.Error("the page's question is not answered")
 			}
+			want.Records = slices.DeleteFunc(want.Records, func(r goldenRecord) bool { return r.Stream == want.Sealed })
 			compareShell(t, got, want)
 		})
 	}
