@@ -76,7 +76,7 @@ func (c runCmd) Run(ctx context.Context, e *env) error {
 // spoolDir is where a data directory keeps its spool; a directory that is a
 // spool itself is taken as it is.
 func spoolDir(dir string) string {
-	if _, err := os.Stat(filepath.Join(dir, "spool", "state.db")); err == nil {
+	if fi, err := os.Stat(filepath.Join(dir, "spool")); err == nil && fi.IsDir() {
 		return filepath.Join(dir, "spool")
 	}
 	return dir

@@ -334,6 +334,9 @@ func Rekey(ctx context.Context, dir string, old, fresh Config) (n int, err error
 	}
 	st := &stateDB{db: db}
 	err = st.txn(ctx, func() error {
+		if err := st.exec(ctx, "DELETE FROM meta WHERE key='sum'"); err != nil { // it was of what stood here before
+			return err
+		}
 		for id, k := range r.live {
 			if err := st.exec(ctx, "UPDATE keys SET wrapped=?, master=? WHERE id=?", master.wrap(id, k.stream, k.secret), master.name, id); err != nil {
 				return err

@@ -77,7 +77,7 @@ func newEpochOf(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(db.run(ctx, "DELETE FROM meta WHERE key='place'"), db.Close())
+	return errors.Join(db.run(ctx, "DELETE FROM meta WHERE key IN ('place', 'sum')"), db.Close())
 }
 
 // meta reads one value of the table meta as text; empty where there is none.

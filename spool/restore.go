@@ -102,7 +102,7 @@ func finishRestore(ctx context.Context, work, dir string) error {
 	}
 	_, err = db.ExecContext(ctx, "INSERT OR REPLACE INTO meta VALUES('restored', ?)", time.Now().UnixNano())
 	if err == nil { // a spool without a place gets a new epoch when it is opened
-		err = db.run(ctx, "DELETE FROM meta WHERE key='place'")
+		err = db.run(ctx, "DELETE FROM meta WHERE key IN ('place', 'sum')") // the sum was of what stood here before
 	}
 	if err == nil {
 		err = db.truncateWAL(ctx)

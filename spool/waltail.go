@@ -166,7 +166,6 @@ type walScan struct {
 	s1, s2 uint32
 	valid  bool // no frame was met yet that does not fit
 	behind int  // commits behind the first that does not
-	maybe  int  // commits with other salts: ours if a frame with ours follows
 	last   int  // frames up to the end of the last commit
 }
 
@@ -190,15 +189,7 @@ func (w *walScan) run(frames io.Reader) error {
 			w.valid = ours && binary.BigEndian.Uint32(frame[16:]) == s1 && binary.BigEndian.Uint32(frame[20:]) == s2
 			w.s1, w.s2 = s1, s2
 		}
-		commit := binary.BigEndian.Uint32(frame[4:]) != 0
-		if !ours {
-			if commit {
-				w.maybe++
-			}
-			continue
-		}
-		w.behind, w.maybe = w.behind+w.maybe, 0
-		if commit {
+		if ours && binary.BigEndian.Uint32(frame[4:]) != 0 {
 			w.last = i
 			if !w.valid {
 				w.behind++
