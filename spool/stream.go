@@ -516,7 +516,7 @@ func (s *Spool) loadStreams(ctx context.Context, exact bool) error {
 	}
 	for _, t := range byID {
 		if len(t.shards) == 0 {
-			return fmt.Errorf("read state.db: %w: stream %q has no shards", errDamaged, t.name)
+			return asLost(fmt.Errorf("read state.db: %w: stream %q has no shards", errDamaged, t.name))
 		}
 	}
 	for _, t := range order { // by rising shard id
