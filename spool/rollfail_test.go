@@ -275,8 +275,8 @@ func TestARollThatFailsIsNotTriedWithEachCommit(t *testing.T) {
 	})
 }
 
-// A state.db that has lost a stream's shards is damage that opening tells of;
-// it ends no producer.
+// A state.db that has lost a stream's shards is damage that opening tells of,
+// and is made again; it ends no producer.
 func TestAStreamWithoutShardsIsDamage(t *testing.T) {
 	dir := t.TempDir()
 	s, err := spool.Open(t.Context(), dir, spool.Config{}, nil)
@@ -300,11 +300,16 @@ func TestAStreamWithoutShardsIsDamage(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, err = spool.Open(t.Context(), dir, spool.Config{}, nil)
-	if err == nil {
-		t.Error("it was opened")
-		_ = s.Close()
-	} else if !strings.Contains(err.Error(), `stream "mqtt" has no shards`) {
-		t.Error(err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if text := condition(s, "salvaged"); !strings.Contains(text, `stream "mqtt" has no shards`) {
+		t.Errorf("it tells %q", text)
+	}
+	st, err := s.Stream("mqtt")
+	if err != nil || len(st.Shards()) != 2 {
+		t.Errorf("its shards are not there again: %v", err)
 	}
 }
 
