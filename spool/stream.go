@@ -51,10 +51,37 @@ type Shard struct {
 }
 
 // A keyCache remembers the shards of keys seen lately, because the MD5 of a
-// key costs more than all else that appending a record does.
+// key costs more than all else that appending a record does. It begins small,
+// there may be hundreds of streams, and grows with the keys that it misses.
 type keyCache struct {
-	seed  maphash.Seed
-	slots []atomic.Pointer[keySlot]
+	seed   maphash.Seed
+	table  atomic.Pointer[[]atomic.Pointer[keySlot]]
+	misses atomic.Uint32 // since it grew
+}
+
+const (
+	fewKeys  = 64
+	manyKeys = 4096
+)
+
+func (c *keyCache) make(n int) {
+	table := make([]atomic.Pointer[keySlot], n)
+	c.table.Store(&table)
+}
+
+// place is where the key is remembered, if it is.
+func (c *keyCache) place(key string) *atomic.Pointer[keySlot] {
+	table := *c.table.Load()
+	return &table[maphash.String(c.seed, key)%uint64(len(table))]
+}
+
+// missed notes a key that was not there.
+func (c *keyCache) missed() {
+	n := len(*c.table.Load())
+	if c.misses.Add(1) > uint32(2*n) && n < manyKeys {
+		c.misses.Store(0)
+		c.make(4 * n)
+	}
 }
 
 type keySlot struct {
@@ -121,11 +148,12 @@ func (t *Stream) slotOf(r *record.Record) int32 {
 	if r.HashKey != nil {
 		return t.slotOfHash(*r.HashKey)
 	}
-	at := &t.keys.slots[maphash.String(t.keys.seed, r.Key)%uint64(len(t.keys.slots))]
+	at := t.keys.place(r.Key)
 	if k := at.Load(); k != nil && k.key == r.Key {
 		return k.slot
 	}
 	slot := t.slotOfHash(record.HashOf(r.Key))
+	t.keys.missed()
 	at.Store(&keySlot{key: string(append([]byte(nil), r.Key...)), slot: slot})
 	return slot
 }
@@ -415,7 +443,8 @@ func (t *Stream) attach(l *commitLog) {
 	t.sp.state.name(t)
 	l.reckon()
 	if len(t.shards) > 1 {
-		t.keys = keyCache{seed: maphash.MakeSeed(), slots: make([]atomic.Pointer[keySlot], 4096)}
+		t.keys.seed = maphash.MakeSeed()
+		t.keys.make(fewKeys)
 	}
 }
 
