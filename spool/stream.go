@@ -464,7 +464,38 @@ func hashRange(i, n int) (from, to record.HashKey) {
 // loadStreams reads streams and shards from state.db and opens their logs.
 // exact says that the shards' stored numbers are those of an orderly close.
 func (s *Spool) loadStreams(ctx context.Context, exact bool) error {
-	err := each(ctx, s.state.db, `SELECT id, class, max_age, max_bytes, expire_undelivered, on_full, max_age_hard, written, uncounted,
+	hints := map[record.ShardID]uint64{}
+	var order []*Stream
+	logOf := map[int64]uint32{}
+	err := s.loadLogs(ctx, exact)
+	if err == nil {
+		var byID map[int64]*Stream
+		if byID, logOf, err = s.loadNames(ctx); err == nil {
+			order, err = s.loadShards(ctx, byID, logOf, hints)
+		}
+	}
+	if err != nil {
+		return asLost(fmt.Errorf("read state.db: %w", err))
+	}
+	for _, t := range order { // by rising shard id
+		t.cfg.Shards = len(t.shards)
+		if k := s.keys.newest(t.id); k != nil {
+			t.cfg.Encrypt = true
+			s.logs[logOf[t.id]].key.Store(k)
+		}
+		t.attach(s.logs[logOf[t.id]])
+	}
+	for _, l := range s.logs {
+		if err := l.load(ctx, hints, exact); err != nil {
+			return fmt.Errorf("open %s: %w", logDir(l.num), err)
+		}
+	}
+	return nil
+}
+
+// loadLogs reads the logs; their streams follow.
+func (s *Spool) loadLogs(ctx context.Context, exact bool) error {
+	return each(ctx, s.state.db, `SELECT id, class, max_age, max_bytes, expire_undelivered, on_full, max_age_hard, written, uncounted,
 		(SELECT coalesce(max(k.id), 0) FROM keys k JOIN streams s ON s.id = k.stream WHERE s.log = logs.id) FROM logs ORDER BY id`, func(scan func(...any) error) error {
 		var num uint32
 		var class string
@@ -490,11 +521,11 @@ func (s *Spool) loadStreams(ctx context.Context, exact bool) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return asLost(fmt.Errorf("read state.db: %w", err))
-	}
-	byID := map[int64]*Stream{}
-	logOf := map[int64]uint32{}
+}
+
+// loadNames reads the streams without their shards, and which log each is in.
+func (s *Spool) loadNames(ctx context.Context) (byID map[int64]*Stream, logOf map[int64]uint32, err error) {
+	byID, logOf = map[int64]*Stream{}, map[int64]uint32{}
 	err = each(ctx, s.state.db, "SELECT id, name, log, class, max_age, max_bytes, expire_undelivered, on_full, max_age_hard, created FROM streams ORDER BY id", func(scan func(...any) error) error {
 		t := &Stream{sp: s}
 		var log uint32
@@ -513,11 +544,12 @@ func (s *Spool) loadStreams(ctx context.Context, exact bool) error {
 		byID[t.id], s.streams[t.name], logOf[t.id] = t, t, log
 		return err
 	})
-	if err != nil {
-		return asLost(fmt.Errorf("read state.db: %w", err))
-	}
-	hints := map[record.ShardID]uint64{}
-	var order []*Stream
+	return byID, logOf, err
+}
+
+// loadShards gives the streams their shards, and lists the streams by rising
+// shard id.
+func (s *Spool) loadShards(ctx context.Context, byID map[int64]*Stream, logOf map[int64]uint32, hints map[record.ShardID]uint64) (order []*Stream, err error) {
 	err = each(ctx, s.state.db, "SELECT id, stream, idx, hash_from, hash_to, next FROM shards ORDER BY id", func(scan func(...any) error) error {
 		sh := &shard{}
 		var stream int64
@@ -540,28 +572,12 @@ func (s *Spool) loadStreams(ctx context.Context, exact bool) error {
 		hints[sh.id] = next
 		return nil
 	})
-	if err != nil {
-		return asLost(fmt.Errorf("read state.db: %w", err))
-	}
 	for _, t := range byID {
-		if len(t.shards) == 0 {
-			return asLost(fmt.Errorf("read state.db: %w: stream %q has no shards", errDamaged, t.name))
+		if err == nil && len(t.shards) == 0 {
+			err = fmt.Errorf("%w: stream %q has no shards", errDamaged, t.name)
 		}
 	}
-	for _, t := range order { // by rising shard id
-		t.cfg.Shards = len(t.shards)
-		if k := s.keys.newest(t.id); k != nil {
-			t.cfg.Encrypt = true
-			s.logs[logOf[t.id]].key.Store(k)
-		}
-		t.attach(s.logs[logOf[t.id]])
-	}
-	for _, l := range s.logs {
-		if err := l.load(ctx, hints, exact); err != nil {
-			return fmt.Errorf("open %s: %w", logDir(l.num), err)
-		}
-	}
-	return nil
+	return order, err
 }
 
 // openFirst makes a log's directory and first segment; wmu is held.
