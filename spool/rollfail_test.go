@@ -233,6 +233,7 @@ func TestNothingIsMadeAheadForASegmentThatIsThere(t *testing.T) {
 	put(t, st, record.Record{Key: "acked"})
 	close(goOn)
 	<-made
+	eventually(t, "the first segment is sealed, so that no file goes meanwhile", func() bool { return spool.Sealed(st) })
 	files := snapshot(t, b.dir) // a kill
 	if err := b.Close(); err != nil {
 		t.Fatal(err)

@@ -235,7 +235,7 @@ func (r *running) end() {
 // until polls for what the loop does on its own time.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatal("never: ", what)
