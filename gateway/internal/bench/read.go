@@ -213,7 +213,6 @@ func (b *bench) readPlain(cold bool) (rate float64, err error) {
 			return 0, err
 		}
 	}
-	_ = sum
 	return float64(b.Records) / time.Since(began).Seconds(), nil
 }
 
