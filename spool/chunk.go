@@ -50,7 +50,7 @@ func (t *Stream) OpenChunk(ref record.ChunkRef) (*Chunk, error) {
 	if ref.Key != 0 {
 		c, err := t.sp.keys.openSealed(f, ref)
 		if err != nil {
-			_ = f.Close()
+			_ = f.Close() // opened for reading only
 			return nil, fmt.Errorf("open a chunk of stream %q: %w", t.name, err)
 		}
 		return &Chunk{ReadSeekCloser: c, Size: ref.Len}, nil

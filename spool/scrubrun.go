@@ -29,7 +29,7 @@ type scrubRun struct {
 func (r *scrubRun) close() {
 	_ = r.db.Close() // for reading only
 	if r.chunks != nil {
-		_ = r.chunks.Close()
+		_ = r.chunks.Close() // for reading only
 	}
 }
 
