@@ -57,11 +57,11 @@ func (in *getShardIteratorInput) check() error {
 	return nil
 }
 
-func (s *Server) getShardIterator(_ context.Context, in *getShardIteratorInput) ([]byte, error) {
+func (s *Server) getShardIterator(_ context.Context, c *call, in *getShardIteratorInput) (any, error) {
 	if err := in.check(); err != nil {
 		return nil, err
 	}
-	st, err := s.find(in.streamRef)
+	st, err := c.find(in.streamRef)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func (s *Server) getShardIterator(_ context.Context, in *getShardIteratorInput) 
 		}
 	default:
 		q, err := parseSequence(*in.StartingSequenceNumber)
-		want := newSequence(st.Created(), sh.Index, q.seq)
+		want := placeOf(st, sh).sequence(q.seq)
 		if err != nil || q != want || q.seq >= sh.Next {
 			return nil, invalidArgument("StartingSequenceNumber %s used in GetShardIterator on shard %s in stream %s under account %s is invalid.", *in.StartingSequenceNumber, *in.ShardID, st.Name(), s.cfg.Account)
 		}
@@ -95,7 +95,7 @@ func (s *Server) getShardIterator(_ context.Context, in *getShardIteratorInput) 
 	if err := dryRun(in.DryRun); err != nil {
 		return nil, err
 	}
-	return encode(struct{ ShardIterator string }{s.sealer.seal(kindIterator, it.encode(), now)})
+	return struct{ ShardIterator string }{s.sealer.seal(kindIterator, it.encode(), now)}, nil
 }
 
 func shardNamed(st *spool.Stream, name string) (spool.Shard, bool) {
@@ -130,17 +130,11 @@ func (in *getRecordsInput) check() error {
 	return nil
 }
 
-// getRecordsOp is the operation GetRecords; unlike the others it builds
-// answers of many megabytes.
-func (s *Server) getRecordsOp(ctx context.Context, l *loan, body []byte) ([]byte, error) {
-	var in getRecordsInput
-	if err := decodeJSON(body, &in); err != nil {
-		return nil, err
-	}
+func (s *Server) getRecords(ctx context.Context, c *call, in *getRecordsInput) (any, error) {
 	if err := in.check(); err != nil {
 		return nil, err
 	}
-	st, it, err := s.resolve(&in)
+	st, it, err := c.resolve(in)
 	if err != nil {
 		return nil, err
 	}
@@ -151,13 +145,13 @@ func (s *Server) getRecordsOp(ctx context.Context, l *loan, body []byte) ([]byte
 	if in.Limit != nil {
 		limit = *in.Limit
 	}
-	return s.readShard(ctx, l, st, it, limit)
+	return s.readShard(ctx, c.loan, st, it, limit)
 }
 
 // resolve opens the request's iterator and finds the stream that it is of.
-func (s *Server) resolve(in *getRecordsInput) (*spool.Stream, iterator, error) {
-	now := s.now()
-	body, issued, err := s.sealer.open(kindIterator, *in.ShardIterator, now)
+func (c *call) resolve(in *getRecordsInput) (*spool.Stream, iterator, error) {
+	now := c.s.now()
+	body, issued, err := c.s.sealer.open(kindIterator, *in.ShardIterator, now)
 	var it iterator
 	if err == nil {
 		it, err = decodeIterator(body)
@@ -173,12 +167,12 @@ func (s *Server) resolve(in *getRecordsInput) (*spool.Stream, iterator, error) {
 		return nil, it, invalidArgument("Invalid ShardIterator.")
 	}
 	ref := streamRef{StreamName: &it.stream, StreamARN: in.StreamARN}
-	st, err := s.find(ref)
+	st, err := c.find(ref)
 	if err != nil {
 		return nil, it, err
 	}
 	if st.Created().UnixNano() != it.created {
-		return nil, it, s.noStream(it.stream)
+		return nil, it, c.s.noStream(it.stream)
 	}
 	return st, it, nil
 }
@@ -187,7 +181,7 @@ func (s *Server) resolve(in *getRecordsInput) (*spool.Stream, iterator, error) {
 type answerWriter struct {
 	b       []byte
 	st      *spool.Stream
-	index   int
+	at      place
 	records int
 	bytes   int       // of data and keys
 	last    uint64    // sequence number of the last record written
@@ -204,7 +198,7 @@ func (w *answerWriter) add(r *record.Record) {
 		w.b = append(w.b, ',')
 	}
 	w.b = append(w.b, `{"SequenceNumber":"`...)
-	w.b = newSequence(w.st.Created(), w.index, r.Pos.Seq).appendTo(w.b)
+	w.b = w.at.sequence(r.Pos.Seq).appendTo(w.b)
 	w.b = append(w.b, `","ApproximateArrivalTimestamp":`...)
 	w.b = appendEpoch(w.b, r.Arrived)
 	w.b = append(w.b, `,"PartitionKey":`...)
@@ -219,8 +213,8 @@ func (w *answerWriter) add(r *record.Record) {
 
 // readShard reads from an iterator's place until the limit, ten megabytes or
 // the newest record.
-func (s *Server) readShard(ctx context.Context, l *loan, st *spool.Stream, it iterator, limit int) ([]byte, error) {
-	index, ok := s.shards.index(st, it.shard)
+func (s *Server) readShard(ctx context.Context, l *loan, st *spool.Stream, it iterator, limit int) (any, error) {
+	at, ok := s.shards.place(st, it.shard)
 	if !ok {
 		return nil, invalidArgument("Invalid ShardIterator.")
 	}
@@ -237,7 +231,7 @@ func (s *Server) readShard(ctx context.Context, l *loan, st *spool.Stream, it it
 			s.log.Warn("shard reader did not close cleanly", "stream", st.Name(), "shard", it.shard, "error", err)
 		}
 	}()
-	w := &answerWriter{b: []byte(`{"Records":[`), st: st, index: index}
+	w := &answerWriter{b: []byte(`{"Records":[`), st: st, at: at}
 	next, err := s.fill(ctx, l, rd, w, limit)
 	if err != nil {
 		return nil, err
@@ -248,7 +242,7 @@ func (s *Server) readShard(ctx context.Context, l *loan, st *spool.Stream, it it
 	b = append(b, `,"NextShardIterator":"`...)
 	nx := iterator{stream: it.stream, created: it.created, shard: it.shard, after: next - 1}
 	b = append(b, s.sealer.seal(kindIterator, nx.encode(), now)...)
-	return append(b, `"}`...), nil
+	return encoded(append(b, `"}`...)), nil
 }
 
 // fill moves records from a reader into the answer and gives the sequence
@@ -265,7 +259,7 @@ func (s *Server) fill(ctx context.Context, l *loan, rd *spool.Reader, w *answerW
 		case errors.As(err, &corrupt):
 			// Counted by the spool and shown in its health; here it is told
 			// because this client will not see these records.
-			s.log.Warn("damaged records were passed over", "stream", w.st.Name(), "shard", shardName(w.index), "error", corrupt)
+			s.log.Warn("damaged records were passed over", "stream", w.st.Name(), "shard", shardName(w.at.index), "error", corrupt)
 			continue
 		case err != nil:
 			return 0, s.storeError(fmt.Errorf("read stream %s: %w", w.st.Name(), err), w.st.Name())

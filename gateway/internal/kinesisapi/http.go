@@ -1,9 +1,7 @@
 package kinesisapi
 
 import (
-	"bytes"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,14 +9,11 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
-	"strings"
 	"sync/atomic"
-	"unicode/utf8"
 )
 
 const (
-	contentType  = "application/x-amz-json-1.1"
-	targetPrefix = "Kinesis_20131202."
+	contentType = "application/x-amz-json-1.1"
 )
 
 // ServeHTTP answers one request.
@@ -35,20 +30,27 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		s.failures.Add(1)
 		s.log.Error("request ended in a panic", "request_id", id, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-		s.writeError(w, r, id, internalFailure(nil))
+		s.writeError(w, r, &call{s: s, id: id, codec: jsonCodec{}}, internalFailure(nil))
 	}()
 	l := &loan{held: &s.held}
 	defer l.giveBack()
-	answer, err := s.answer(r, l)
+	c := &call{s: s, id: id, codec: jsonCodec{}, loan: l}
+	answer, err := c.answer(r)
 	if err != nil {
-		s.writeError(w, r, id, err)
+		s.writeError(w, r, c, err)
 		return
 	}
-	s.write(w, r, id, http.StatusOK, answer)
+	switch a := answer.(type) {
+	case streamed:
+		a(w, r)
+	case encoded:
+		s.write(w, r, c, http.StatusOK, a)
+	}
 }
 
-// answer gives the body of a 200, or an error.
-func (s *Server) answer(r *http.Request, l *loan) ([]byte, error) {
+// answer gives what a 200 carries, encoded or streamed, or an error.
+func (c *call) answer(r *http.Request) (any, error) {
+	s := c.s
 	if r.Method != http.MethodPost || r.URL.Path != "/" {
 		return nil, &apiError{code: "UnknownOperationException", status: http.StatusNotFound}
 	}
@@ -59,26 +61,41 @@ func (s *Server) answer(r *http.Request, l *loan) ([]byte, error) {
 	if err := s.verifier.precheck(sig); err != nil {
 		return nil, err
 	}
-	body, err := readBody(r, l)
+	c.body, err = readBody(r, c.loan)
 	if err != nil {
 		return nil, err
 	}
 	mayBeUnsigned := r.TLS != nil || s.cfg.Listen.Loopback()
-	if err := s.verifier.verify(r, sig, body, mayBeUnsigned); err != nil {
+	if err := s.verifier.verify(r, sig, c.body, mayBeUnsigned); err != nil {
 		return nil, err
 	}
-	op, err := s.operation(r, sig)
+	if k, known := s.verifier.keys[sig.accessKey]; known {
+		c.key = &k
+	}
+	codec, err := codecOf(r)
+	if err != nil {
+		return nil, err // in JSON
+	}
+	c.codec = codec
+	if c.op, err = s.operation(r, sig); err != nil {
+		return nil, err
+	}
+	answer, err := c.op.run(r.Context(), c)
 	if err != nil {
 		return nil, err
 	}
-	if !utf8.Valid(body) {
-		return nil, serialization("The request is not valid UTF-8.")
+	switch answer.(type) {
+	case nil:
+		return encoded(nil), nil
+	case encoded, streamed:
+		return answer, nil
 	}
-	return op(r.Context(), l, body)
+	b, err := c.codec.encode(answer)
+	return encoded(b), err
 }
 
-// operation finds what the request asks for.
-func (s *Server) operation(r *http.Request, sig *signature) (operation, error) {
+// codecOf is the encoding that the request says it has.
+func codecOf(r *http.Request) (codec, error) {
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || media != contentType && media != "application/json" {
 		return nil, &apiError{
@@ -86,15 +103,19 @@ func (s *Server) operation(r *http.Request, sig *signature) (operation, error) {
 			message: "Content-Type must be " + contentType + "; set AWS_CBOR_DISABLE=true for clients that send CBOR.",
 		}
 	}
+	return jsonCodec{}, nil
+}
+
+// operation finds what the request asks for.
+func (s *Server) operation(r *http.Request, sig *signature) (operation, error) {
 	target := r.Header.Get(headerTarget)
 	if target == "" && sig.presigned {
 		target, _ = lookup(sig.query, headerTarget) // absent is "" too
 	}
-	name, ok := strings.CutPrefix(target, targetPrefix)
-	if op := s.ops[name]; ok && op != nil {
+	if op, ok := s.ops[target]; ok {
 		return op, nil
 	}
-	return nil, refuse("UnknownOperationException", "This endpoint has no operation%s.", quoted(target))
+	return operation{}, refuse("UnknownOperationException", "This endpoint has no operation%s.", quoted(target))
 }
 
 // readBody reads at most maxBody, and no more than maxHeld over all requests.
@@ -160,41 +181,41 @@ func (l *loan) take(n int64) bool {
 
 func (l *loan) giveBack() { l.held.Add(-l.n) }
 
-// writeError sends an error in the shape of JSON 1.1 and logs what is our own
+// writeError sends an error in the request's encoding and logs what is our own
 // fault.
-func (s *Server) writeError(w http.ResponseWriter, r *http.Request, id string, err error) {
+func (s *Server) writeError(w http.ResponseWriter, r *http.Request, c *call, err error) {
 	var e *apiError
 	if !errors.As(err, &e) {
 		e = internalFailure(err)
 	}
 	if e.status >= http.StatusInternalServerError && e.cause != nil {
 		s.failures.Add(1)
-		s.log.Error("request failed", "request_id", id, "target", r.Header.Get(headerTarget), "error", e.cause)
+		s.log.Error("request failed", "request_id", c.id, "target", r.Header.Get(headerTarget), "error", e.cause)
 	}
 	if !r.ProtoAtLeast(2, 0) && (e.status == http.StatusRequestEntityTooLarge || e.status == http.StatusRequestTimeout) {
 		w.Header().Set("Connection", "close") // the rest of the body is not worth reading
 	}
-	body := struct {
-		Type    string `json:"__type"`
-		Message string `json:"message,omitempty"`
-	}{e.code, e.message}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(body); err != nil {
-		s.log.Error("error answer cannot be written as JSON", "request_id", id, "error", err)
+	body, err := c.codec.encode(errorMembers{e.code, e.message})
+	if err != nil {
+		s.log.Error("error answer cannot be encoded", "request_id", c.id, "error", err)
 	}
 	w.Header().Set("X-Amzn-Errortype", e.code)
-	s.write(w, r, id, e.status, bytes.TrimRight(b.Bytes(), "\n"))
+	s.write(w, r, c, e.status, body)
 }
 
-func (s *Server) write(w http.ResponseWriter, r *http.Request, id string, status int, body []byte) {
+// errorMembers is the body of an answer that is an error.
+type errorMembers struct {
+	Type    string `json:"__type"`
+	Message string `json:"message,omitempty"`
+}
+
+func (s *Server) write(w http.ResponseWriter, r *http.Request, c *call, status int, body []byte) {
 	h := w.Header()
-	h.Set("Content-Type", contentType)
+	h.Set("Content-Type", c.codec.mediaType())
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	if _, err := w.Write(body); err != nil {
-		s.log.Debug("client did not take its answer", "request_id", id, "remote", r.RemoteAddr, "error", err)
+		s.log.Debug("client did not take its answer", "request_id", c.id, "remote", r.RemoteAddr, "error", err)
 	}
 }
 

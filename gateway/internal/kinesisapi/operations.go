@@ -1,51 +1,107 @@
 package kinesisapi
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"math"
+	"net/http"
 	"strconv"
 	"time"
+	"unicode/utf8"
 )
 
-// An operation takes a request's body and gives the answer's. What it builds
-// beyond a few kilobytes it takes from the request's loan.
-type operation func(ctx context.Context, l *loan, body []byte) ([]byte, error)
+// A call is one request on its way through an operation.
+type call struct {
+	s     *Server
+	id    string // the request's, random
+	op    operation
+	body  []byte
+	codec codec
+	loan  *loan
+	key   *Key // that signed it; nil where no keys are configured
+}
 
-// operations is the table of what the endpoint offers.
+// An operation is something that a client may ask for.
+type operation struct {
+	needs access
+	// run gives the answer's members, which are encoded as the request was. An
+	// answer that run has encoded itself is of the type encoded, one that goes
+	// on for minutes is streamed; nil is no members. What run builds beyond a few kilobytes it takes from the call's
+	// loan.
+	run func(ctx context.Context, c *call) (answer any, err error)
+}
+
+// An encoded answer is sent as it is.
+type encoded []byte
+
+// A streamed answer writes itself, from the header on. It ends when the client
+// has gone or the server stops, which is when the request's context ends.
+type streamed func(http.ResponseWriter, *http.Request)
+
+// access is what an operation does to a stream; a key's policy allows it or
+// not.
+type access byte
+
+const (
+	toDescribe access = iota // what is known about a stream, without its records
+	toRead
+	toWrite
+	toAdminister
+)
+
+// operations is the table of what the endpoint offers, by target.
 func (s *Server) operations() map[string]operation {
+	all := map[string]operation{}
+	for _, some := range []map[string]operation{s.dataOperations(), s.streamOperations()} {
+		maps.Copy(all, some)
+	}
+	return all
+}
+
+// dataOperations put and get records.
+func (s *Server) dataOperations() map[string]operation {
 	return map[string]operation{
-		"CreateStream":          decoded(s.createStream),
-		"DeleteStream":          decoded(s.deleteStream),
-		"DescribeLimits":        decoded(s.describeLimits),
-		"DescribeStream":        decoded(s.describeStream),
-		"DescribeStreamSummary": decoded(s.describeStreamSummary),
-		"GetRecords":            s.getRecordsOp,
-		"GetShardIterator":      decoded(s.getShardIterator),
-		"ListShards":            decoded(s.listShards),
-		"ListStreams":           decoded(s.listStreams),
-		"PutRecord":             decoded(s.putRecord),
-		"PutRecords":            decoded(s.putRecords),
+		"Kinesis_20131202.GetRecords":       {toRead, decoded(s.getRecords)},
+		"Kinesis_20131202.GetShardIterator": {toRead, decoded(s.getShardIterator)},
+		"Kinesis_20131202.PutRecord":        {toWrite, decoded(s.putRecord)},
+		"Kinesis_20131202.PutRecords":       {toWrite, decoded(s.putRecords)},
 	}
 }
 
 // decoded makes an operation of a function over a request's members.
-func decoded[In any](f func(context.Context, *In) ([]byte, error)) operation {
-	return func(ctx context.Context, _ *loan, body []byte) ([]byte, error) {
+func decoded[In any](f func(context.Context, *call, *In) (any, error)) func(context.Context, *call) (any, error) {
+	return func(ctx context.Context, c *call) (any, error) {
 		in := new(In)
-		if err := decodeJSON(body, in); err != nil {
+		if err := c.codec.decode(c.body, in); err != nil {
 			return nil, err
 		}
-		return f(ctx, in)
+		return f(ctx, c, in)
 	}
 }
 
-// decodeJSON reads one JSON object; an empty body is an empty object. Members
-// that the request does not have are passed over, as AWS does.
-func decodeJSON(body []byte, into any) error {
+// A codec is one of the encodings of requests and answers.
+type codec interface {
+	mediaType() string
+	// decode reads the members of a request; an empty body has none. Members
+	// that the request does not have are passed over, as AWS does.
+	decode(body []byte, into any) error
+	encode(answer any) ([]byte, error)
+}
+
+// jsonCodec is AWS JSON 1.1.
+type jsonCodec struct{}
+
+func (jsonCodec) mediaType() string { return contentType }
+
+func (jsonCodec) decode(body []byte, into any) error {
 	if len(body) == 0 {
 		return nil
+	}
+	if !utf8.Valid(body) {
+		return serialization("The request is not valid UTF-8.")
 	}
 	if err := json.Unmarshal(body, into); err != nil {
 		if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
@@ -56,13 +112,14 @@ func decodeJSON(body []byte, into any) error {
 	return nil
 }
 
-// encode writes an answer's members.
-func encode(v any) ([]byte, error) {
-	b, err := json.Marshal(v)
-	if err != nil {
+func (jsonCodec) encode(answer any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(answer); err != nil {
 		return nil, internalFailure(err)
 	}
-	return b, nil
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
 // An epoch is a time as JSON 1.1 writes it: seconds since 1970, with a

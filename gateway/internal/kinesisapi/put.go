@@ -69,7 +69,7 @@ type putRecordInput struct {
 	DryRun                    bool
 }
 
-func (s *Server) putRecord(ctx context.Context, in *putRecordInput) ([]byte, error) {
+func (s *Server) putRecord(ctx context.Context, c *call, in *putRecordInput) (any, error) {
 	var f faults
 	f.stream(in.streamRef)
 	in.check(&f, "")
@@ -79,7 +79,7 @@ func (s *Server) putRecord(ctx context.Context, in *putRecordInput) ([]byte, err
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	st, err := s.find(in.streamRef)
+	st, err := c.find(in.streamRef)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func (s *Server) putRecord(ctx context.Context, in *putRecordInput) ([]byte, err
 	}
 	b := append(make([]byte, 0, 160), `{"ShardId":"`...)
 	b = s.appendPlace(b, st, &rec, p.results[0].Pos)
-	return append(b, `","EncryptionType":"NONE"}`...), nil
+	return encoded(append(b, `","EncryptionType":"NONE"}`...)), nil
 }
 
 type putRecordsInput struct {
@@ -137,11 +137,11 @@ func (in *putRecordsInput) check() error {
 	return f.err()
 }
 
-func (s *Server) putRecords(ctx context.Context, in *putRecordsInput) ([]byte, error) {
+func (s *Server) putRecords(ctx context.Context, c *call, in *putRecordsInput) (any, error) {
 	if err := in.check(); err != nil {
 		return nil, err
 	}
-	st, err := s.find(in.streamRef)
+	st, err := c.find(in.streamRef)
 	if err != nil {
 		return nil, err
 	}
@@ -182,7 +182,7 @@ func (s *Server) putRecords(ctx context.Context, in *putRecordsInput) ([]byte, e
 		}
 		b = fmt.Appendf(b, `{"ErrorCode":%q,"ErrorMessage":%q}`, code, text)
 	}
-	return fmt.Appendf(b, `],"FailedRecordCount":%d}`, failed), nil
+	return encoded(fmt.Appendf(b, `],"FailedRecordCount":%d}`, failed)), nil
 }
 
 // appendPlace writes ID","SequenceNumber":"NUMBER. A record that a route sent
@@ -190,23 +190,13 @@ func (s *Server) putRecords(ctx context.Context, in *putRecordsInput) ([]byte, e
 // like any other: its client must not send it again, and reads the shard that
 // its key belongs to and its number over there.
 func (s *Server) appendPlace(b []byte, st *spool.Stream, r *record.Record, p record.Pos) []byte {
-	index, ok := s.shards.index(st, p.Shard)
+	at, ok := s.shards.place(st, p.Shard)
 	if !ok {
-		index = shardOf(st, r.Hash()).Index
+		at = placeOf(st, shardOf(st, r.Hash()))
 	}
-	b = append(b, shardName(index)...)
+	b = append(b, shardName(at.index)...)
 	b = append(b, `","SequenceNumber":"`...)
-	return newSequence(st.Created(), index, p.Seq).appendTo(b)
-}
-
-// shardOf is the shard of a stream that a hash key belongs to.
-func shardOf(st *spool.Stream, h record.HashKey) spool.Shard {
-	for _, sh := range st.Shards() {
-		if h.Compare(sh.From) >= 0 && h.Compare(sh.To) <= 0 {
-			return sh
-		}
-	}
-	return spool.Shard{} // the shards leave no gap
+	return at.sequence(p.Seq).appendTo(b)
 }
 
 // throughputText is the ErrorMessage of a record that there is no room for:

@@ -153,7 +153,7 @@ func FuzzDecode(f *testing.F) {
 			new(putRecordsInput), new(putRecordInput), new(getRecordsInput), new(getShardIteratorInput),
 			new(listShardsInput), new(createStreamInput), new(describeStreamInput), new(listStreamsInput),
 		} {
-			err := decodeJSON(body, in)
+			err := (jsonCodec{}).decode(body, in)
 			if err == nil {
 				if c, ok := in.(interface{ check() error }); ok {
 					err = c.check()

@@ -7,7 +7,6 @@ import (
 	"math"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"forebay/gateway/conf"
@@ -26,6 +25,19 @@ const (
 	// longestRetention, in hours, stands for "until the quota".
 	longestRetention = 8760
 )
+
+// streamOperations are about streams and their shards, not their records.
+func (s *Server) streamOperations() map[string]operation {
+	return map[string]operation{
+		"Kinesis_20131202.CreateStream":          {toAdminister, decoded(s.createStream)},
+		"Kinesis_20131202.DeleteStream":          {toAdminister, decoded(s.deleteStream)},
+		"Kinesis_20131202.DescribeLimits":        {toDescribe, decoded(s.describeLimits)},
+		"Kinesis_20131202.DescribeStream":        {toDescribe, decoded(s.describeStream)},
+		"Kinesis_20131202.DescribeStreamSummary": {toDescribe, decoded(s.describeStreamSummary)},
+		"Kinesis_20131202.ListShards":            {toDescribe, decoded(s.listShards)},
+		"Kinesis_20131202.ListStreams":           {toDescribe, decoded(s.listStreams)},
+	}
+}
 
 func shardName(index int) string { return fmt.Sprintf("shardId-%012d", index) }
 
@@ -71,7 +83,7 @@ type createStreamInput struct {
 	Tags                       map[string]string
 }
 
-func (s *Server) createStream(ctx context.Context, in *createStreamInput) ([]byte, error) {
+func (s *Server) createStream(ctx context.Context, c *call, in *createStreamInput) (any, error) {
 	var f faults
 	f.required("streamName", in.StreamName, 1, maxName, nameRE, patternName)
 	f.number("shardCount", in.ShardCount, 1, 1000000)
@@ -124,13 +136,13 @@ func (s *Server) createStream(ctx context.Context, in *createStreamInput) ([]byt
 type deleteStreamInput struct{ streamRef }
 
 // deleteStream refuses: nothing removes a stream from a running box.
-func (s *Server) deleteStream(_ context.Context, in *deleteStreamInput) ([]byte, error) {
+func (s *Server) deleteStream(_ context.Context, c *call, in *deleteStreamInput) (any, error) {
 	var f faults
 	f.stream(in.streamRef)
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	st, err := s.find(in.streamRef)
+	st, err := c.find(in.streamRef)
 	if err != nil {
 		return nil, err
 	}
@@ -145,10 +157,10 @@ func (s *Server) openShards() int {
 	return n
 }
 
-func (s *Server) describeLimits(context.Context, *struct{}) ([]byte, error) {
-	return encode(struct {
+func (s *Server) describeLimits(context.Context, *call, *struct{}) (any, error) {
+	return struct {
 		OpenShardCount, ShardLimit, OnDemandStreamCount, OnDemandStreamCountLimit int
-	}{s.openShards(), shardLimit, 0, 0})
+	}{s.openShards(), shardLimit, 0, 0}, nil
 }
 
 type streamSummary struct {
@@ -169,7 +181,7 @@ type listStreamsInput struct {
 	NextToken                *string
 }
 
-func (s *Server) listStreams(_ context.Context, in *listStreamsInput) ([]byte, error) {
+func (s *Server) listStreams(_ context.Context, c *call, in *listStreamsInput) (any, error) {
 	var f faults
 	f.number("limit", in.Limit, 1, maxListed)
 	f.text("exclusiveStartStreamName", in.ExclusiveStartStreamName, 1, maxName, nameRE, patternName)
@@ -212,7 +224,7 @@ func (s *Server) listStreams(_ context.Context, in *listStreamsInput) ([]byte, e
 		out.StreamNames = append(out.StreamNames, st.Name())
 		out.StreamSummaries = append(out.StreamSummaries, s.summary(st))
 	}
-	return encode(out)
+	return out, nil
 }
 
 func (s *Server) openPage(kind tokenKind, token string) ([]byte, error) {
@@ -235,7 +247,7 @@ type shardDescription struct {
 func describeShard(st *spool.Stream, sh spool.Shard) shardDescription {
 	d := shardDescription{ShardID: shardName(sh.Index)}
 	d.HashKeyRange.StartingHashKey, d.HashKeyRange.EndingHashKey = decimal(sh.From), decimal(sh.To)
-	d.SequenceNumberRange.StartingSequenceNumber = newSequence(st.Created(), sh.Index, 0).String()
+	d.SequenceNumberRange.StartingSequenceNumber = placeOf(st, sh).sequence(0).String()
 	return d
 }
 
@@ -275,7 +287,7 @@ type describeStreamInput struct {
 	ExclusiveStartShardID *string `json:"ExclusiveStartShardId"`
 }
 
-func (s *Server) describeStream(_ context.Context, in *describeStreamInput) ([]byte, error) {
+func (s *Server) describeStream(_ context.Context, c *call, in *describeStreamInput) (any, error) {
 	var f faults
 	f.stream(in.streamRef)
 	f.number("limit", in.Limit, 1, maxListed)
@@ -283,7 +295,7 @@ func (s *Server) describeStream(_ context.Context, in *describeStreamInput) ([]b
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	st, err := s.find(in.streamRef)
+	st, err := c.find(in.streamRef)
 	if err != nil {
 		return nil, err
 	}
@@ -304,20 +316,20 @@ func (s *Server) describeStream(_ context.Context, in *describeStreamInput) ([]b
 		EnhancedMonitoring   []monitoring
 		EncryptionType       string
 	}
-	return encode(struct{ StreamDescription description }{description{
+	return struct{ StreamDescription description }{description{
 		s.summary(st), shards, more, retentionHours(st), noMonitoring(), "NONE",
-	}})
+	}}, nil
 }
 
 type describeStreamSummaryInput struct{ streamRef }
 
-func (s *Server) describeStreamSummary(_ context.Context, in *describeStreamSummaryInput) ([]byte, error) {
+func (s *Server) describeStreamSummary(_ context.Context, c *call, in *describeStreamSummaryInput) (any, error) {
 	var f faults
 	f.stream(in.streamRef)
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	st, err := s.find(in.streamRef)
+	st, err := c.find(in.streamRef)
 	if err != nil {
 		return nil, err
 	}
@@ -330,9 +342,9 @@ func (s *Server) describeStreamSummary(_ context.Context, in *describeStreamSumm
 		EncryptionType       string
 		MaxRecordSizeInKiB   int
 	}
-	return encode(struct{ StreamDescriptionSummary description }{description{
+	return struct{ StreamDescriptionSummary description }{description{
 		s.summary(st), len(st.Shards()), 0, retentionHours(st), noMonitoring(), "NONE", maxRecordBytes >> 10,
-	}})
+	}}, nil
 }
 
 type shardFilter struct {
@@ -404,7 +416,7 @@ func (fl *shardFilter) check() error {
 
 // listShards lists by index. Every shard of a stream is open from the stream's
 // creation on, so that of the filters only AFTER_SHARD_ID leaves any out.
-func (s *Server) listShards(_ context.Context, in *listShardsInput) ([]byte, error) {
+func (s *Server) listShards(_ context.Context, c *call, in *listShardsInput) (any, error) {
 	if err := in.check(); err != nil {
 		return nil, err
 	}
@@ -422,7 +434,7 @@ func (s *Server) listShards(_ context.Context, in *listShardsInput) ([]byte, err
 	case in.ShardFilter != nil && in.ShardFilter.ShardID != nil:
 		after = *in.ShardFilter.ShardID
 	}
-	st, err := s.find(ref)
+	st, err := c.find(ref)
 	if err != nil {
 		return nil, err
 	}
@@ -441,31 +453,5 @@ func (s *Server) listShards(_ context.Context, in *listShardsInput) ([]byte, err
 	if out.Shards, more = shardsAfter(st, after, limit); more {
 		out.NextToken = s.sealer.seal(kindShards, []byte(st.Name()+"/"+out.Shards[len(out.Shards)-1].ShardID), s.now())
 	}
-	return encode(out)
-}
-
-// layouts remembers which index in its stream a shard has, so that a put does
-// not ask the stream for all that it knows of its shards.
-type layouts struct {
-	mu sync.Mutex
-	of map[*spool.Stream]map[record.ShardID]int
-}
-
-// index gives a shard's index in its stream.
-func (l *layouts) index(st *spool.Stream, id record.ShardID) (int, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if i, ok := l.of[st][id]; ok {
-		return i, true
-	}
-	if l.of == nil {
-		l.of = make(map[*spool.Stream]map[record.ShardID]int)
-	}
-	m := make(map[record.ShardID]int)
-	for _, sh := range st.Shards() {
-		m[sh.ID] = sh.Index
-	}
-	l.of[st] = m
-	i, ok := m[id]
-	return i, ok
+	return out, nil
 }

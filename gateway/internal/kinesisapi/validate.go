@@ -106,7 +106,7 @@ func (f *faults) stream(r streamRef) {
 
 // find gives the stream that a checked streamRef names. The region and the
 // account of an ARN are not compared: a box has one stream of a name.
-func (s *Server) find(r streamRef) (*spool.Stream, error) {
+func (c *call) find(r streamRef) (*spool.Stream, error) {
 	var name string
 	switch {
 	case r.StreamARN != nil:
@@ -122,9 +122,9 @@ func (s *Server) find(r streamRef) (*spool.Stream, error) {
 	default:
 		return nil, invalidArgument("Either StreamName or StreamARN must be specified.")
 	}
-	st, err := s.spool.Stream(name)
+	st, err := c.s.spool.Stream(name)
 	if err != nil {
-		return nil, s.storeError(err, name)
+		return nil, c.s.storeError(err, name)
 	}
 	return st, nil
 }

@@ -1,0 +1,57 @@
+package kinesisapi
+
+import (
+	"sync"
+	"time"
+
+	"forebay/spool"
+	"forebay/spool/record"
+)
+
+// A place is what stands in the sequence numbers of a shard, besides its
+// counter.
+type place struct {
+	index   int       // of the shard in its stream
+	created time.Time // of the shard
+}
+
+func placeOf(st *spool.Stream, sh spool.Shard) place { return place{sh.Index, st.Created()} }
+
+// sequence is the number that a client knows a record of the shard by.
+func (p place) sequence(seq uint64) sequence { return newSequence(p.created, p.index, seq) }
+
+// shardOf is the shard of a stream that a hash key belongs to.
+func shardOf(st *spool.Stream, h record.HashKey) spool.Shard {
+	for _, sh := range st.Shards() {
+		if h.Compare(sh.From) >= 0 && h.Compare(sh.To) <= 0 {
+			return sh
+		}
+	}
+	return spool.Shard{} // the shards leave no gap
+}
+
+// layouts remembers the places of shards, so that a put does not ask the
+// stream for all that it knows of them.
+type layouts struct {
+	mu sync.Mutex
+	of map[*spool.Stream]map[record.ShardID]place
+}
+
+// place gives a shard's place in its stream; false if it is of another.
+func (l *layouts) place(st *spool.Stream, id record.ShardID) (place, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p, ok := l.of[st][id]; ok {
+		return p, true
+	}
+	if l.of == nil {
+		l.of = make(map[*spool.Stream]map[record.ShardID]place)
+	}
+	m := make(map[record.ShardID]place)
+	for _, sh := range st.Shards() {
+		m[sh.ID] = placeOf(st, sh)
+	}
+	l.of[st] = m
+	p, ok := m[id]
+	return p, ok
+}
