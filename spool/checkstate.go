@@ -3,6 +3,7 @@ package spool
 import (
 	"context"
 	"path/filepath"
+	"slices"
 
 	"forebay/spool/record"
 )
@@ -23,7 +24,7 @@ func (c *checker) planned(ctx context.Context, dir string, lost *lostState) ([]u
 	for i := range p.logs {
 		logs = append(logs, i+1)
 	}
-	for _, t := range p.streams {
+	for _, t := range slices.Concat(p.streams, p.deleted) {
 		for _, id := range t.shards {
 			c.shards[id] = &checkedShard{stream: t.name, log: t.log, first: 1, next: 1, old: true}
 		}
@@ -61,7 +62,7 @@ func (c *checker) readState(ctx context.Context, dir string) ([]uint32, map[curs
 	if err != nil {
 		return nil, nil, err
 	}
-	err = each(ctx, db, "SELECT s.id, s.next, t.name, t.log FROM shards s JOIN streams t ON t.id = s.stream", func(scan func(...any) error) error {
+	err = each(ctx, db, "SELECT s.id, s.next, "+plainNameSQL+", t.log FROM shards s JOIN streams t ON t.id = s.stream", func(scan func(...any) error) error {
 		var id record.ShardID
 		sh := &checkedShard{first: 1, next: 1}
 		err := scan(&id, &sh.stated, &sh.stream, &sh.log)

@@ -172,10 +172,7 @@ func (l *commitLog) publish(b *batch) {
 		for i, g := range blk.groups {
 			sh := l.shardByID(g.shard)
 			sh.tail = append(sh.tail, tailEntry{blk.groups[i], blk})
-			if sh.waiters != nil {
-				close(sh.waiters)
-				sh.waiters = nil
-			}
+			sh.wake()
 			payload += g.outside
 			written += g.outside
 		}

@@ -249,7 +249,7 @@ func (s *Spool) dropCursor(ctx context.Context, name, by string, of *Stream) err
 		streams = s.Streams()
 	}
 	for _, t := range streams {
-		for _, sh := range t.shards {
+		for _, sh := range t.all() {
 			ends[sh.id], _ = sh.end()
 		}
 	}

@@ -12,7 +12,7 @@ import (
 
 // erasedOf counts the records that a stream keeps and whose keys were erased.
 func (s *Spool) erasedOf(t *Stream) (n uint64) {
-	for _, sh := range t.shards {
+	for _, sh := range t.all() {
 		next, kept := sh.end()
 		n += s.state.erasedIn(sh.id, kept, next)
 	}
@@ -59,7 +59,7 @@ func (s *Spool) Erase(ctx context.Context, stream, by string) (Erased, error) {
 	defer l.wmu.Unlock()
 	out := Erased{Stream: stream, At: s.now()}
 	first := map[record.ShardID]uint64{}
-	for _, sh := range t.shards {
+	for _, sh := range t.all() {
 		first[sh.id], _ = sh.end()
 	}
 	before := s.erasedOf(t)
@@ -90,7 +90,7 @@ func (s *Spool) enterErased(t *Stream, old erasure, by string) {
 		by = " by " + by
 	}
 	mins := s.state.mins()
-	for _, sh := range t.shards {
+	for _, sh := range t.all() {
 		next, kept := sh.end()
 		for _, g := range old.ranges[sh.id] {
 			from, to := max(g.first, kept), min(g.past, next)
@@ -284,7 +284,7 @@ func (s *Spool) encrypt(ctx context.Context, t *Stream) error {
 	l.lockEmpty()
 	defer l.wmu.Unlock()
 	first := map[record.ShardID]uint64{}
-	for _, sh := range t.shards {
+	for _, sh := range t.all() {
 		first[sh.id], _ = sh.end()
 	}
 	s.state.disk.Lock()

@@ -336,7 +336,7 @@ func tree(t *testing.T, dir string) map[string][32]byte {
 
 func TestAForeignOrNewerSpoolIsLeftUntouched(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, dir string){
-		"newer state":   func(t *testing.T, dir string) { patch(t, filepath.Join(dir, "state.db"), 63, 3) },
+		"newer state":   func(t *testing.T, dir string) { patch(t, filepath.Join(dir, "state.db"), 63, 4) },
 		"foreign state": func(t *testing.T, dir string) { patch(t, filepath.Join(dir, "state.db"), 68, 99) },
 		"newer segment": func(t *testing.T, dir string) {
 			patch(t, filepath.Join(dir, "log-00001", "0000000001.seg"), 63, 3)

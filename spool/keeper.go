@@ -101,6 +101,7 @@ func (s *Spool) sweep(ctx context.Context) {
 	s.measure()
 	mins := s.state.mins()
 	for _, l := range s.allLogs() {
+		s.sweepDead(ctx, l, mins)
 		s.expireByAge(ctx, l, mins)
 		s.relieveLog(ctx, l, mins, 0)
 	}
@@ -325,7 +326,9 @@ func (s *Spool) removeOldest(ctx context.Context, l *commitLog, mins map[record.
 	l.mu.Lock()
 	s.state.mu.Lock()
 	for i, h := range next {
-		l.slots[i].first = h
+		if sh := l.slots[i]; h.next >= sh.first.next { // of a deleted stream nothing is left
+			sh.first = h
+		}
 	}
 	for _, st := range steps {
 		s.state.sumLocked(st)

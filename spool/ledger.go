@@ -185,6 +185,7 @@ func (a *accounts) log(st *stateDB, num uint32, uncounted int64, sources map[str
 		}
 	}
 	slices.Sort(g.Streams)
+	g.Streams = slices.Compact(g.Streams)
 	a.out.Logs = append(a.out.Logs, g)
 }
 

@@ -59,6 +59,9 @@ func (l *commitLog) load(ctx context.Context, hints map[record.ShardID]uint64, e
 	if err := l.loadTail(ctx); err != nil {
 		return err
 	}
+	for _, sh := range l.slots {
+		sh.forgetDeleted()
+	}
 	if err := l.settleNumbers(ctx, l.torn || !whole); err != nil {
 		return err
 	}
@@ -174,6 +177,9 @@ func (l *commitLog) applyHints(hints map[record.ShardID]uint64, exact bool) (who
 	defer l.behindCursors()
 	whole = true
 	for _, sh := range l.slots {
+		// A closed shard's number is that of its closing, which was durable
+		// before anything came behind it.
+		exact := exact || sh.closed != 0
 		switch hint, doubt := hints[sh.id], l.doubt[sh.id]; {
 		case exact && len(l.segs) > 0 && hint > sh.next:
 			if doubt == 0 {

@@ -91,15 +91,21 @@ type shard struct {
 	to     record.HashKey
 	log    *commitLog
 	slot   int32
+	// opened is when it was, by the wall clock, nanoseconds; parents is what it
+	// was split or merged from.
+	opened  int64
+	parents []record.ShardID
 
 	// guarded by log.mu
-	first   headRow // where the oldest segment begins
-	next    uint64
-	bytes   int64 // ever, in blocks and chunk files
-	newest  int64
-	tail    []tailEntry // the cached blocks that hold the shard, oldest first
-	waiters chan struct{}
-	oldest  oldestArrival
+	closed   int64 // when it was split or merged, wall clock, nanoseconds; 0: it takes records
+	children []record.ShardID
+	first    headRow // where the oldest segment begins
+	next     uint64
+	bytes    int64 // ever, in blocks and chunk files
+	newest   int64
+	tail     []tailEntry // the cached blocks that hold the shard, oldest first
+	waiters  chan struct{}
+	oldest   oldestArrival
 }
 
 type tailEntry struct {
@@ -158,10 +164,14 @@ func (l *commitLog) append(ctx context.Context, it *item) error {
 			return it.behind
 		case l.failing[it.source] != nil:
 			return l.failing[it.source]
+		case it.shape.stream.shape.Load() != it.shape:
+			return errReshaped
+		case it.shape.gone:
+			return it.shape.stream.deleted()
 		case l.full.Load():
 			return fmt.Errorf("append to log %d: %w", l.num, record.ErrFull)
 		}
-		if l.q.admits(it.source, it.bytes) {
+		if !it.shape.held && l.q.admits(it.source, it.bytes) {
 			l.q.push(it)
 			l.cond.Signal()
 			return nil

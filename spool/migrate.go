@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -32,16 +33,25 @@ func migrateState(ctx context.Context, sm seam, db *database, path string) error
 	}
 	s := &stateDB{db: db}
 	err = s.txn(ctx, func() error {
+		// The checksum of an orderly close is over the old columns. Where it is
+		// wrong it stays, and opening tells of it.
+		if version >= 2 && checkState(ctx, db) == nil {
+			if err := s.exec(ctx, "DELETE FROM meta WHERE key='sum'"); err != nil {
+				return err
+			}
+		}
 		for _, statements := range stateSchema[version+1:] {
 			if err := db.run(ctx, statements...); err != nil {
 				return err
 			}
 		}
-		if err := s.exec(ctx, "UPDATE logs SET uncounted=-1"); err != nil {
-			return err
-		}
-		if err := s.setMeta(ctx, "migrated", version); err != nil {
-			return err
+		if version < 2 { // it had no ledger
+			if err := s.exec(ctx, "UPDATE logs SET uncounted=-1"); err != nil {
+				return err
+			}
+			if err := s.setMeta(ctx, "migrated", version); err != nil {
+				return err
+			}
 		}
 		return db.run(ctx, fmt.Sprintf("PRAGMA user_version=%d", stateVersion))
 	})
@@ -58,6 +68,13 @@ func (sm seam) backup(from, to string) error {
 		return err
 	}
 	defer in.Close()
+	return sm.replaceFrom(to, in)
+}
+
+// replace writes a file, whole or not at all.
+func (sm seam) replace(to string, b []byte) error { return sm.replaceFrom(to, bytes.NewReader(b)) }
+
+func (sm seam) replaceFrom(to string, in io.Reader) error {
 	tmp := to + ".new"
 	out, err := sm.disk.open(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o640)
 	if err != nil {

@@ -26,11 +26,13 @@ func (s *stateDB) loadChain(ctx context.Context) error {
 }
 
 // name notes whose shards a stream's are.
-func (s *stateDB) name(t *Stream) {
+func (s *stateDB) name(t *Stream) { s.nameShards(t.name, t.all()) }
+
+func (s *stateDB) nameShards(stream string, shards []*shard) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, sh := range t.shards {
-		s.names[sh.id] = t.name
+	for _, sh := range shards {
+		s.names[sh.id] = stream
 	}
 }
 
@@ -85,6 +87,8 @@ func (s *stateDB) enterMissedRemovals(shards []*shard, begins bool) (gone uint64
 		told, first := s.removedLocked(sh.stream.name, sh.id)+1, sh.first.next
 		st := Step{Stream: sh.stream.name, Shard: sh.id, First: told, Past: first}
 		switch {
+		case told < first && sh.stream.isDeleted:
+			st.Kind, st.Reason = StepDeleted, "the stream was deleted; entered at opening, after a crash"
 		case told < first && begins:
 			st.Kind, st.Reason = StepExpired, "removed before this ledger began; why was not written down"
 		case told < first:

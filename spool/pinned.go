@@ -151,7 +151,7 @@ func (s *Spool) claims() []*claim {
 	}
 	spans := map[record.ShardID]span{}
 	for _, t := range s.Streams() {
-		for _, sh := range t.shards {
+		for _, sh := range t.all() {
 			next, first := sh.end()
 			spans[sh.id] = span{t.name, first, next}
 		}

@@ -12,6 +12,7 @@ const quantum = 64 << 10
 // An item is one Append: its records, and what became of those that are
 // settled.
 type item struct {
+	shape  *shape // that slots are of
 	source string
 	recs   []record.Record
 	slots  []int32
@@ -76,6 +77,7 @@ func (q *fairQueue) push(it *item) {
 	q.untaken += it.bytes
 	q.items++
 	q.pushed++
+	it.shape.queued++
 }
 
 func (q *fairQueue) empty() bool { return len(q.ring) == 0 }
@@ -154,4 +156,5 @@ func (q *fairQueue) drop(source string) []*item {
 // release gives back the room of a settled item.
 func (q *fairQueue) release(it *item) {
 	q.bytes -= it.bytes
+	it.shape.queued--
 }

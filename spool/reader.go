@@ -156,7 +156,9 @@ func (sh *shard) end() (next, first uint64) {
 // about 1 MiB. The
 // batch is a view that is valid until the next call. A *record.TrimmedError or
 // *record.CorruptError says what is lost; the reader goes on behind it at the
-// next call. record.ErrClosed when the reader or the spool was closed.
+// next call. A *record.ShardEndError says, as often as it is asked, that the
+// shard was split or merged and all of it was read; record.ErrNoStream that the
+// stream was deleted; record.ErrClosed that the reader or the spool was closed.
 func (r *Reader) Next(ctx context.Context, max int) (record.Batch, error) {
 	for {
 		b, err := r.Poll(ctx, max)
@@ -184,7 +186,7 @@ func (r *Reader) Next(ctx context.Context, max int) (record.Batch, error) {
 func (sh *shard) wait(pos uint64) <-chan struct{} {
 	sh.log.mu.Lock()
 	defer sh.log.mu.Unlock()
-	if pos < sh.next {
+	if pos < sh.next || sh.closed != 0 || sh.stream.shape.Load().gone {
 		return nil
 	}
 	if sh.waiters == nil {
@@ -220,11 +222,24 @@ func (r *Reader) Poll(ctx context.Context, max int) (record.Batch, error) {
 		found, err := r.seek(ctx)
 		if err == nil && !found {
 			r.idle()
+			err = r.ended()
 		}
 		if err != nil || !found {
 			return record.Batch{Shard: r.sh.id, Next: r.pos}, err
 		}
 	}
+}
+
+// ended is why nothing comes behind what was read, if that is so: the shard was
+// split or merged, or its stream deleted.
+func (r *Reader) ended() error {
+	if t := r.sh.stream; t.shape.Load().gone {
+		return t.deleted()
+	}
+	if r.limit != 0 && r.pos >= r.limit {
+		return nil // of a scan
+	}
+	return r.sh.ended(r.pos)
 }
 
 // idleRecords is how many records' room a reader keeps that waits for more.

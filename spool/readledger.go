@@ -131,6 +131,9 @@ func (c *checker) accounts(ctx context.Context, dir string, st *stateDB, m state
 		if err := c.readEnds(ctx, filepath.Join(dir, logDir(l.num)), l); err != nil {
 			return Ledger{}, fmt.Errorf("%s: %w", logDir(l.num), err)
 		}
+		for _, sh := range l.shards {
+			sh.forgetDeleted()
+		}
 		st.enterMissedRemovals(l.shards, begins)
 	}
 	if !m.clean || begins {
@@ -165,10 +168,18 @@ func closedLogs(ctx context.Context, db *database, begins bool) ([]*closedLog, e
 	if err != nil {
 		return nil, err
 	}
-	err = each(ctx, db, "SELECT s.id, s.next, t.name, t.log FROM shards s JOIN streams t ON t.id = s.stream ORDER BY s.id", func(scan func(...any) error) error {
+	version, err := versionOf(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	deleted := "0"
+	if version >= 3 {
+		deleted = "t.deleted<>0"
+	}
+	err = each(ctx, db, "SELECT s.id, s.next, "+plainNameSQL+", t.log, "+deleted+" FROM shards s JOIN streams t ON t.id = s.stream ORDER BY s.id", func(scan func(...any) error) error {
 		sh := &shard{stream: &Stream{}}
 		var log uint32
-		if err := scan(&sh.id, &sh.next, &sh.stream.name, &log); err != nil {
+		if err := scan(&sh.id, &sh.next, &sh.stream.name, &log, &sh.stream.isDeleted); err != nil {
 			return err
 		}
 		if byNum[log] == nil {

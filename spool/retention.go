@@ -64,15 +64,17 @@ func (l *commitLog) reckon() {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	var r retention
-	for i, sh := range l.slots {
-		if i > 0 && sh.stream == l.slots[i-1].stream {
-			continue
+	var before *Stream
+	for _, sh := range l.slots {
+		if sh.stream == before || sh.stream.shape.Load().gone {
+			continue // where nobody asks any more it all may go: see sweepDead
 		}
 		one := retentionOf(sh.stream.Config())
-		if i == 0 {
-			r = one
+		if before == nil {
+			before, r = sh.stream, one
 			continue
 		}
+		before = sh.stream
 		r.class = max(r.class, one.class)
 		r.maxAge = longest(r.maxAge, one.maxAge)
 		r.maxBytes = longest(r.maxBytes, one.maxBytes)

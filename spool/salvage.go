@@ -98,12 +98,17 @@ type salvage struct {
 	wall    int64
 	streams []salvagedStream
 	sealed  string // a log with encrypted blocks
+	shapes  shapes
+	deleted []salvagedStream
 }
 
 type salvagedStream struct {
 	name   string
 	log    uint32
 	shards []record.ShardID // by index
+	shape  *streamShape     // as it was written down; nil where it was not
+
+	deleted bool
 }
 
 // planSalvage reads the segments, and changes nothing.
@@ -112,7 +117,7 @@ func planSalvage(ctx context.Context, dir, why string) (*salvage, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &salvage{why: why}
+	p := &salvage{why: why, shapes: readShapes(dir)}
 	taken := map[string]bool{}
 	for _, num := range slices.Sorted(maps.Keys(logs)) {
 		p.logs = max(p.logs, num)
@@ -122,7 +127,12 @@ func planSalvage(ctx context.Context, dir, why string) (*salvage, error) {
 				return nil, fmt.Errorf("%s: %w", filepath.Join(logDir(num), segmentFile(n)), err)
 			}
 		}
+		deleted := p.shapes.forget(num, l.names, l.met)
 		p.streams = append(p.streams, l.streams(taken)...)
+		p.deleted = append(p.deleted, deleted...)
+	}
+	for i := range p.streams {
+		p.streams[i].shape = p.shapes.of(p.streams[i])
 	}
 	return p, nil
 }
@@ -231,7 +241,7 @@ func (l *salvagedLog) streams(taken map[string]bool) []salvagedStream {
 			name = fmt.Sprintf("%s-%s", name, logDir(l.num))
 		}
 		taken[name] = true
-		out = append(out, salvagedStream{name, l.num, shards})
+		out = append(out, salvagedStream{name: name, log: l.num, shards: shards})
 	}
 	slices.SortFunc(out, func(a, b salvagedStream) int { return int(a.shards[0]) - int(b.shards[0]) })
 	return out
@@ -339,14 +349,24 @@ func (p *salvage) fill(ctx context.Context, db *database, why string) error {
 			return err
 		}
 	}
-	for _, t := range p.streams {
-		res, err := db.ExecContext(ctx, "INSERT INTO streams(name, log, class, max_age, max_bytes, expire_undelivered, on_full, max_age_hard, created) VALUES(?,?,?,?,0,0,'',0,?)", t.name, t.log, class, unsettled, p.wall)
+	for i, t := range slices.Concat(p.streams, p.deleted) {
+		name, deleted := t.name, int64(0)
+		if t.deleted {
+			name, deleted = fmt.Sprintf("%s %d", name, i+1), p.wall
+		}
+		res, err := db.ExecContext(ctx, "INSERT INTO streams(name, log, class, max_age, max_bytes, expire_undelivered, on_full, max_age_hard, created, deleted) VALUES(?,?,?,?,0,0,'',0,?,?)", name, t.log, class, unsettled, p.wall, deleted)
 		if err != nil {
 			return err
 		}
 		id, err := res.LastInsertId()
 		if err != nil {
 			return err
+		}
+		if t.shape != nil {
+			if err := t.shape.fill(ctx, st, id); err != nil {
+				return err
+			}
+			continue
 		}
 		for i, sh := range t.shards {
 			from, to := hashRange(i, len(t.shards))

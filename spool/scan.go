@@ -88,7 +88,7 @@ func (t *Stream) Scanner(span Span) (*Scanner, error) {
 	t.log.mu.RLock()
 	defer t.log.mu.RUnlock()
 	s.segs = t.log.segs
-	for _, sh := range t.shards {
+	for _, sh := range t.all() {
 		if span.Shards == nil || slices.Contains(span.Shards, sh.id) {
 			s.shards = append(s.shards, scanShard{sh: sh, next: sh.first.next, end: sh.next})
 		}

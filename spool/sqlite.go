@@ -200,8 +200,12 @@ func checkHeader(path string, app uint32) error {
 	if id := be.Uint32(h[68:]); id != app {
 		return &record.FormatError{Path: path, Reason: fmt.Sprintf("is a SQLite file of another program (application_id %#x)", id), Hint: "give another directory"}
 	}
-	if v := be.Uint32(h[60:]); v < oldestFormat || v > formatVersion {
-		return &record.FormatError{Path: path, Reason: fmt.Sprintf("has format version %d; this program reads %d to %d", v, oldestFormat, formatVersion), Hint: "run the version of forebay that wrote it, or a newer one; nothing was changed"}
+	newest := uint32(formatVersion)
+	if app == appState {
+		newest = stateVersion
+	}
+	if v := be.Uint32(h[60:]); v < oldestFormat || v > newest {
+		return &record.FormatError{Path: path, Reason: fmt.Sprintf("has format version %d; this program reads %d to %d", v, oldestFormat, newest), Hint: "run the version of forebay that wrote it, or a newer one; nothing was changed"}
 	}
 	return nil
 }

@@ -72,7 +72,7 @@ type corruptRange struct {
 }
 
 // stateVersion is the format version of state.db.
-const stateVersion = 2
+const stateVersion = 3
 
 // stateSchema is what makes a state.db of each version out of one of the
 // version before, the first out of an empty file.
@@ -105,6 +105,14 @@ var stateSchema = [stateVersion + 1][]string{
 		`CREATE TABLE ledger_sums(kind TEXT NOT NULL, stream TEXT NOT NULL, shard INTEGER NOT NULL, who TEXT NOT NULL, steps INTEGER NOT NULL, count INTEGER NOT NULL,
 			undelivered INTEGER NOT NULL, PRIMARY KEY(kind, stream, shard, who)) WITHOUT ROWID`,
 		keysSchema,
+	},
+	3: {
+		"ALTER TABLE shards ADD COLUMN opened INTEGER NOT NULL DEFAULT 0",
+		"ALTER TABLE shards ADD COLUMN closed INTEGER NOT NULL DEFAULT 0",
+		"ALTER TABLE shards ADD COLUMN parent INTEGER NOT NULL DEFAULT 0",
+		"ALTER TABLE shards ADD COLUMN adjacent INTEGER NOT NULL DEFAULT 0",
+		"ALTER TABLE streams ADD COLUMN note TEXT NOT NULL DEFAULT ''",
+		"ALTER TABLE streams ADD COLUMN deleted INTEGER NOT NULL DEFAULT 0",
 	},
 }
 

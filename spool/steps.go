@@ -26,6 +26,7 @@ const (
 	StepRefused       = "refused"        // the far side can never take them; who is the cursor
 	StepShed          = "shed"           // lost before the log; who is the source
 	StepCursorDropped = "cursor-dropped" // an operator gave up a cursor's claim; who is the cursor
+	StepDeleted       = "deleted"        // their stream was deleted; who is the operator
 	StepErased        = "erased"         // made unreadable by destroying a key
 	StepFolded        = "folded"         // older steps were added up; who is the hash of the last one
 	StepBroken        = "broken"         // the chain was found broken at opening
@@ -59,7 +60,7 @@ type Step struct {
 }
 
 // removals are the kinds of steps that end the range of what is kept.
-var removals = [...]string{StepExpired, StepMaxAge, StepDropped, StepGone}
+var removals = [...]string{StepExpired, StepMaxAge, StepDropped, StepGone, StepDeleted}
 
 const stepColumns = "id, at, clock, kind, stream, shard, first, past, count, undelivered, who, reason, prev"
 

@@ -1,13 +1,10 @@
 package spool
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"math/big"
-	"sort"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,15 +24,17 @@ type Stream struct {
 	name       string
 	created    time.Time
 	log        *commitLog
-	shards     []*shard // by index, which is by hash range
+	shape      atomic.Pointer[shape]
 	quarantine bool
-	keys       keyCache
 	// waits says that the stream was made again and no config has named it
 	// since: what it keeps is not known.
 	waits atomic.Bool
+	// isDeleted says that the stream was deleted before the spool was opened.
+	isDeleted bool
 
-	mu  sync.RWMutex
-	cfg StreamConfig
+	mu   sync.RWMutex
+	cfg  StreamConfig
+	note string
 }
 
 // A Shard is what is known of a shard now.
@@ -48,46 +47,21 @@ type Shard struct {
 	Oldest   time.Time      // arrival of the oldest record kept; zero if there is none
 	Newest   time.Time      // arrival of the newest record; zero if there was none
 	Bytes    int64          // of records kept, in blocks and chunk files
+	// Created is when the shard was opened, by the wall clock; for a child at
+	// least a second after its parents were.
+	Created time.Time
+	// Closed is when it was split or merged, zero while it takes records. Next
+	// is then fixed for ever.
+	Closed time.Time
+	// Parents are the shard that it was split from or the two that were merged
+	// into it, the one with the lower hash range first.
+	Parents []record.ShardID
+	// Children are what it was split or merged into.
+	Children []record.ShardID
 }
 
-// A keyCache remembers the shards of keys seen lately, because the MD5 of a
-// key costs more than all else that appending a record does. It begins small,
-// there may be hundreds of streams, and grows with the keys that it misses.
-type keyCache struct {
-	seed   maphash.Seed
-	table  atomic.Pointer[[]atomic.Pointer[keySlot]]
-	misses atomic.Uint32 // since it grew
-}
-
-const (
-	fewKeys  = 64
-	manyKeys = 4096
-)
-
-func (c *keyCache) make(n int) {
-	table := make([]atomic.Pointer[keySlot], n)
-	c.table.Store(&table)
-}
-
-// place is where the key is remembered, if it is.
-func (c *keyCache) place(key string) *atomic.Pointer[keySlot] {
-	table := *c.table.Load()
-	return &table[maphash.String(c.seed, key)%uint64(len(table))]
-}
-
-// missed notes a key that was not there.
-func (c *keyCache) missed() {
-	n := len(*c.table.Load())
-	if c.misses.Add(1) > uint32(2*n) && n < manyKeys {
-		c.misses.Store(0)
-		c.make(4 * n)
-	}
-}
-
-type keySlot struct {
-	key  string
-	slot int32
-}
+// Open reports whether the shard takes records.
+func (sh Shard) Open() bool { return sh.Closed.IsZero() }
 
 // Name is the stream's name.
 func (t *Stream) Name() string { return t.name }
@@ -102,10 +76,12 @@ func (t *Stream) Config() StreamConfig {
 // Created is when the stream was made, by the wall clock.
 func (t *Stream) Created() time.Time { return t.created }
 
-// Shards lists the shards by index.
+// Shards lists all shards by index, the closed ones too. Indexes rise: a child
+// has a greater one than its parents.
 func (t *Stream) Shards() []Shard {
-	out := make([]Shard, len(t.shards))
-	for i, sh := range t.shards {
+	all := t.all()
+	out := make([]Shard, len(all))
+	for i, sh := range all {
 		out[i] = sh.describe()
 	}
 	return out
@@ -115,7 +91,11 @@ func (sh *shard) describe() Shard {
 	sh.log.mu.RLock()
 	d := Shard{
 		ID: sh.id, Index: sh.index, From: sh.from, To: sh.to, First: sh.first.next, Next: sh.next,
-		Bytes: sh.bytes - sh.first.bytes, Newest: timeOf(sh.newest),
+		Bytes: sh.bytes - sh.first.bytes, Newest: timeOf(sh.newest), Created: time.Unix(0, sh.opened).UTC(),
+		Parents: sh.parents, Children: sh.children,
+	}
+	if sh.closed != 0 {
+		d.Closed = time.Unix(0, sh.closed).UTC()
 	}
 	sh.log.mu.RUnlock()
 	if d.First < d.Next {
@@ -132,35 +112,12 @@ func timeOf(ns int64) time.Time {
 }
 
 func (t *Stream) shard(id record.ShardID) (*shard, error) {
-	for _, sh := range t.shards {
+	for _, sh := range t.all() {
 		if sh.id == id {
 			return sh, nil
 		}
 	}
 	return nil, fmt.Errorf("%w: stream %q has no shard %d", record.ErrNoShard, t.name, id)
-}
-
-// slotOf picks the shard of a record.
-func (t *Stream) slotOf(r *record.Record) int32 {
-	if len(t.shards) == 1 {
-		return t.shards[0].slot
-	}
-	if r.HashKey != nil {
-		return t.slotOfHash(*r.HashKey)
-	}
-	at := t.keys.place(r.Key)
-	if k := at.Load(); k != nil && k.key == r.Key {
-		return k.slot
-	}
-	slot := t.slotOfHash(record.HashOf(r.Key))
-	t.keys.missed()
-	at.Store(&keySlot{key: string(append([]byte(nil), r.Key...)), slot: slot})
-	return slot
-}
-
-func (t *Stream) slotOfHash(h record.HashKey) int32 {
-	i := sort.Search(len(t.shards), func(i int) bool { return bytes.Compare(t.shards[i].to[:], h[:]) >= 0 })
-	return t.shards[i].slot
 }
 
 // Append hands records over. It blocks while the log's queue is full, so that
@@ -190,8 +147,12 @@ func (t *Stream) Append(ctx context.Context, recs []record.Record, done func([]r
 	if len(recs) == 0 {
 		return errors.New("append: no records")
 	}
+	at := t.shape.Load()
+	if at.gone {
+		return t.deleted()
+	}
 	it := &item{
-		source: recs[0].Source, recs: recs, slots: make([]int32, len(recs)), res: make([]record.Result, len(recs)),
+		shape: at, source: recs[0].Source, recs: recs, slots: make([]int32, len(recs)), res: make([]record.Result, len(recs)),
 		arr: t.sp.now().UnixNano(), mono: int64(t.sp.Mono()), done: done,
 	}
 	for i := range recs {
@@ -205,9 +166,15 @@ func (t *Stream) Append(ctx context.Context, recs []record.Record, done func([]r
 			it.res[i].Err, it.slots[i] = err, -1
 			continue
 		}
-		it.slots[i] = t.slotOf(r)
+		it.slots[i] = at.slotOf(r)
 	}
-	return t.log.append(ctx, it)
+	for {
+		err := t.log.append(ctx, it)
+		if !errors.Is(err, errReshaped) {
+			return err
+		}
+		it.fit(t.shape.Load())
+	}
 }
 
 // check is the record's own check and what the block format asks for.
@@ -255,8 +222,9 @@ func (s *Spool) CreateStream(ctx context.Context, c StreamConfig) (*Stream, erro
 }
 
 // Ensure creates the stream, or takes over changed retention settings and
-// class of an existing one. The number of shards of an existing stream stays;
-// asking for another (not 0) is an error.
+// class of an existing one. The number of shards of an existing stream stays:
+// asking for another (not 0) is an error, unless the stream was split or merged
+// since it was made.
 //
 // A stream stays in the log it was created in. Where several streams share it,
 // the log keeps as long as the one that keeps longest, holds back if one does,
@@ -271,10 +239,14 @@ func (s *Spool) Ensure(ctx context.Context, c StreamConfig) (*Stream, error) {
 	if err != nil {
 		return s.makeStream(ctx, c.WithDefaults())
 	}
-	if c.Shards != 0 && c.Shards != len(t.shards) {
-		return nil, fmt.Errorf("shards: stream %q has %d shards and %d are asked for; the number cannot be changed", t.name, len(t.shards), c.Shards)
+	at := t.shape.Load()
+	if c.Shards != 0 && c.Shards != len(at.open) {
+		if len(at.all) == len(at.open) {
+			return nil, fmt.Errorf("shards: stream %q has %d shards and %d are asked for; shards is how many a new stream gets: leave it, and change the number with aws kinesis update-shard-count", t.name, len(at.open), c.Shards)
+		}
+		s.log.Info("stream was split or merged since it was made; shards in the config does not count any more", "stream", t.name, "shards", len(at.open), "config", c.Shards)
 	}
-	c.Shards = len(t.shards)
+	c.Shards = len(at.open)
 	c = c.WithDefaults()
 	if old := t.Config(); old.Encrypt {
 		c.Encrypt = true
@@ -394,7 +366,7 @@ func (s *Spool) makeStream(ctx context.Context, c StreamConfig) (*Stream, error)
 // starts is where the shards of a new stream begin.
 func (t *Stream) starts() map[record.ShardID]uint64 {
 	first := map[record.ShardID]uint64{}
-	for _, sh := range t.shards {
+	for _, sh := range t.all() {
 		first[sh.id] = 1
 	}
 	return first
@@ -417,35 +389,27 @@ func (s *Spool) insertStream(ctx context.Context, t *Stream, num uint32, fresh b
 	if t.id, err = res.LastInsertId(); err != nil {
 		return err
 	}
-	for i := range c.Shards {
-		sh := &shard{stream: t, index: i}
+	shards := make([]*shard, c.Shards)
+	for i := range shards {
+		sh := &shard{stream: t, index: i, opened: t.created.UnixNano()}
 		sh.from, sh.to = hashRange(i, c.Shards)
-		res, err := s.state.db.ExecContext(ctx, "INSERT INTO shards(stream, idx, hash_from, hash_to, next) VALUES(?,?,?,?,1)", t.id, i, sh.from[:], sh.to[:])
-		if err != nil {
+		if err := s.insertShard(ctx, sh, nil); err != nil {
 			return err
 		}
-		id, err := res.LastInsertId()
-		if err != nil {
-			return err
-		}
-		sh.id = record.ShardID(id)
-		t.shards = append(t.shards, sh)
+		shards[i] = sh
 	}
+	t.shape.Store(newShape(t, shards))
 	return nil
 }
 
 // attach gives the stream's shards their places in the log.
 func (t *Stream) attach(l *commitLog) {
 	t.log = l
-	for _, sh := range t.shards {
+	for _, sh := range t.all() {
 		l.addShard(sh)
 	}
 	t.sp.state.name(t)
 	l.reckon()
-	if len(t.shards) > 1 {
-		t.keys.seed = maphash.MakeSeed()
-		t.keys.make(fewKeys)
-	}
 }
 
 // hashRange is the i-th of n equal parts of the ring, both ends inclusive.
@@ -465,11 +429,11 @@ func hashRange(i, n int) (from, to record.HashKey) {
 // exact says that the shards' stored numbers are those of an orderly close.
 func (s *Spool) loadStreams(ctx context.Context, exact bool) error {
 	hints := map[record.ShardID]uint64{}
-	var order []*Stream
+	var order []*shard
+	var byID map[int64]*Stream
 	logOf := map[int64]uint32{}
 	err := s.loadLogs(ctx, exact)
 	if err == nil {
-		var byID map[int64]*Stream
 		if byID, logOf, err = s.loadNames(ctx); err == nil {
 			order, err = s.loadShards(ctx, byID, logOf, hints)
 		}
@@ -477,15 +441,21 @@ func (s *Spool) loadStreams(ctx context.Context, exact bool) error {
 	if err != nil {
 		return asLost(fmt.Errorf("read state.db: %w", err))
 	}
-	for _, t := range order { // by rising shard id
-		t.cfg.Shards = len(t.shards)
+	for _, sh := range order {
+		sh.stream.log = s.logs[logOf[sh.stream.id]]
+		sh.stream.log.addShard(sh)
+	}
+	for _, t := range byID {
+		t.cfg.Shards = len(t.shape.Load().open)
 		if k := s.keys.newest(t.id); k != nil {
 			t.cfg.Encrypt = true
-			s.logs[logOf[t.id]].key.Store(k)
+			t.log.key.Store(k)
 		}
-		t.attach(s.logs[logOf[t.id]])
+		s.state.name(t)
 	}
+	s.state.dropDeleted(byID)
 	for _, l := range s.logs {
+		l.reckon()
 		if err := l.load(ctx, hints, exact); err != nil {
 			return fmt.Errorf("open %s: %w", logDir(l.num), err)
 		}
@@ -526,12 +496,12 @@ func (s *Spool) loadLogs(ctx context.Context, exact bool) error {
 // loadNames reads the streams without their shards, and which log each is in.
 func (s *Spool) loadNames(ctx context.Context) (byID map[int64]*Stream, logOf map[int64]uint32, err error) {
 	byID, logOf = map[int64]*Stream{}, map[int64]uint32{}
-	err = each(ctx, s.state.db, "SELECT id, name, log, class, max_age, max_bytes, expire_undelivered, on_full, max_age_hard, created FROM streams ORDER BY id", func(scan func(...any) error) error {
+	err = each(ctx, s.state.db, "SELECT id, name, log, class, max_age, max_bytes, expire_undelivered, on_full, max_age_hard, created, note, deleted FROM streams ORDER BY id", func(scan func(...any) error) error {
 		t := &Stream{sp: s}
 		var log uint32
 		var class string
-		var created int64
-		if err := scan(&t.id, &t.name, &log, &class, &t.cfg.MaxAge, &t.cfg.MaxBytes, &t.cfg.ExpireUndelivered, &t.cfg.OnFull, &t.cfg.MaxAgeHard, &created); err != nil {
+		var created, deleted int64
+		if err := scan(&t.id, &t.name, &log, &class, &t.cfg.MaxAge, &t.cfg.MaxBytes, &t.cfg.ExpireUndelivered, &t.cfg.OnFull, &t.cfg.MaxAgeHard, &created, &t.note, &deleted); err != nil {
 			return err
 		}
 		var err error
@@ -539,45 +509,84 @@ func (s *Spool) loadNames(ctx context.Context) (byID map[int64]*Stream, logOf ma
 		t.cfg.Class, err = record.ParseClass(class)
 		if t.cfg.MaxAge == unsettled {
 			t.cfg.MaxAge = 0
-			t.waits.Store(true)
+			t.waits.Store(deleted == 0)
 		}
-		byID[t.id], s.streams[t.name], logOf[t.id] = t, t, log
+		byID[t.id], logOf[t.id] = t, log
+		if deleted != 0 {
+			t.name, t.isDeleted = plainName(t.name), true
+		} else {
+			s.streams[t.name] = t
+		}
 		return err
 	})
 	return byID, logOf, err
 }
 
-// loadShards gives the streams their shards, and lists the streams by rising
-// shard id.
-func (s *Spool) loadShards(ctx context.Context, byID map[int64]*Stream, logOf map[int64]uint32, hints map[record.ShardID]uint64) (order []*Stream, err error) {
-	err = each(ctx, s.state.db, "SELECT id, stream, idx, hash_from, hash_to, next FROM shards ORDER BY id", func(scan func(...any) error) error {
+// loadShards gives the streams their shards, and lists all shards by rising id.
+func (s *Spool) loadShards(ctx context.Context, byID map[int64]*Stream, logOf map[int64]uint32, hints map[record.ShardID]uint64) (order []*shard, err error) {
+	of := map[*Stream][]*shard{}
+	known := map[record.ShardID]*shard{}
+	err = each(ctx, s.state.db, "SELECT id, stream, idx, hash_from, hash_to, next, opened, closed, parent, adjacent FROM shards ORDER BY id", func(scan func(...any) error) error {
 		sh := &shard{}
 		var stream int64
 		var from, to []byte
 		var next uint64
-		if err := scan(&sh.id, &stream, &sh.index, &from, &to, &next); err != nil {
+		var parents [2]record.ShardID
+		if err := scan(&sh.id, &stream, &sh.index, &from, &to, &next, &sh.opened, &sh.closed, &parents[0], &parents[1]); err != nil {
 			return err
 		}
 		t := byID[stream]
-		if t == nil || len(from) != len(sh.from) || len(to) != len(sh.to) || s.logs[logOf[stream]] == nil {
+		if t == nil || len(from) != len(sh.from) || len(to) != len(sh.to) || s.logs[logOf[stream]] == nil || sh.index != len(of[t]) {
 			return fmt.Errorf("%w: shard %d", errDamaged, sh.id)
 		}
 		copy(sh.from[:], from)
 		copy(sh.to[:], to)
 		sh.stream = t
-		if len(t.shards) == 0 {
-			order = append(order, t)
+		if sh.opened == 0 {
+			sh.opened = t.created.UnixNano()
 		}
-		t.shards = append(t.shards, sh)
+		for _, id := range parents {
+			if id == 0 {
+				continue
+			}
+			parent := known[id]
+			if parent == nil || parent.stream != t || parent.closed == 0 {
+				return fmt.Errorf("%w: shard %d has the parent %d", errDamaged, sh.id, id)
+			}
+			sh.parents, parent.children = append(sh.parents, id), append(parent.children, sh.id)
+		}
+		known[sh.id] = sh
+		order, of[t] = append(order, sh), append(of[t], sh)
 		hints[sh.id] = next
 		return nil
 	})
-	for _, t := range byID {
-		if err == nil && len(t.shards) == 0 {
-			err = fmt.Errorf("%w: stream %q has no shards", errDamaged, t.name)
-		}
+	if err != nil {
+		return nil, err
 	}
-	return order, err
+	for _, t := range byID {
+		if len(of[t]) == 0 {
+			return nil, fmt.Errorf("%w: stream %q has no shards", errDamaged, t.name)
+		}
+		at := newShape(t, of[t])
+		if !covers(at.open) && !t.isDeleted {
+			return nil, fmt.Errorf("%w: the shards of stream %q leave a gap", errDamaged, t.name)
+		}
+		at.gone = t.isDeleted
+		t.shape.Store(at)
+	}
+	return order, nil
+}
+
+// covers reports whether shards, by hash range, cover the ring once.
+func covers(open []*shard) bool {
+	var next record.HashKey
+	for i, sh := range open {
+		if sh.from != next || sh.from.Compare(sh.to) > 0 || i > 0 && next == (record.HashKey{}) {
+			return false
+		}
+		next = hashAfter(sh.to)
+	}
+	return len(open) > 0 && next == record.HashKey{}
 }
 
 // openFirst makes a log's directory and first segment; wmu is held.

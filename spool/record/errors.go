@@ -20,6 +20,8 @@ var (
 	ErrStreamExists = errors.New("stream exists")
 	// ErrNoShard is returned for a shard that the stream does not have.
 	ErrNoShard = errors.New("no such shard")
+	// ErrShardClosed is returned for a shard that was split or merged already.
+	ErrShardClosed = errors.New("shard is closed")
 	// ErrNoCursor is returned for the name of a cursor that does not exist.
 	ErrNoCursor = errors.New("no such cursor")
 	// ErrInUse is returned for a cursor that somebody has open.
