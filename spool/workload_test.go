@@ -80,7 +80,12 @@ type (
 	firstNote map[record.ShardID]uint64 // where the shards begin
 	movesNote placeNote                 // a cursor is about to be committed
 	movedNote []placeNote               // all cursors are durable at least here
-	placeNote struct {
+	shapeNote struct { // a stream has at least so many shards
+		stream string
+		shards int
+	}
+	deletedNote record.ShardID // the stream of that shard is deleted
+	placeNote   struct {
 		shard record.ShardID
 		next  uint64
 	}
@@ -154,14 +159,55 @@ func startWorkload(ctx context.Context, s *spool.Spool, u *truth, mark func(any)
 // run appends rounds batches to every stream, one after the other, and waits.
 func (w *workload) run(ctx context.Context, rounds int, seed uint64) error {
 	var parts sync.WaitGroup
-	errs := make([]error, len(w.streams)+1)
+	errs := make([]error, len(w.streams)+2)
 	for i, st := range w.streams {
 		parts.Go(func() { errs[i] = w.produce(ctx, st, rounds, rand.New(rand.NewPCG(seed, uint64(i)))) })
 	}
 	parts.Go(func() { errs[len(w.streams)] = w.follow(ctx, w.streams[0], rounds) })
+	parts.Go(func() { errs[len(w.streams)+1] = w.reshape(ctx, w.streams[0], rounds/12, rand.New(rand.NewPCG(seed, 99))) })
 	parts.Wait()
 	return errors.Join(errs...)
 }
+
+// reshape gives the first stream other shards now and then, and makes and
+// deletes one.
+func (w *workload) reshape(ctx context.Context, st *spool.Stream, rounds int, rng *rand.Rand) error {
+	for range rounds {
+		err := w.s.Rescale(ctx, st, 1+rng.IntN(6))
+		if err == nil {
+			w.mark(shapeNote{st.Name(), len(st.Shards())})
+			err = w.makeAndDelete(ctx)
+		}
+		if err != nil && w.onError != nil {
+			w.onError(err)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *workload) makeAndDelete(ctx context.Context) error {
+	if _, err := w.s.Stream(temporary); err == nil { // that could not be deleted
+		return w.s.Delete(ctx, temporary, "test")
+	}
+	st, err := w.s.CreateStream(ctx, spool.StreamConfig{Name: temporary, MaxBytes: conf.Size(768 << 10)})
+	if err != nil {
+		return err
+	}
+	id := st.Shards()[0].ID
+	if _, err := st.Put(ctx, []record.Record{{Key: "a", Data: []byte("a")}, {Key: "b", Data: []byte("b")}}); err != nil {
+		return err
+	}
+	if err := w.s.Delete(ctx, temporary, "test"); err != nil {
+		return err
+	}
+	w.mark(deletedNote(id))
+	return nil
+}
+
+// temporary is a stream that is made and deleted, again and again.
+const temporary = "temporary"
 
 func (w *workload) produce(ctx context.Context, st *spool.Stream, rounds int, rng *rand.Rand) error {
 	source := "to-" + st.Name()
@@ -232,7 +278,7 @@ func (w *workload) follow(ctx context.Context, st *spool.Stream, rounds int) err
 	for i := range rounds {
 		for k, c := range cursors {
 			b, err := c.Poll(ctx, 20)
-			if isTrimmed(err) || err == nil && len(b.Recs) == 0 {
+			if _, end := errors.AsType[*record.ShardEndError](err); end || isTrimmed(err) || err == nil && len(b.Recs) == 0 {
 				continue
 			}
 			if err == nil {
@@ -276,6 +322,8 @@ func noise(rng *rand.Rand, n int) []byte {
 type history struct {
 	*truth
 	acked, first, moves, moved map[record.ShardID][]step
+	shapes                     map[string][]step
+	deleted                    map[record.ShardID]int // the event
 }
 
 type step struct {
@@ -284,7 +332,7 @@ type step struct {
 }
 
 func newHistory(u *truth, events []faultdisk.Event) *history {
-	h := &history{truth: u, acked: map[record.ShardID][]step{}, first: map[record.ShardID][]step{}, moves: map[record.ShardID][]step{}, moved: map[record.ShardID][]step{}}
+	h := &history{truth: u, acked: map[record.ShardID][]step{}, first: map[record.ShardID][]step{}, moves: map[record.ShardID][]step{}, moved: map[record.ShardID][]step{}, shapes: map[string][]step{}, deleted: map[record.ShardID]int{}}
 	for at, e := range events {
 		switch note := e.Note.(type) {
 		case ackedNote:
@@ -295,6 +343,10 @@ func newHistory(u *truth, events []faultdisk.Event) *history {
 			for id, n := range note {
 				rise(h.first, id, at, n)
 			}
+		case shapeNote:
+			rise(h.shapes, note.stream, at, uint64(note.shards))
+		case deletedNote:
+			h.deleted[record.ShardID(note)] = at
 		case movesNote:
 			rise(h.moves, note.shard, at, note.next)
 		case movedNote:
@@ -306,7 +358,7 @@ func newHistory(u *truth, events []faultdisk.Event) *history {
 	return h
 }
 
-func rise(m map[record.ShardID][]step, id record.ShardID, at int, n uint64) {
+func rise[K comparable](m map[K][]step, id K, at int, n uint64) {
 	if s := m[id]; len(s) > 0 {
 		n = max(n, s[len(s)-1].n)
 	}
@@ -398,11 +450,20 @@ func (h *history) verifyOpen(ctx context.Context, s *spool.Spool, at int) error 
 	}
 	next := map[record.ShardID]uint64{}
 	for _, st := range s.Streams() {
+		if n := before(h.shapes[st.Name()], at); uint64(len(st.Shards())) < n {
+			return fmt.Errorf("stream %s has %d shards, and had %d", st.Name(), len(st.Shards()), n)
+		}
 		for _, sh := range st.Shards() {
+			if when, deleted := h.deleted[sh.ID]; deleted && when < at {
+				return fmt.Errorf("stream %s with shard %d is back", st.Name(), sh.ID)
+			}
+			next[sh.ID] = sh.Next
+			if st.Name() == temporary {
+				continue
+			}
 			if err := h.verifyShard(ctx, st, sh, at); err != nil {
 				return fmt.Errorf("stream %s, shard %d: %w", st.Name(), sh.ID, err)
 			}
-			next[sh.ID] = sh.Next
 		}
 	}
 	for id, steps := range h.acked {
