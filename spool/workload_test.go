@@ -80,7 +80,7 @@ type (
 	firstNote map[record.ShardID]uint64 // where the shards begin
 	movesNote placeNote                 // a cursor is about to be committed
 	movedNote []placeNote               // all cursors are durable at least here
-	shapeNote struct { // a stream has at least so many shards
+	shapeNote struct {                  // a stream has at least so many shards
 		stream string
 		shards int
 	}
@@ -164,7 +164,9 @@ func (w *workload) run(ctx context.Context, rounds int, seed uint64) error {
 		parts.Go(func() { errs[i] = w.produce(ctx, st, rounds, rand.New(rand.NewPCG(seed, uint64(i)))) })
 	}
 	parts.Go(func() { errs[len(w.streams)] = w.follow(ctx, w.streams[0], rounds) })
-	parts.Go(func() { errs[len(w.streams)+1] = w.reshape(ctx, w.streams[0], rounds/12, rand.New(rand.NewPCG(seed, 99))) })
+	parts.Go(func() {
+		errs[len(w.streams)+1] = w.reshape(ctx, w.streams[0], rounds/12, rand.New(rand.NewPCG(seed, 99)))
+	})
 	parts.Wait()
 	return errors.Join(errs...)
 }
