@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,6 +53,17 @@ type golden struct {
 	Records []goldenRecord
 	Ledger  spool.Ledger
 	Places  []goldenPlace
+	Shapes  []goldenShape `json:",omitempty"` // from version 3 of state.db on
+}
+
+// A goldenShape is a shard of a stream that was split or merged, or has a note.
+type goldenShape struct {
+	Stream, Note      string
+	Shard             record.ShardID
+	From, To          string // hex
+	Created, Closed   time.Time
+	Next              uint64
+	Parents, Children []record.ShardID
 }
 
 type goldenRecord struct {
@@ -117,176 +127,6 @@ func sum(b []byte) string {
 	return hex.EncodeToString(h[:])
 }
 
-// goldenStreams are of several classes, so that they lie in several logs.
-func goldenStreams() []spool.StreamConfig {
-	return []spool.StreamConfig{
-		{Name: "mqtt", Shards: 4},
-		{Name: "serial"},
-		{Name: "video", Class: record.ClassVideo},
-		{Name: "alarms", Class: record.ClassAlarm},
-		{Name: "quarantine"},
-	}
-}
-
-// fillGolden writes everything that a format has a place for, and reads a part
-// of it through cursors. damage flips a byte of a file while the spool is
-// closed.
-func fillGolden(ctx context.Context, dir string, cfg spool.Config, damage func() error) (*spool.Spool, error) {
-	var s *spool.Spool
-	streams := map[string]*spool.Stream{}
-	open := func() (err error) {
-		if s, err = spool.Open(ctx, dir, cfg, nil); err != nil {
-			return err
-		}
-		all := goldenStreams()
-		if cfg.KeyFile != "" {
-			all = append(all, spool.StreamConfig{Name: sealedStream, Encrypt: true})
-		}
-		for _, c := range all {
-			if streams[string(c.Name)], err = s.Ensure(ctx, c); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	put := func(stream string, recs ...record.Record) error {
-		if streams[stream] == nil {
-			return nil
-		}
-		res, err := streams[stream].Put(ctx, recs)
-		for _, r := range res {
-			err = errors.Join(err, r.Err)
-		}
-		return err
-	}
-	if err := open(); err != nil {
-		return nil, err
-	}
-	for round := range 3 {
-		if err := goldenRound(round, put); err != nil {
-			return nil, err
-		}
-		if round == 2 {
-			break // the newest records stay in the active segments
-		}
-		for _, t := range streams {
-			if err := spool.Roll(t); err != nil {
-				return nil, err
-			}
-		}
-	}
-	s.Shed("mqtt", 7)
-	if err := s.Close(); err != nil {
-		return nil, err
-	}
-	if err := damage(); err != nil {
-		return nil, err
-	}
-	if err := open(); err != nil {
-		return nil, err
-	}
-	if err := goldenRound(3, put); err != nil {
-		return nil, err
-	}
-	s.Shed("line-1", 2)
-	return s, readGolden(ctx, s)
-}
-
-// goldenRound stores some of everything.
-func goldenRound(round int, put func(string, ...record.Record) error) error {
-	at := time.Date(2026, 11, 20, 12, round, 0, 123456789, time.UTC)
-	var recs []record.Record
-	for i := range 40 {
-		n := round*40 + i
-		r := record.Record{
-			Key: fmt.Sprintf("plant/line%d/temp", n%9), Source: "mqtt", SourceSeq: uint64(n + 1), Type: "application/json",
-			Data: fmt.Appendf(nil, `{"name":"temp","value":%d.5,"unit":"Cel","n":%d}`, 20+n%5, n),
-		}
-		switch n % 4 {
-		case 1:
-			r.At, r.TimeQ = at.Add(-time.Duration(n)*time.Hour), record.TimeDevice
-		case 2:
-			r.Attrs = map[string]string{"topic": strings.Repeat("long/", 20), "größe": "ja", "empty": ""}
-		case 3:
-			r.HashKey = &record.HashKey{byte(n * 7), 15: byte(n)}
-			r.TimeQ, r.Type = record.TimeUnsynchronised, ""
-		}
-		recs = append(recs, r)
-	}
-	large := bytes.Repeat(fmt.Appendf(nil, "waveform %d ", round), 30_000) // beyond what a block holds
-	return errors.Join(
-		put("mqtt", recs...),
-		put("mqtt", record.Record{Key: "waveform", Source: "mqtt", SourceSeq: uint64(1000 + round), Type: "application/octet-stream", Data: large}),
-		put("serial", record.Record{Key: "line-1", Source: "line-1", SourceSeq: uint64(2*round + 1), Data: []byte("+0012.3 kg\r\n")},
-			record.Record{Key: "line-1", Source: "line-1", SourceSeq: uint64(2*round + 2)}),
-		put("video", record.Record{Key: "camera-1", Source: "video", Type: "video/mp4", Data: []byte(`{"camera":"camera-1"}`), Blob: bytes.Repeat([]byte{byte(round), 1, 2, 3}, 5_000)},
-			record.Record{Key: "camera-1", Source: "video", Type: "image/jpeg", Blob: []byte("small")}),
-		put("alarms", record.Record{Key: "hot/line1", Source: "rules", Type: "application/json", Data: []byte(`{"event":"raised"}`), At: at}),
-		goldenBeside(round, put),
-		put(sealedStream, record.Record{Key: "door", Source: "gate", SourceSeq: uint64(round + 1), Type: "text/plain", Attrs: map[string]string{"who": "nobody"}, Data: fmt.Appendf(nil, "open %d", round)},
-			record.Record{Key: "door", Source: "gate", Data: large[:260<<10*(round/3)], Blob: bytes.Repeat([]byte{byte(round), 9}, 4_000)}),
-		put("quarantine", record.Record{Key: "plant/bad", Source: "mqtt", SourceSeq: uint64(2000 + round), Data: []byte{0xff, 0xfe, byte(round)}}),
-	)
-}
-
-// goldenBeside stores, once, a body that is large enough to lie in the chunk
-// file and that cannot be packed.
-func goldenBeside(round int, put func(string, ...record.Record) error) error {
-	if round != 1 {
-		return nil
-	}
-	data := make([]byte, 80<<10)
-	rng := rand.NewChaCha8([32]byte{1})
-	_, _ = rng.Read(data) // never fails
-	return put("mqtt", record.Record{Key: "picture", Source: "mqtt", SourceSeq: 3000, Data: data[:40<<10]}, record.Record{Key: "picture", Source: "mqtt", SourceSeq: 3001, Data: data[40<<10:]})
-}
-
-// readGolden leaves cursors at the beginning, in the middle and at the end.
-func readGolden(ctx context.Context, s *spool.Spool) error {
-	for _, c := range []struct {
-		name, stream string
-		part         uint64 // of 4
-	}{{"cloud", "mqtt", 4}, {"cloud", "alarms", 2}, {"cloud", "video", 0}, {"lake", "mqtt", 1}, {"lake", "quarantine", 4}} {
-		t, err := s.Stream(c.stream)
-		if err != nil {
-			return err
-		}
-		for _, sh := range t.Shards() {
-			cur, err := t.Cursor(ctx, c.name, sh.ID, spool.Oldest())
-			if err != nil {
-				return err
-			}
-			if err := passGolden(ctx, cur, 1+(sh.Next-1)*c.part/4); err != nil {
-				return err
-			}
-			if err := cur.Close(); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func passGolden(ctx context.Context, cur *spool.Cursor, to uint64) error {
-	for cur.Committed() < to {
-		b, err := cur.Next(ctx, int(min(to-cur.Committed(), 10)))
-		if _, ok := errors.AsType[*record.CorruptError](err); ok {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		tally := record.Tally{Delivered: uint64(len(b.Recs))}
-		if tally.Delivered > 2 {
-			tally = record.Tally{Delivered: tally.Delivered - 2, Filtered: 1, Refused: 1}
-		}
-		if err := cur.Commit(b.Next-1, tally); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // look reads everything that a spool holds.
 func look(ctx context.Context, s *spool.Spool) (golden, error) {
 	g := golden{Gateway: s.Identity().Gateway, Epoch: s.Identity().Epoch.String()}
@@ -309,8 +149,25 @@ func look(ctx context.Context, s *spool.Spool) (golden, error) {
 			}
 		}
 	}
+	g.Shapes = shapesOf(s)
 	g.Ledger = s.Ledger() // after reading: damage is counted when it is met
 	return g, g.Ledger.Balanced()
+}
+
+func shapesOf(s *spool.Spool) (out []goldenShape) {
+	for _, t := range s.Streams() {
+		all := t.Shards()
+		if t.Note() == "" && !slices.ContainsFunc(all, func(sh spool.Shard) bool { return !sh.Open() }) {
+			continue
+		}
+		for _, sh := range all {
+			out = append(out, goldenShape{
+				Stream: t.Name(), Note: t.Note(), Shard: sh.ID, From: hex.EncodeToString(sh.From[:]), To: hex.EncodeToString(sh.To[:]),
+				Created: sh.Created, Closed: sh.Closed, Next: sh.Next, Parents: sh.Parents, Children: sh.Children,
+			})
+		}
+	}
+	return out
 }
 
 func goldenOf(t *spool.Stream, r *record.Record) (goldenRecord, error) {
@@ -601,6 +458,9 @@ func compareGolden(t *testing.T, s *spool.Spool, want golden) {
 			t.Fatalf("record %d is\n%s\nwant\n%s", i, g, w)
 		}
 	}
+	if g, w := plain(got.Shapes), plain(want.Shapes); g != w {
+		t.Errorf("shards:\n%s\nwant\n%s", g, w)
+	}
 	for _, l := range []struct{ what, got, want string }{
 		{"sources", plain(got.Ledger.Sources), plain(want.Ledger.Sources)},
 		{"streams", plain(got.Ledger.Streams), plain(want.Ledger.Streams)},
@@ -617,6 +477,9 @@ func goOn(t *testing.T, s *spool.Spool) {
 	t.Helper()
 	for _, st := range s.Streams() {
 		for _, sh := range st.Shards() {
+			if !sh.Open() {
+				continue
+			}
 			data := fmt.Appendf(nil, "later %d", sh.Next)
 			res := put(t, st, record.Record{Key: "later", HashKey: &sh.From, Source: "later", Data: data, Blob: data})
 			if res[0].Pos != (record.Pos{Shard: sh.ID, Seq: sh.Next}) {
