@@ -84,8 +84,9 @@ func (c Config) Check() error {
 type StreamConfig struct {
 	// Name is the stream's name, as Kinesis allows it.
 	Name conf.Stream `toml:"name"`
-	// Shards is how many shards the stream has; default 1, at most 1024. It
-	// cannot be changed later.
+	// Shards is how many shards a new stream gets; default 1, at most 1024. A
+	// stream that is there keeps its own: they are split and merged through the
+	// Kinesis endpoint.
 	Shards int `toml:"shards"`
 	// Class says what the records are worth when the disk is full; default
 	// telemetry.
