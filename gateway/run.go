@@ -302,7 +302,7 @@ func (g *gateway) buildIntake(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		k, err := kinesisapi.New(g.cfg.Kinesis, g.sp, port, g.clock.now, g.log.With("part", "kinesis"))
+		k, err := kinesisapi.New(g.cfg.Kinesis, g.sp, port, g.clock.now, g.log.With("part", "kinesis"), kinesisapi.ClockSynced(g.clock.synced))
 		if err != nil {
 			return fmt.Errorf("open the Kinesis endpoint: %w", err)
 		}

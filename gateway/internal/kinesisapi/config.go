@@ -26,6 +26,12 @@ type Config struct {
 	TLSCert string `toml:"tls_cert"`
 	// TLSKey is the PEM file with the certificate's key.
 	TLSKey string `toml:"tls_key"`
+	// Clock says what to do about the date of a signature while this machine
+	// does not know that its own clock is right: "strict", the default, compares
+	// it as ever, 5 minutes either way; "unsynced" takes any date until the
+	// clock is synchronised, during which a request that somebody recorded can
+	// be sent again. Presigned requests are compared in either case.
+	Clock string `toml:"clock"`
 	// Keys are the access keys that may call. With at least one every
 	// signature is verified; with none the door stays on loopback and takes
 	// any well-formed signature.
@@ -37,7 +43,17 @@ type Key struct {
 	// AccessKey is the public half, 1 to 128 of A-Z, a-z, 0-9, _ and -.
 	AccessKey string `toml:"access_key"`
 	// SecretKey is the secret half; a text, "file:PATH" or "env:NAME".
+	// What is written to its file or variable takes effect within a second.
 	SecretKey conf.Secret `toml:"secret_key"`
+	// Read names the streams that the key may read records from: names, or
+	// patterns like "line-*" and "*". Any of read, write and admin allows a
+	// stream to be described. A key for which all three are empty may do
+	// everything; any other may do what its lists name and no more.
+	Read []string `toml:"read"`
+	// Write names the streams that records may be put into.
+	Write []string `toml:"write"`
+	// Admin names the streams that may be created, changed and deleted.
+	Admin []string `toml:"admin"`
 }
 
 const (
@@ -45,6 +61,9 @@ const (
 	DefaultListen  = "127.0.0.1:4567"
 	defaultRegion  = "us-east-1"
 	defaultAccount = "000000000000"
+
+	clockStrict   = "strict"
+	clockUnsynced = "unsynced"
 )
 
 var (
@@ -64,6 +83,9 @@ func (c Config) WithDefaults() Config {
 	if c.Account == "" {
 		c.Account = defaultAccount
 	}
+	if c.Clock == "" {
+		c.Clock = clockStrict
+	}
 	return c
 }
 
@@ -76,6 +98,8 @@ func (c Config) Check() error {
 		return fmt.Errorf("region: %q is not a region; write for example \"us-east-1\"", c.Region)
 	case !accountRE.MatchString(c.Account):
 		return fmt.Errorf("account: %q is not an account; write 12 digits, for example \"000000000000\"", c.Account)
+	case c.Clock != clockStrict && c.Clock != clockUnsynced:
+		return fmt.Errorf("clock: %q is not \"strict\" or \"unsynced\"", c.Clock)
 	case c.TLSCert != "" && c.TLSKey == "":
 		return fmt.Errorf("tls_key: is missing; tls_cert %q needs its key", c.TLSCert)
 	case c.TLSKey != "" && c.TLSCert == "":
@@ -90,6 +114,9 @@ func (c Config) Check() error {
 			return fmt.Errorf("access_key: %q stands twice", k.AccessKey)
 		case !k.SecretKey.IsSet():
 			return fmt.Errorf("secret_key: is missing for the access key %q", k.AccessKey)
+		}
+		if err := k.checkPolicy(); err != nil {
+			return err
 		}
 		seen[k.AccessKey] = true
 	}

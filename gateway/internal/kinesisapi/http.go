@@ -54,30 +54,25 @@ func (c *call) answer(r *http.Request) (any, error) {
 	if r.Method != http.MethodPost || r.URL.Path != "/" {
 		return nil, &apiError{code: "UnknownOperationException", status: http.StatusNotFound}
 	}
-	sig, err := s.verifier.parse(r)
+	if err := c.identify(r); err != nil {
+		return nil, err
+	}
+	body, err := readBody(r, c.loan)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.verifier.precheck(sig); err != nil {
-		return nil, err
-	}
-	c.body, err = readBody(r, c.loan)
+	c.body = body
+	payload, err := c.verify(r, body)
 	if err != nil {
 		return nil, err
 	}
-	mayBeUnsigned := r.TLS != nil || s.cfg.Listen.Loopback()
-	if err := s.verifier.verify(r, sig, c.body, mayBeUnsigned); err != nil {
-		return nil, err
-	}
-	if k, known := s.verifier.keys[sig.accessKey]; known {
-		c.key = &k
-	}
+	c.body = payload // which lies in what was read
 	codec, err := codecOf(r)
 	if err != nil {
 		return nil, err // in JSON
 	}
 	c.codec = codec
-	if c.op, err = s.operation(r, sig); err != nil {
+	if c.op, err = s.operation(c.target); err != nil {
 		return nil, err
 	}
 	answer, err := c.op.run(r.Context(), c)
@@ -107,11 +102,7 @@ func codecOf(r *http.Request) (codec, error) {
 }
 
 // operation finds what the request asks for.
-func (s *Server) operation(r *http.Request, sig *signature) (operation, error) {
-	target := r.Header.Get(headerTarget)
-	if target == "" && sig.presigned {
-		target, _ = lookup(sig.query, headerTarget) // absent is "" too
-	}
+func (s *Server) operation(target string) (operation, error) {
 	if op, ok := s.ops[target]; ok {
 		return op, nil
 	}
@@ -200,6 +191,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, c *call, err
 		s.log.Error("error answer cannot be encoded", "request_id", c.id, "error", err)
 	}
 	w.Header().Set("X-Amzn-Errortype", e.code)
+	w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat)) // by which SDKs correct their clocks
 	s.write(w, r, c, e.status, body)
 }
 

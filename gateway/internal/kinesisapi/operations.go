@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"time"
 	"unicode/utf8"
+
+	"forebay/gateway/internal/sigv4"
 )
 
 // A call is one request on its way through an operation.
@@ -22,6 +24,9 @@ type call struct {
 	codec codec
 	loan  *loan
 	key   *Key // that signed it; nil where no keys are configured
+
+	target string           // what it asks for, as X-Amz-Target has it
+	sig    *sigv4.Signature // nil where something else says who sent it
 }
 
 // An operation is something that a client may ask for.

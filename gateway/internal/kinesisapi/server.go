@@ -21,6 +21,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"forebay/gateway/internal/sigv4"
 	"forebay/spool"
 	"forebay/spool/record"
 )
@@ -70,7 +71,10 @@ type Server struct {
 	inlet    Inlet
 	now      func() time.Time
 	log      *slog.Logger
-	verifier verifier
+	keys     *keyring
+	verifier *sigv4.Verifier
+	synced   func() bool // see ClockSynced
+	dateless atomic.Bool // signatures of any date are taken, and the log says so
 	sealer   *sealer
 	ops      map[string]operation
 	shards   layouts
@@ -87,29 +91,37 @@ type Server struct {
 	reason string
 }
 
+// An Option is one more thing that New is told.
+type Option func(*Server)
+
 // New checks the configuration and listens; clients are served once Run is
 // called. now is the wall clock, for arrival times, signatures and tokens.
-func New(cfg Config, sp *spool.Spool, in Inlet, now func() time.Time, log *slog.Logger) (*Server, error) {
+func New(cfg Config, sp *spool.Spool, in Inlet, now func() time.Time, log *slog.Logger, opts ...Option) (*Server, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, fmt.Errorf("configure the Kinesis endpoint: %w", err)
 	}
 	cfg = cfg.WithDefaults()
 	s := &Server{
 		cfg: cfg, spool: sp, inlet: in, now: now, log: log,
-		verifier: verifier{keys: make(map[string]Key, len(cfg.Keys)), now: now},
-		sealer:   newSealer(),
-		state:    "down", reason: "not started",
+		keys:   newKeyring(cfg.Keys, now),
+		sealer: newSealer(),
+		state:  "down", reason: "not started",
 	}
-	for _, k := range cfg.Keys {
-		s.verifier.keys[k.AccessKey] = k
+	for _, o := range opts {
+		o(s)
 	}
+	check := sigv4.Options{Now: now, AnyDate: s.anyDate}
+	if len(cfg.Keys) > 0 {
+		check.Secret = s.keys.secret
+	}
+	s.verifier = sigv4.New(check)
 	s.ops = s.operations()
 	if cfg.TLSCert != "" {
-		cert, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
+		cert, err := newCertificate(cfg.TLSCert, cfg.TLSKey, log)
 		if err != nil {
-			return nil, fmt.Errorf("load the Kinesis endpoint's certificate: %w", err)
+			return nil, err
 		}
-		s.tls = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+		s.tls = cert.config()
 	}
 	if cfg.Listen.Off() {
 		s.reason = "switched off"
@@ -173,6 +185,7 @@ func (s *Server) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
+	s.checkSecrets()
 	srv := s.httpServer()
 	served := make(chan error, 1)
 	go func() {

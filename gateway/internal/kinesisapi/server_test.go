@@ -73,7 +73,7 @@ type box struct {
 	tls   bool
 }
 
-func start(t *testing.T, cfg kinesisapi.Config, sc spool.Config) *box {
+func start(t *testing.T, cfg kinesisapi.Config, sc spool.Config, opts ...kinesisapi.Option) *box {
 	t.Helper()
 	b := &box{t: t, clock: &clock{}, tls: cfg.TLSCert != ""}
 	log := slog.New(slog.DiscardHandler)
@@ -91,7 +91,7 @@ func start(t *testing.T, cfg kinesisapi.Config, sc spool.Config) *box {
 	if cfg.Listen == "" {
 		cfg.Listen = "127.0.0.1:0"
 	}
-	if b.srv, err = kinesisapi.New(cfg, b.sp, b.in, b.clock.Now, log); err != nil {
+	if b.srv, err = kinesisapi.New(cfg, b.sp, b.in, b.clock.Now, log, opts...); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -201,6 +201,12 @@ func TestConfigCheck(t *testing.T) {
 		{"key alone", "tls_cert", kinesisapi.Config{TLSKey: "k"}},
 		{"empty access key", "access_key", kinesisapi.Config{Keys: []kinesisapi.Key{{SecretKey: conf.NewSecret("s")}}}},
 		{"twice", "access_key", kinesisapi.Config{Keys: []kinesisapi.Key{key, key}}},
+		{"clock", "clock", kinesisapi.Config{Clock: "loose"}},
+		{"unsynced clock", "", kinesisapi.Config{Clock: "unsynced"}},
+		{"policy", "", kinesisapi.Config{Keys: []kinesisapi.Key{{AccessKey: "AK", SecretKey: conf.NewSecret("s"), Read: []string{"a", "b*", "c?", "[d-f]*"}, Admin: []string{"*"}}}}},
+		{"empty pattern", "read", kinesisapi.Config{Keys: []kinesisapi.Key{{AccessKey: "AK", SecretKey: conf.NewSecret("s"), Read: []string{""}}}}},
+		{"pattern that is none", "write", kinesisapi.Config{Keys: []kinesisapi.Key{{AccessKey: "AK", SecretKey: conf.NewSecret("s"), Write: []string{"a["}}}}},
+		{"pattern with a slash", "admin", kinesisapi.Config{Keys: []kinesisapi.Key{{AccessKey: "AK", SecretKey: conf.NewSecret("s"), Admin: []string{"a/b"}}}}},
 		{"no secret", "secret_key", kinesisapi.Config{Keys: []kinesisapi.Key{{AccessKey: "AK"}}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

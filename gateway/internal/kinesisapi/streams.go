@@ -100,6 +100,9 @@ func (s *Server) createStream(ctx context.Context, c *call, in *createStreamInpu
 	if err := f.err(); err != nil {
 		return nil, err
 	}
+	if err := c.allow(*in.StreamName); err != nil {
+		return nil, err
+	}
 	switch {
 	case mode == "PROVISIONED" && in.ShardCount == nil:
 		return nil, invalidArgument("ShardCount must be specified for a stream in PROVISIONED mode.")
@@ -213,7 +216,7 @@ func (s *Server) listStreams(_ context.Context, c *call, in *listStreamsInput) (
 		StreamSummaries []streamSummary
 	}{StreamNames: []string{}, StreamSummaries: []streamSummary{}}
 	for _, st := range s.spool.Streams() { // by name
-		if strings.Compare(st.Name(), after) <= 0 {
+		if strings.Compare(st.Name(), after) <= 0 || !c.key.may(toDescribe, st.Name()) {
 			continue
 		}
 		if len(out.StreamNames) == limit {

@@ -122,6 +122,9 @@ func (c *call) find(r streamRef) (*spool.Stream, error) {
 	default:
 		return nil, invalidArgument("Either StreamName or StreamARN must be specified.")
 	}
+	if err := c.allow(name); err != nil {
+		return nil, err
+	}
 	st, err := c.s.spool.Stream(name)
 	if err != nil {
 		return nil, c.s.storeError(err, name)
