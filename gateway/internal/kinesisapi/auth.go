@@ -18,6 +18,10 @@ const (
 
 	serviceKinesis  = "kinesis"
 	serviceFirehose = "firehose"
+
+	// What Config.Clock may be.
+	clockStrict   = "strict"
+	clockUnsynced = "unsynced"
 )
 
 // identify reads who signed the request and what it asks for, before its body

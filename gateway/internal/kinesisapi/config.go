@@ -21,17 +21,17 @@ type Config struct {
 	// Account is the 12-digit account in the ARNs and texts of the answers.
 	// Default 000000000000. Clients may use any account in an ARN.
 	Account string `toml:"account"`
-	// TLSCert is the PEM file with the certificate and its chain; with TLSKey
-	// the address speaks TLS only.
-	TLSCert string `toml:"tls_cert"`
-	// TLSKey is the PEM file with the certificate's key.
-	TLSKey string `toml:"tls_key"`
 	// Clock says what to do about the date of a signature while this machine
 	// does not know that its own clock is right: "strict", the default, compares
 	// it as ever, 5 minutes either way; "unsynced" takes any date until the
 	// clock is synchronised, during which a request that somebody recorded can
 	// be sent again. Presigned requests are compared in either case.
 	Clock string `toml:"clock"`
+	// TLSCert is the PEM file with the certificate and its chain; with TLSKey
+	// the address speaks TLS only.
+	TLSCert string `toml:"tls_cert"`
+	// TLSKey is the PEM file with the certificate's key.
+	TLSKey string `toml:"tls_key"`
 	// Keys are the access keys that may call. With at least one every
 	// signature is verified; with none the door stays on loopback and takes
 	// any well-formed signature.
@@ -61,9 +61,6 @@ const (
 	DefaultListen  = "127.0.0.1:4567"
 	defaultRegion  = "us-east-1"
 	defaultAccount = "000000000000"
-
-	clockStrict   = "strict"
-	clockUnsynced = "unsynced"
 )
 
 var (
@@ -77,14 +74,14 @@ func (c Config) WithDefaults() Config {
 	if c.Listen == "" {
 		c.Listen = DefaultListen
 	}
+	if c.Clock == "" {
+		c.Clock = clockStrict
+	}
 	if c.Region == "" {
 		c.Region = defaultRegion
 	}
 	if c.Account == "" {
 		c.Account = defaultAccount
-	}
-	if c.Clock == "" {
-		c.Clock = clockStrict
 	}
 	return c
 }
@@ -94,12 +91,12 @@ func (c Config) WithDefaults() Config {
 func (c Config) Check() error {
 	c = c.WithDefaults()
 	switch {
+	case c.Clock != clockStrict && c.Clock != clockUnsynced:
+		return fmt.Errorf("clock: %q is not \"strict\" or \"unsynced\"", c.Clock)
 	case !regionRE.MatchString(c.Region):
 		return fmt.Errorf("region: %q is not a region; write for example \"us-east-1\"", c.Region)
 	case !accountRE.MatchString(c.Account):
 		return fmt.Errorf("account: %q is not an account; write 12 digits, for example \"000000000000\"", c.Account)
-	case c.Clock != clockStrict && c.Clock != clockUnsynced:
-		return fmt.Errorf("clock: %q is not \"strict\" or \"unsynced\"", c.Clock)
 	case c.TLSCert != "" && c.TLSKey == "":
 		return fmt.Errorf("tls_key: is missing; tls_cert %q needs its key", c.TLSCert)
 	case c.TLSKey != "" && c.TLSCert == "":
