@@ -2,6 +2,7 @@ package kinesisapi
 
 import (
 	"errors"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -49,9 +50,13 @@ func (c *call) verify(r *http.Request, body []byte) ([]byte, error) {
 
 // identifyPlain is identify for a door that is used without an SDK: HTTP Basic
 // with an access key and its secret will do, and where no keys are configured
-// nothing is asked. signed says that the body must go through verify.
+// nothing is asked. signed says that the body must go through verify. What a
+// web page has a browser send is refused, unless it is signed: the page may be
+// anybody's, and the browser runs on this machine or knows its password.
 func (c *call) identifyPlain(r *http.Request) (signed bool, err error) {
 	switch {
+	case (sigv4.Basic(r) || len(c.s.cfg.Keys) == 0) && c.fromPage(r):
+		return false, refuse("AccessDeniedException", "Requests of web pages must be signed.")
 	case sigv4.Basic(r):
 		accessKey, err := c.s.verifier.VerifyBasic(r)
 		if err != nil {
@@ -66,6 +71,23 @@ func (c *call) identifyPlain(r *http.Request) (signed bool, err error) {
 		return false, asRefusal(err)
 	}
 	return true, asRefusal(c.s.verifier.Precheck(c.sig, serviceKinesis, serviceFirehose))
+}
+
+// fromPage reports whether a request may come from a web page: a browser says
+// so, or, for an endpoint without keys, the page's own name has been pointed at
+// this machine.
+func (c *call) fromPage(r *http.Request) bool {
+	if new(http.CrossOriginProtection).Check(r) != nil {
+		return true
+	}
+	if len(c.s.cfg.Keys) > 0 {
+		return false
+	}
+	host, _, err := net.SplitHostPort(r.Host)
+	if err != nil {
+		host = r.Host // without a port
+	}
+	return host != "localhost" && net.ParseIP(strings.Trim(host, "[]")) == nil
 }
 
 // servicesOf are the services that a request may be signed for.
@@ -85,6 +107,15 @@ func asRefusal(err error) error {
 		return &apiError{code: e.Code, message: e.Message, status: http.StatusBadRequest, cause: e.Cause}
 	}
 	return err
+}
+
+// newVerifier makes the verifier of the configured keys.
+func (s *Server) newVerifier() *sigv4.Verifier {
+	o := sigv4.Options{Now: s.now, AnyDate: s.anyDate}
+	if len(s.cfg.Keys) > 0 {
+		o.Secret = s.keys.secret
+	}
+	return sigv4.New(o)
 }
 
 // secretLife is how long a secret is used before its file is read again.

@@ -33,6 +33,9 @@ func TestIdentifyPlain(t *testing.T) {
 	basic := func(user, password string) func(*http.Request) {
 		return func(r *http.Request) { r.SetBasicAuth(user, password) }
 	}
+	header := func(name, value string) func(*http.Request) {
+		return func(r *http.Request) { r.Header.Set(name, value) }
+	}
 	signed := func(service, secret string) func(*http.Request) {
 		return func(r *http.Request) {
 			sum := sha256.Sum256([]byte(body))
@@ -51,6 +54,14 @@ func TestIdentifyPlain(t *testing.T) {
 	}{
 		{"nothing", keys, nil, "MissingAuthenticationTokenException", "", ""},
 		{"nothing, without keys", nil, nil, "", "", ""},
+		{"nothing, without keys, by name", nil, func(r *http.Request) { r.Host = "localhost:4567" }, "", "", ""},
+		{"nothing, without keys, by IPv6", nil, func(r *http.Request) { r.Host = "[::1]" }, "", "", ""},
+		{"a page that points its name here", nil, func(r *http.Request) { r.Host = "evil.example:4567" }, "AccessDeniedException", "", ""},
+		{"a page of another origin", nil, header("Origin", "https://evil.example"), "AccessDeniedException", "", ""},
+		{"a page of another site", nil, header("Sec-Fetch-Site", "cross-site"), "AccessDeniedException", "", ""},
+		{"a page, Basic", keys, func(r *http.Request) { header("Origin", "https://evil.example")(r); basic("AK", "secret")(r) }, "AccessDeniedException", "", ""},
+		{"a page, signed", keys, func(r *http.Request) { header("Origin", "https://app.example")(r); signed("kinesis", "secret")(r) }, "", "AK", "other"},
+		{"by name, Basic", keys, func(r *http.Request) { r.Host = "edge-07:4567"; basic("AK", "secret")(r) }, "", "AK", "other"},
 		{"Basic", keys, basic("AK", "secret"), "", "AK", "other"},
 		{"Basic, wrong", keys, basic("AK", "wrong"), "UnrecognizedClientException", "", ""},
 		{"Basic, unknown", keys, basic("X", "secret"), "UnrecognizedClientException", "", ""},
@@ -67,7 +78,7 @@ func TestIdentifyPlain(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "http://box/ingest/line-1?format=csv", strings.NewReader(body))
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "http://127.0.0.1:4567/ingest/line-1?format=csv", strings.NewReader(body))
 			if c.with != nil {
 				c.with(r)
 			}

@@ -129,6 +129,15 @@ func TestPolicyHidesStreams(t *testing.T) {
 	if err := create("ALL", "s"); err != nil {
 		t.Error(err)
 	}
+	for _, list := range []string{"Kinesis_20131202.ListStreams", "Firehose_20150804.ListDeliveryStreams"} {
+		if !slices.Contains(kinesisapi.Targets(b.srv), list) {
+			continue // not offered
+		}
+		resp, answer := b.do(&http.Transport{}, b.signedAs(aws.Credentials{AccessKeyID: "READER", SecretAccessKey: "secret of READER"}, list, "{}"))
+		if resp.StatusCode != http.StatusOK || strings.Contains(answer, "new-s") {
+			t.Errorf("%s: answered %s %s", list, resp.Status, answer)
+		}
+	}
 	// A list is paged as if the others were not there.
 	for _, name := range []string{"line-1", "m", "line-2", "n", "line-3"} {
 		b.create(name, 1)
@@ -170,7 +179,7 @@ func TestEveryOperationHasAPolicy(t *testing.T) {
 	asked := 0
 	for _, op := range kinesisapi.Targets(b.srv) {
 		switch _, name, _ := strings.Cut(op, "."); name {
-		case "ListStreams", "DescribeLimits", "DescribeAccountSettings", // of no stream
+		case "ListStreams", "ListChannels", "DescribeLimits", "DescribeAccountSettings", // of no stream
 			"UpdateAccountSettings", "ListDeliveryStreams",
 			"GetRecords", "SubscribeToShard": // of what only another call gives
 			continue

@@ -110,11 +110,7 @@ func New(cfg Config, sp *spool.Spool, in Inlet, now func() time.Time, log *slog.
 	for _, o := range opts {
 		o(s)
 	}
-	check := sigv4.Options{Now: now, AnyDate: s.anyDate}
-	if len(cfg.Keys) > 0 {
-		check.Secret = s.keys.secret
-	}
-	s.verifier = sigv4.New(check)
+	s.verifier = s.newVerifier()
 	s.ops = s.operations()
 	if cfg.TLSCert != "" {
 		cert, err := newCertificate(cfg.TLSCert, cfg.TLSKey, log)
