@@ -472,7 +472,7 @@ func TestLargeBodies(t *testing.T) {
 	b.create("s", 1)
 	// Announced too large: refused before it is sent.
 	r := b.request("PutRecord", "{}", b.clock.Now(), nil)
-	r.Body, r.ContentLength = io.NopCloser(blocked{}), 17<<20
+	r.Body, r.ContentLength = io.NopCloser(blocked{}), 33<<20
 	r.Header.Set("Expect", "100-continue")
 	resp, answer := b.do(&http.Transport{ExpectContinueTimeout: time.Minute}, r)
 	if resp.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(answer, "RequestEntityTooLargeException") {
@@ -480,7 +480,7 @@ func TestLargeBodies(t *testing.T) {
 	}
 	// Not announced: read up to the limit.
 	r = b.request("PutRecord", "{}", b.clock.Now(), nil)
-	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(make([]byte, 17<<20))), -1
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(make([]byte, 33<<20))), -1
 	tr := h2c()
 	resp, answer = b.do(tr, r)
 	if resp.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(answer, "RequestEntityTooLargeException") {

@@ -21,8 +21,11 @@ func placeOf(st *spool.Stream, sh spool.Shard) place { return place{sh.Index, st
 func (p place) sequence(seq uint64) sequence { return newSequence(p.created, p.index, seq) }
 
 // shardOf is the shard of a stream that a hash key belongs to.
-func shardOf(st *spool.Stream, h record.HashKey) spool.Shard {
-	for _, sh := range st.Shards() {
+func shardOf(st *spool.Stream, h record.HashKey) spool.Shard { return shardOfHash(st.Shards(), h) }
+
+// shardOfHash is the one of a stream's shards that a hash key belongs to.
+func shardOfHash(shards []spool.Shard, h record.HashKey) spool.Shard {
+	for _, sh := range shards {
 		if h.Compare(sh.From) >= 0 && h.Compare(sh.To) <= 0 {
 			return sh
 		}

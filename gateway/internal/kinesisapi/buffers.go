@@ -1,0 +1,108 @@
+package kinesisapi
+
+import (
+	"math/bits"
+	"sync"
+)
+
+// The memory of request bodies and of answers is used again: a request of 500
+// records brings 100 KB, and hundreds of them come in a second. Buffers are
+// kept by size, so that what a request holds follows what it needs; those
+// above the largest size go to the garbage collector.
+const (
+	leastBuffer = 4 << 10
+	mostBuffer  = 1 << 20
+	bufferSizes = 9 // 4 KiB to 1 MiB by powers of 2
+)
+
+// buffers is a stock of buffers. What it gives holds whatever stood there last
+// within its capacity; its length is 0.
+type buffers struct {
+	sizes [bufferSizes]sync.Pool // of *[]byte
+	heads sync.Pool              // of *[]byte that are empty: Put of a slice would allocate one
+}
+
+// sizeClass is the smallest size that holds n bytes.
+func sizeClass(n int) int {
+	if n <= leastBuffer {
+		return 0
+	}
+	return bits.Len(uint(n-1)) - bits.Len(uint(leastBuffer-1))
+}
+
+// get gives a buffer of at least n bytes of capacity.
+func (p *buffers) get(n int) []byte {
+	c := sizeClass(n)
+	if c >= bufferSizes {
+		return make([]byte, 0, n)
+	}
+	if h, ok := p.sizes[c].Get().(*[]byte); ok {
+		b := *h
+		*h = nil
+		p.heads.Put(h)
+		return b[:0]
+	}
+	return make([]byte, 0, leastBuffer<<c)
+}
+
+// put takes a buffer back that nobody uses any more.
+func (p *buffers) put(b []byte) {
+	n := cap(b)
+	if n < leastBuffer || n > mostBuffer || n&(n-1) != 0 {
+		return
+	}
+	h, ok := p.heads.Get().(*[]byte)
+	if !ok {
+		h = new([]byte)
+	}
+	*h = b
+	p.sizes[sizeClass(n)].Put(h)
+}
+
+// pieces are an answer in several buffers, so that a long one is neither copied
+// while it grows nor asked for in one block of memory. Its buffers come from the
+// stock, its bytes from the call's loan, and both go back once it is sent.
+type pieces struct {
+	from *buffers
+	loan *loan
+	full [][]byte
+	last []byte
+}
+
+// room makes sure of n bytes behind the last; want is how many may still
+// come, to choose a size by. It is false if the loan does not go that far.
+func (p *pieces) room(n, want int) bool {
+	if cap(p.last)-len(p.last) >= n {
+		return true
+	}
+	b := p.from.get(max(n, min(want, mostBuffer)))
+	if !p.loan.take(int64(cap(b))) {
+		p.from.put(b)
+		return false
+	}
+	if len(p.last) > 0 {
+		p.full = append(p.full, p.last)
+	} else if p.last != nil {
+		p.loan.give(int64(cap(p.last)))
+		p.from.put(p.last)
+	}
+	p.last = b
+	return true
+}
+
+func (p *pieces) size() int {
+	n := len(p.last)
+	for _, b := range p.full {
+		n += len(b)
+	}
+	return n
+}
+
+// release gives everything back. The answer is not used any more.
+func (p *pieces) release() {
+	for _, b := range p.full {
+		p.from.put(b)
+	}
+	p.from.put(p.last)
+	p.full, p.last = nil, nil
+}
