@@ -49,7 +49,7 @@ func (p *batches) get() *batch {
 // reset takes a batch back. The buffers that its records point to are the
 // caller's to give back.
 func (p *batches) reset(b *batch) {
-	if cap(b.recs) > maxPutRecords || cap(b.keys) > keptBatch || cap(b.put.results) > maxPutRecords {
+	if cap(b.recs) > 2*maxPutRecords || cap(b.keys) > keptBatch { // append rounds up
 		return
 	}
 	clear(b.recs)

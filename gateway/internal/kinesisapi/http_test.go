@@ -451,7 +451,7 @@ func TestBadRequests(t *testing.T) {
 		{name: "unknown operation", op: "Nonsense", body: `{}`, status: 400, code: "UnknownOperationException"},
 		{name: "no operation", body: `{}`, change: func(r *http.Request) { r.Header.Del("X-Amz-Target") }, status: 400, code: "UnknownOperationException"},
 		{name: "another API", body: `{}`, change: func(r *http.Request) { r.Header.Set("X-Amz-Target", "Firehose_20150804.ListStreams") }, status: 400, code: "UnknownOperationException"},
-		{name: "CBOR", op: "ListStreams", body: "\xa0", change: func(r *http.Request) { r.Header.Set("Content-Type", "application/x-amz-cbor-1.1") }, status: 404, code: "UnknownOperationException"},
+		{name: "another CBOR", op: "ListStreams", body: "\xa0", change: func(r *http.Request) { r.Header.Set("Content-Type", "application/cbor") }, status: 404, code: "UnknownOperationException"},
 		{name: "another method", change: func(r *http.Request) { r.Method = http.MethodGet }, status: 404, code: "UnknownOperationException"},
 		{name: "another path", change: func(r *http.Request) { r.URL.Path = "/x" }, status: 404, code: "UnknownOperationException"},
 	} {
