@@ -251,7 +251,9 @@ func countRecords(tb testing.TB, media string, answer []byte) int {
 	if media == cborType {
 		unmarshal = cbor.Unmarshal
 	}
-	var out struct{ Records []struct{ SequenceNumber string } }
+	var out struct {
+		Records []struct{ SequenceNumber string }
+	}
 	if err := unmarshal(answer, &out); err != nil {
 		tb.Fatal(err)
 	}
@@ -412,4 +414,3 @@ func reportTimes(b *testing.B, took []time.Duration) {
 	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
 }
-

@@ -43,7 +43,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, l *loan) ([]by
 		return nil, unavailable(textBusy)
 	}
 	for {
-		if n := int64(len(rd.buf)); n == int64(cap(rd.buf)) && !rd.grow(min(4*n, max(most, n+1), max(2*n, mostBuffer))) {
+		if n := int64(len(rd.buf)); n == int64(cap(rd.buf)) && !rd.grow(min(4*n, max(most, n+1), max(2*n, 1<<20))) {
 			return nil, rd.fail(unavailable(textBusy))
 		}
 		n, err := r.Body.Read(rd.buf[len(rd.buf):cap(rd.buf)])

@@ -11,8 +11,11 @@ import (
 // above the largest size go to the garbage collector.
 const (
 	leastBuffer = 4 << 10
-	mostBuffer  = 1 << 20
-	bufferSizes = 9 // 4 KiB to 1 MiB by powers of 2
+	mostBuffer  = 4 << 20
+	bufferSizes = 11 // 4 KiB to 4 MiB by powers of 2
+
+	// pieceSize is what an answer takes at a time, if no record asks for more.
+	pieceSize = 1 << 20
 )
 
 // buffers is a stock of buffers. What it gives holds whatever stood there last
@@ -75,7 +78,7 @@ func (p *pieces) room(n, want int) bool {
 	if cap(p.last)-len(p.last) >= n {
 		return true
 	}
-	b := p.from.get(max(n, min(want, mostBuffer)))
+	b := p.from.get(max(n, min(want, pieceSize)))
 	if !p.loan.take(int64(cap(b))) {
 		p.from.put(b)
 		return false
