@@ -335,20 +335,24 @@ func (w *shardWriter) millisBehind(rd *spool.Reader, now time.Time) int64 {
 
 // childShards lists the shards that a closed one was split or merged into.
 func childShards(st *spool.Stream, end *record.ShardEndError) []childShard {
-	var out []childShard
-	parents := map[record.ShardID]string{}
 	shards := st.Shards()
+	names := make(map[record.ShardID]string, len(shards))
 	for _, sh := range shards {
-		parents[sh.ID] = shardName(sh.Index)
+		names[sh.ID] = shardName(sh.Index)
 	}
+	var out []childShard
 	for _, sh := range shards {
 		if !slices.Contains(end.Children, sh.ID) {
 			continue
 		}
-		out = append(out, childShard{
-			ShardID: shardName(sh.Index), ParentShards: []string{parents[end.Shard]},
+		c := childShard{
+			ShardID: names[sh.ID], ParentShards: []string{},
 			HashKeyRange: hashKeyRange{decimal(sh.From), decimal(sh.To)},
-		})
+		}
+		for _, id := range sh.Parents {
+			c.ParentShards = append(c.ParentShards, names[id])
+		}
+		out = append(out, c)
 	}
 	return out
 }

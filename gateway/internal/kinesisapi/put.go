@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -99,7 +100,7 @@ func (s *Server) putRecord(ctx context.Context, c *call, in *putRecordInput) (an
 	}
 	// A shard's numbers only rise, whatever the number before was.
 	if q := in.SequenceNumberForOrdering; q != nil {
-		if n, err := parseSequence(*q); err != nil || n.created != newSequence(st.Created(), 0, 0).created {
+		if !isSequenceOf(st, *q) {
 			return nil, invalidArgument("SequenceNumberForOrdering %s is not a sequence number of stream %s under account %s.", *q, st.Name(), s.cfg.Account)
 		}
 	}
@@ -126,6 +127,12 @@ func (s *Server) putRecord(ctx context.Context, c *call, in *putRecordInput) (an
 	return struct{ ShardId, SequenceNumber, EncryptionType string }{ //nolint:revive,staticcheck // the API's name
 		shardName(at.index), at.sequence(p.results[0].Pos.Seq).String(), "NONE",
 	}, nil
+}
+
+// isSequenceOf reports whether a shard of the stream may have given the number.
+func isSequenceOf(st *spool.Stream, number string) bool {
+	n, err := parseSequence(number)
+	return err == nil && slices.ContainsFunc(st.Shards(), func(sh spool.Shard) bool { return placeOf(st, sh).sequence(n.seq) == n })
 }
 
 type putRecordsInput struct {
