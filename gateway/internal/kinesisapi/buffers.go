@@ -93,14 +93,6 @@ func (p *pieces) room(n, want int) bool {
 	return true
 }
 
-func (p *pieces) size() int {
-	n := len(p.last)
-	for _, b := range p.full {
-		n += len(b)
-	}
-	return n
-}
-
 // release gives everything back. The answer is not used any more.
 func (p *pieces) release() {
 	for _, b := range p.full {

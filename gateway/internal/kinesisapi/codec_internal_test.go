@@ -317,6 +317,28 @@ func TestCBORAsJavaSendsIt(t *testing.T) {
 	}
 }
 
+// TestDecodedIsACopy: a body is used again behind its request, so that nothing
+// that was read from it may point into it.
+func TestDecodedIsACopy(t *testing.T) {
+	c := testCBOR(t)
+	java := unhex(t, javaPuts)
+	for codec, body := range map[codec][]byte{
+		c:           java,
+		jsonCodec{}: []byte(`{"StreamName":"s","Records":[{"Data":"AP9h","PartitionKey":"k"}]}`),
+	} {
+		var in putRecordsInput
+		if err := codec.decode(body, &in); err != nil {
+			t.Fatal(err)
+		}
+		for i := range body {
+			body[i] = '!'
+		}
+		if r := (*in.Records)[0]; *in.StreamName != "s" || string(r.Data) != "\x00\xffa" || *r.PartitionKey != "k" {
+			t.Errorf("%s: the record became %q %q", codec.mediaType(), *r.PartitionKey, r.Data)
+		}
+	}
+}
+
 // TestCBORTimes: times are milliseconds, whatever number they are written as.
 func TestCBORTimes(t *testing.T) {
 	c := testCBOR(t)

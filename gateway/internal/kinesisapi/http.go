@@ -41,8 +41,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case encoded:
 		s.write(w, r, c, http.StatusOK, a)
 	case *pieces:
-		s.write(w, r, c, http.StatusOK, append(a.full, a.last)...)
-		a.release()
+		if s.write(w, r, c, http.StatusOK, append(a.full, a.last)...) {
+			a.release()
+		} // else HTTP/2 may still be at it: what nobody waits for must not change
 	}
 	c.dropBody()
 }
@@ -144,7 +145,8 @@ type errorMembers struct {
 	Message string `json:"message,omitempty"`
 }
 
-func (s *Server) write(w http.ResponseWriter, r *http.Request, c *call, status int, body ...[]byte) {
+// write reports whether the client has taken the answer.
+func (s *Server) write(w http.ResponseWriter, r *http.Request, c *call, status int, body ...[]byte) bool {
 	size := 0
 	for _, b := range body {
 		size += len(b)
@@ -160,9 +162,10 @@ func (s *Server) write(w http.ResponseWriter, r *http.Request, c *call, status i
 		}
 		if _, err := w.Write(b); err != nil {
 			s.log.Debug("client did not take its answer", "request_id", c.id, "remote", r.RemoteAddr, "error", err)
-			return
+			return false
 		}
 	}
+	return true
 }
 
 // requestID is a random UUID (RFC 9562, version 4).

@@ -84,6 +84,12 @@ type putRecordInput struct {
 	DryRun                    bool
 }
 
+type putRecordOutput struct {
+	ShardID        string `json:"ShardId"`
+	SequenceNumber string
+	EncryptionType string
+}
+
 func (s *Server) putRecord(ctx context.Context, c *call, in *putRecordInput) (any, error) {
 	var f faults
 	f.stream(in.streamRef)
@@ -124,9 +130,7 @@ func (s *Server) putRecord(ctx context.Context, c *call, in *putRecordInput) (an
 		return nil, s.putFailure(p.err(0), st.Name())
 	}
 	at := s.placeOf(st, &rec, p.results[0].Pos)
-	return struct{ ShardId, SequenceNumber, EncryptionType string }{ //nolint:revive,staticcheck // the API's name
-		shardName(at.index), at.sequence(p.results[0].Pos.Seq).String(), "NONE",
-	}, nil
+	return putRecordOutput{shardName(at.index), at.sequence(p.results[0].Pos.Seq).String(), "NONE"}, nil
 }
 
 // isSequenceOf reports whether a shard of the stream may have given the number.

@@ -143,7 +143,10 @@ func cborSeeds(t testing.TB) (taken, left [][]byte) {
 		enc(m{"Records": []m{rec}}),
 	}
 	left = [][]byte{
-		{}, {0xa0}, {0x80}, enc(m{"StreamName": "s"}),
+		{},
+		{0xa0},
+		{0x80},
+		enc(m{"StreamName": "s"}),
 		enc(m{"StreamName": "s", "Records": []m{}}),
 		enc(m{"StreamName": nil, "Records": []m{rec}}),
 		enc(m{"StreamName": "s", "DryRun": true, "Records": []m{rec}}),
@@ -295,4 +298,69 @@ func TestRoomIsEnough(t *testing.T) {
 			}
 		}
 	}
+}
+
+// BenchmarkDecodePuts reads a request of 500 records of 100 bytes, by the
+// scanner and by the decoder.
+func BenchmarkDecodePuts(b *testing.B) {
+	type rec struct {
+		Data         []byte
+		PartitionKey string
+	}
+	in := struct {
+		Records    []rec
+		StreamName string
+	}{StreamName: "s"}
+	for i := range 500 {
+		in.Records = append(in.Records, rec{bytes.Repeat([]byte{byte(i), 'x'}, 50), fmt.Sprint("sensor-", i%97)})
+	}
+	for name, c := range map[string]codec{"json": jsonCodec{}, "cbor": testCBOR(b)} {
+		body, err := c.encode(in)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(name+"/scanner", func(b *testing.B) {
+			var p batches
+			arena := make([]byte, 0, c.putArena(len(body)))
+			b.ReportAllocs()
+			for b.Loop() {
+				x := p.get()
+				x.arena = arena[:0]
+				if !c.scanPuts(body, x) {
+					b.Fatal("not taken")
+				}
+				p.reset(x)
+			}
+		})
+		b.Run(name+"/decoder", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				var in putRecordsInput
+				if err := c.decode(body, &in); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := in.records(nil); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkSequenceNumber(b *testing.B) {
+	at, buf := place{index: 3, created: created(b)}, make([]byte, 0, 64)
+	b.Run("numbering", func(b *testing.B) {
+		n, seq := at.numbering(), uint64(1<<40)
+		for b.Loop() {
+			seq++
+			buf = n.append(buf[:0], seq)
+		}
+	})
+	b.Run("alone", func(b *testing.B) {
+		seq := uint64(1 << 40)
+		for b.Loop() {
+			seq++
+			buf = at.sequence(seq).appendTo(buf[:0])
+		}
+	})
 }
