@@ -448,7 +448,7 @@ func TestValuesAreBounded(t *testing.T) {
 
 func TestNumbering(t *testing.T) {
 	created := time.Date(2026, 11, 23, 0, 0, 0, 0, time.UTC)
-	for _, p := range []place{{index: 0, created: created}, {index: 5, created: time.Unix(0, 0)}, {index: math.MaxUint32, created: time.Unix(1<<36-1, 0)}} {
+	for _, p := range []place{{index: 0, created: created}, {index: 5, created: time.Unix(0, 0)}, {index: math.MaxInt32, created: time.Unix(1<<36-1, 0)}} {
 		n := p.numbering()
 		for shift := range 64 {
 			for _, d := range []uint64{0, 1, 2, 12345, math.MaxUint64} {

@@ -437,6 +437,8 @@ func TestBadRequests(t *testing.T) {
 		{name: "empty body", op: "ListStreams", status: 200},
 		{name: "members unknown", op: "ListStreams", body: `{"Other":{"a":[1,{}]}}`, status: 200},
 		{name: "plain JSON type", op: "ListStreams", body: `{}`, change: func(r *http.Request) { r.Header.Set("Content-Type", "application/json; charset=utf-8") }, status: 200},
+		{name: "a reserved member", op: "DescribeStreamSummary", body: `{"StreamName":"s","StreamId":"abc"}`, status: 200},
+		{name: "only a reserved member", op: "DescribeStreamSummary", body: `{"StreamId":"abc"}`, status: 400, code: "InvalidArgumentException"},
 		{name: "not JSON", op: "PutRecord", body: `{`, status: 400, code: "SerializationException"},
 		{name: "a list", op: "PutRecord", body: `[]`, status: 400, code: "SerializationException"},
 		{name: "two values", op: "ListStreams", body: `{} {}`, status: 400, code: "SerializationException"},

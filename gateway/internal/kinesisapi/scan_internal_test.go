@@ -281,7 +281,7 @@ func TestAppendString(t *testing.T) {
 
 // TestRoomIsEnough: no record needs more than what it is said to need.
 func TestRoomIsEnough(t *testing.T) {
-	at := place{index: 1 << 31, created: created(t)}.numbered()
+	at := place{index: 1 << 30, created: created(t)}.numbered()
 	for _, key := range []string{"k", strings.Repeat("\x01", 256), strings.Repeat("😀", 256), strings.Repeat("\\", 256)} {
 		for _, n := range []int{0, 1, 2, 3, 100, 70000} {
 			r := record.Record{Key: key, Data: make([]byte, n), Pos: record.Pos{Seq: maxCounter}, Arrived: created(t)}
