@@ -2,6 +2,7 @@ package kinesisapi
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
@@ -9,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"forebay/spool/record"
 )
 
 // A deadlines is a ResponseWriter that notes how far the deadline for reading
@@ -142,5 +145,68 @@ func TestBuffers(t *testing.T) {
 	p.put(make([]byte, 0, 2*mostBuffer))
 	if b := p.get(leastBuffer + 1); cap(b) != 2*leastBuffer {
 		t.Errorf("a buffer of %d bytes", cap(b))
+	}
+}
+
+// TestReadsLeaveRoom: what a read may hold depends on what all requests hold:
+// ten megabytes, a little, or nothing; and nothing of it stays held.
+func TestReadsLeaveRoom(t *testing.T) {
+	s := closedDoor(t)
+	st, err := s.spool.Stream("s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 12 {
+		recs := make([]record.Record, 1000)
+		for i := range recs {
+			recs[i] = record.Record{Key: "k", HashKey: &record.HashKey{}, Data: make([]byte, 1000)}
+		}
+		if _, err := st.Put(t.Context(), recs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		name        string
+		held        int64
+		least, most int // records
+	}{
+		{"nothing held", 0, 10000, 10000},
+		{"nearly half held", readGrows - 3<<20, 500, 3000},
+		{"half held", readGrows + 1, 30, 70},
+		{"three quarters held", readStart, 0, 0},
+	} {
+		s.held.Store(c.held)
+		got := 0
+		in := []byte(`{"ShardIterator":"` + s.oldest(t, "s", 0) + `"}`)
+		answer, err := s.run(t, "GetRecords", jsonCodec{}, in)
+		if e, ok := errors.AsType[*apiError](err); ok && e.status == http.StatusServiceUnavailable {
+			got = 0
+		} else if err != nil {
+			t.Fatal(err)
+		} else {
+			p := answer.(*pieces)
+			if held := s.held.Load(); held <= c.held {
+				t.Errorf("%s: an answer of %d bytes is not counted", c.name, held-c.held)
+			}
+			var out gets
+			if err := json.Unmarshal(whole(t, jsonCodec{}, p), &out); err != nil {
+				t.Fatal(err)
+			}
+			got = len(out.Records)
+			if out.NextShardIterator == nil || *out.MillisBehindLatest == 0 {
+				t.Errorf("%s: %d records, and no more", c.name, got)
+			}
+		}
+		if got < c.least || got > c.most {
+			t.Errorf("%s: %d records, want %d to %d", c.name, got, c.least, c.most)
+		}
+		if s.held.Load() != c.held {
+			t.Errorf("%s: %d bytes stay held", c.name, s.held.Load()-c.held)
+		}
+	}
+	// Who puts is let in all the same.
+	s.held.Store(readStart)
+	if _, err := s.run(t, "PutRecords", jsonCodec{}, []byte(`{"StreamName":"s","Records":[{"Data":"","PartitionKey":"k"}]}`)); err != nil {
+		t.Errorf("a put: %v", err)
 	}
 }

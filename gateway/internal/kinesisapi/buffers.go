@@ -65,12 +65,25 @@ func (p *buffers) put(b []byte) {
 // pieces are an answer in several buffers, so that a long one is neither copied
 // while it grows nor asked for in one block of memory. Its buffers come from the
 // stock, its bytes from the call's loan, and both go back once it is sent.
+//
+// An answer to a read is as large as its reader lets it be, and stays until it
+// has taken it. So reads grow only while less than half of all memory is held,
+// are small behind that, and leave a quarter to those who put.
 type pieces struct {
 	from *buffers
 	loan *loan
+	read bool
 	full [][]byte
 	last []byte
 }
+
+const (
+	readGrows = maxHeld / 2     // an answer to a read gets more up to here
+	readStart = maxHeld / 4 * 3 // and its first bytes up to here
+	// scarcePiece is what an answer to a read gets at a time where it should not
+	// grow.
+	scarcePiece = 64 << 10
+)
 
 // room makes sure of n bytes behind the last; want is how many may still
 // come, to choose a size by. It is false if the loan does not go that far.
@@ -78,26 +91,43 @@ func (p *pieces) room(n, want int) bool {
 	if cap(p.last)-len(p.last) >= n {
 		return true
 	}
+	limit := int64(maxHeld)
+	if p.read {
+		limit = readStart
+		if len(p.last) > 0 {
+			limit = readGrows
+		}
+		if p.loan.held.Load() > readGrows {
+			want = min(want, scarcePiece)
+		}
+	}
 	b := p.from.get(max(n, min(want, pieceSize)))
-	if !p.loan.take(int64(cap(b))) {
+	if !p.loan.takeWithin(int64(cap(b)), limit) {
 		p.from.put(b)
 		return false
 	}
 	if len(p.last) > 0 {
 		p.full = append(p.full, p.last)
 	} else if p.last != nil {
-		p.loan.give(int64(cap(p.last)))
-		p.from.put(p.last)
+		p.drop(p.last)
 	}
 	p.last = b
 	return true
 }
 
+// drop gives back a piece that nobody uses any more.
+func (p *pieces) drop(b []byte) {
+	p.loan.give(int64(cap(b)))
+	p.from.put(b)
+}
+
 // release gives everything back. The answer is not used any more.
 func (p *pieces) release() {
 	for _, b := range p.full {
-		p.from.put(b)
+		p.drop(b)
 	}
-	p.from.put(p.last)
+	if p.last != nil {
+		p.drop(p.last)
+	}
 	p.full, p.last = nil, nil
 }

@@ -195,7 +195,7 @@ func (s *Server) readShard(ctx context.Context, c *call, st *spool.Stream, it it
 			s.log.Warn("shard reader did not close cleanly", "stream", st.Name(), "shard", it.shard, "error", err)
 		}
 	}()
-	w := &shardWriter{s: s, c: c, st: st, at: at, out: pieces{from: &s.buffers, loan: c.loan}}
+	w := &shardWriter{s: s, c: c, st: st, at: at, out: pieces{from: &s.buffers, loan: c.loan, read: true}}
 	w.next = rd.Pos()
 	if err := w.fill(ctx, rd, limit); err != nil {
 		w.out.release()
@@ -308,7 +308,8 @@ const getsHeadRoom = 64
 
 // finish writes what stands behind the records.
 func (w *shardWriter) finish(tail *getsTail) error {
-	const child = 512 // bytes, a parent more included
+	const child = 512  // bytes, a parent more included
+	w.out.read = false // what was read must not be lost for want of its end
 	if !w.out.room(2*getsHeadRoom+maxToken+child*len(tail.ChildShards), 0) {
 		return unavailable(textBusy)
 	}

@@ -39,11 +39,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a(w, r)
 		return
 	case encoded:
-		s.write(w, r, c, http.StatusOK, a)
+		s.write(w, r, c, http.StatusOK, [][]byte{a}, nil)
 	case *pieces:
-		if s.write(w, r, c, http.StatusOK, append(a.full, a.last)...) {
-			a.release()
-		} // else HTTP/2 may still be at it: what nobody waits for must not change
+		s.write(w, r, c, http.StatusOK, append(a.full, a.last), a.drop)
 	}
 	c.dropBody()
 }
@@ -136,7 +134,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, c *call, err
 		s.log.Error("error answer cannot be encoded", "request_id", c.id, "error", err)
 	}
 	w.Header().Set("X-Amzn-Errortype", e.code)
-	s.write(w, r, c, e.status, body)
+	s.write(w, r, c, e.status, [][]byte{body}, nil)
 }
 
 // errorMembers is the body of an answer that is an error.
@@ -145,8 +143,10 @@ type errorMembers struct {
 	Message string `json:"message,omitempty"`
 }
 
-// write reports whether the client has taken the answer.
-func (s *Server) write(w http.ResponseWriter, r *http.Request, c *call, status int, body ...[]byte) bool {
+// write sends an answer and gives each piece of it to sent, if there is such a
+// function, once the client has taken it. The others may still be read by
+// HTTP/2, which does not wait for what it writes to a stream that is closed.
+func (s *Server) write(w http.ResponseWriter, r *http.Request, c *call, status int, body [][]byte, sent func([]byte)) {
 	size := 0
 	for _, b := range body {
 		size += len(b)
@@ -162,10 +162,12 @@ func (s *Server) write(w http.ResponseWriter, r *http.Request, c *call, status i
 		}
 		if _, err := w.Write(b); err != nil {
 			s.log.Debug("client did not take its answer", "request_id", c.id, "remote", r.RemoteAddr, "error", err)
-			return false
+			return
+		}
+		if sent != nil {
+			sent(b)
 		}
 	}
-	return true
 }
 
 // requestID is a random UUID (RFC 9562, version 4).
