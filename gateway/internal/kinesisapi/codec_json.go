@@ -130,7 +130,7 @@ func (jsonCodec) getRecord(b []byte, i int, at *numberedShard, r *record.Record)
 	b = append(b, `,"PartitionKey":`...)
 	b = appendString(b, r.Key)
 	b = append(b, `,"EncryptionType":"NONE","Data":"`...)
-	b = base64.StdEncoding.AppendEncode(b, r.Data)
+	b = appendBase64(b, r.Data)
 	return append(b, `"}`...)
 }
 

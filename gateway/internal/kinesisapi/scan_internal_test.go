@@ -2,6 +2,7 @@ package kinesisapi
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -363,4 +364,35 @@ func BenchmarkSequenceNumber(b *testing.B) {
 			buf = at.sequence(seq).appendTo(buf[:0])
 		}
 	})
+}
+
+func TestAppendBase64(t *testing.T) {
+	data := make([]byte, 300)
+	for i := range data {
+		data[i] = byte(i * 151)
+	}
+	for n := range data {
+		want := base64.StdEncoding.EncodeToString(data[:n])
+		if got := string(appendBase64([]byte("x"), data[:n])); got != "x"+want {
+			t.Fatalf("%d bytes are written %s, want %s", n, got[1:], want)
+		}
+	}
+}
+
+func BenchmarkBase64(b *testing.B) {
+	for _, n := range []int{100, 10000} {
+		src, dst := make([]byte, n), make([]byte, 0, 2*n)
+		b.Run(fmt.Sprint("ours/", n), func(b *testing.B) {
+			b.SetBytes(int64(n))
+			for b.Loop() {
+				dst = appendBase64(dst[:0], src)
+			}
+		})
+		b.Run(fmt.Sprint("library/", n), func(b *testing.B) {
+			b.SetBytes(int64(n))
+			for b.Loop() {
+				dst = base64.StdEncoding.AppendEncode(dst[:0], src)
+			}
+		})
+	}
 }
