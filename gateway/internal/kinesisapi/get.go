@@ -2,11 +2,9 @@ package kinesisapi
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strconv"
+	"slices"
 	"time"
 
 	"forebay/spool"
@@ -145,7 +143,7 @@ func (s *Server) getRecords(ctx context.Context, c *call, in *getRecordsInput) (
 	if in.Limit != nil {
 		limit = *in.Limit
 	}
-	return s.readShard(ctx, c.loan, st, it, limit)
+	return s.readShard(ctx, c, st, it, limit)
 }
 
 // resolve opens the request's iterator and finds the stream that it is of.
@@ -177,43 +175,9 @@ func (c *call) resolve(in *getRecordsInput) (*spool.Stream, iterator, error) {
 	return st, it, nil
 }
 
-// An answerWriter builds the answer of GetRecords while a shard is read.
-type answerWriter struct {
-	b       []byte
-	st      *spool.Stream
-	at      place
-	records int
-	bytes   int       // of data and keys
-	last    uint64    // sequence number of the last record written
-	lastAt  time.Time // its arrival
-}
-
-// fits reports whether another record may be written; the first always may.
-func (w *answerWriter) fits(r *record.Record) bool {
-	return w.records == 0 || w.bytes+len(r.Data)+len(r.Key) <= maxGetBytes
-}
-
-func (w *answerWriter) add(r *record.Record) {
-	if w.records > 0 {
-		w.b = append(w.b, ',')
-	}
-	w.b = append(w.b, `{"SequenceNumber":"`...)
-	w.b = w.at.sequence(r.Pos.Seq).appendTo(w.b)
-	w.b = append(w.b, `","ApproximateArrivalTimestamp":`...)
-	w.b = appendEpoch(w.b, r.Arrived)
-	w.b = append(w.b, `,"PartitionKey":`...)
-	w.b = appendString(w.b, r.Key)
-	w.b = append(w.b, `,"EncryptionType":"NONE","Data":"`...)
-	w.b = base64.StdEncoding.AppendEncode(w.b, r.Data)
-	w.b = append(w.b, `"}`...)
-	w.records++
-	w.bytes += len(r.Data) + len(r.Key)
-	w.last, w.lastAt = r.Pos.Seq, r.Arrived
-}
-
 // readShard reads from an iterator's place until the limit, ten megabytes or
 // the newest record.
-func (s *Server) readShard(ctx context.Context, l *loan, st *spool.Stream, it iterator, limit int) (any, error) {
+func (s *Server) readShard(ctx context.Context, c *call, st *spool.Stream, it iterator, limit int) (any, error) {
 	at, ok := s.shards.place(st, it.shard)
 	if !ok {
 		return nil, invalidArgument("Invalid ShardIterator.")
@@ -231,88 +195,165 @@ func (s *Server) readShard(ctx context.Context, l *loan, st *spool.Stream, it it
 			s.log.Warn("shard reader did not close cleanly", "stream", st.Name(), "shard", it.shard, "error", err)
 		}
 	}()
-	w := &answerWriter{b: []byte(`{"Records":[`), st: st, at: at}
-	next, err := s.fill(ctx, l, rd, w, limit)
-	if err != nil {
+	w := &shardWriter{s: s, c: c, st: st, at: at, out: pieces{from: &s.buffers, loan: c.loan, read: true}}
+	w.next = rd.Pos()
+	if err := w.fill(ctx, rd, limit); err != nil {
+		w.out.release()
 		return nil, err
 	}
 	now := s.now()
-	b := append(w.b, `],"MillisBehindLatest":`...)
-	b = strconv.AppendInt(b, s.millisBehind(st, it.shard, next, w, now), 10)
-	b = append(b, `,"NextShardIterator":"`...)
-	nx := iterator{stream: it.stream, created: it.created, shard: it.shard, after: next - 1}
-	b = append(b, s.sealer.seal(kindIterator, nx.encode(), now)...)
-	return encoded(append(b, `"}`...)), nil
+	tail := &getsTail{MillisBehindLatest: w.millisBehind(rd, now)}
+	if w.end != nil {
+		tail.ChildShards = childShards(st, w.end)
+	} else {
+		nx := iterator{stream: it.stream, created: it.created, shard: it.shard, after: w.next - 1}
+		tail.NextShardIterator = s.sealer.seal(kindIterator, nx.encode(), now)
+	}
+	if err := w.finish(tail); err != nil {
+		w.out.release()
+		return nil, err
+	}
+	return &w.out, nil
 }
 
-// fill moves records from a reader into the answer and gives the sequence
-// number to go on at.
-func (s *Server) fill(ctx context.Context, l *loan, rd *spool.Reader, w *answerWriter, limit int) (next uint64, err error) {
-	lent := int64(0)
+// A shardWriter builds the answer of GetRecords while a shard is read.
+type shardWriter struct {
+	s   *Server
+	c   *call
+	st  *spool.Stream
+	at  place
+	num *numberedShard // at, once there is a record to number
+	out pieces
+
+	records int
+	bytes   int                   // of data and keys
+	next    uint64                // sequence number to go on at
+	lastAt  time.Time             // arrival of the last record written
+	more    bool                  // records that were read had no place
+	tip     bool                  // there was nothing more to read
+	end     *record.ShardEndError // the shard is closed and read to its end
+}
+
+// fill moves records from a reader into the answer.
+func (w *shardWriter) fill(ctx context.Context, rd *spool.Reader, limit int) error {
 	for w.records < limit && w.bytes < maxGetBytes {
 		batch, err := rd.Poll(ctx, limit-w.records)
 		var trimmed *record.TrimmedError
 		var corrupt *record.CorruptError
 		switch {
+		case errors.As(err, &w.end):
+			w.next = rd.Pos()
+			return nil
 		case errors.As(err, &trimmed):
+			w.next = rd.Pos()
 			continue // Kinesis goes on at the oldest record that is kept
 		case errors.As(err, &corrupt):
 			// Counted by the spool and shown in its health; here it is told
 			// because this client will not see these records.
-			s.log.Warn("damaged records were passed over", "stream", w.st.Name(), "shard", shardName(w.at.index), "error", corrupt)
+			w.s.log.Warn("damaged records were passed over", "stream", w.st.Name(), "shard", shardName(w.at.index), "error", corrupt)
+			w.next = rd.Pos()
 			continue
 		case err != nil:
-			return 0, s.storeError(fmt.Errorf("read stream %s: %w", w.st.Name(), err), w.st.Name())
+			return w.s.storeError(fmt.Errorf("read stream %s: %w", w.st.Name(), err), w.st.Name())
 		case len(batch.Recs) == 0:
-			return rd.Pos(), nil
+			w.next, w.tip = rd.Pos(), true
+			return nil
 		}
-		for i := range batch.Recs {
-			if !w.fits(&batch.Recs[i]) {
-				return w.last + 1, nil
+		if !w.add(batch.Recs) {
+			w.more = true
+			if w.records == 0 {
+				return unavailable(textBusy)
 			}
-			w.add(&batch.Recs[i])
-		}
-		if more := int64(cap(w.b)) - lent; more > 0 {
-			if !l.take(more) {
-				return w.last + 1, nil // what there is, rather than nothing
-			}
-			lent += more
+			return nil // what there is, rather than nothing
 		}
 	}
-	return w.last + 1, nil
+	return nil
 }
 
-// millisBehind is how far the answer is behind the newest record: 0 if it
-// holds it, else the age of the last record that it holds.
-func (s *Server) millisBehind(st *spool.Stream, id record.ShardID, next uint64, w *answerWriter, now time.Time) int64 {
-	for _, sh := range st.Shards() {
-		if sh.ID != id {
+// add writes records as far as they may stand in the answer, and reports
+// whether that was all of them. The first record of an answer always may.
+func (w *shardWriter) add(recs []record.Record) bool {
+	codec, want := w.c.codec, 0
+	for i := range recs {
+		want += codec.getRoom(&recs[i])
+	}
+	if w.num == nil {
+		w.num = w.at.numbered()
+	}
+	for i := range recs {
+		r := &recs[i]
+		size := len(r.Data) + len(r.Key)
+		if w.records > 0 && w.bytes+size > maxGetBytes {
+			return false
+		}
+		room := codec.getRoom(r)
+		if !w.out.room(room+getsHeadRoom, want) {
+			return false
+		}
+		want -= room
+		b := w.out.last
+		if w.records == 0 {
+			b = codec.getsHead(b)
+		}
+		w.out.last = codec.getRecord(b, w.records, w.num, r)
+		w.records++
+		w.bytes += size
+		w.next, w.lastAt = r.Pos.Seq+1, r.Arrived
+	}
+	return true
+}
+
+// getsHeadRoom is more than stands before the first record.
+const getsHeadRoom = 64
+
+// finish writes what stands behind the records.
+func (w *shardWriter) finish(tail *getsTail) error {
+	const child = 512  // bytes, a parent more included
+	w.out.read = false // what was read must not be lost for want of its end
+	if !w.out.room(2*getsHeadRoom+maxToken+child*len(tail.ChildShards), 0) {
+		return unavailable(textBusy)
+	}
+	b := w.out.last
+	if w.records == 0 {
+		b = w.c.codec.getsHead(b)
+	}
+	b, err := w.c.codec.getsTail(b, tail)
+	if err != nil {
+		return err
+	}
+	w.out.last = b
+	return nil
+}
+
+// millisBehind is how far the answer is behind the tip of the shard: 0 if it
+// holds the newest record, else the age of the last record that it holds.
+func (w *shardWriter) millisBehind(rd *spool.Reader, now time.Time) int64 {
+	if w.end != nil || w.tip || !w.more && rd.Behind() == 0 {
+		return 0
+	}
+	return max(now.Sub(w.lastAt).Milliseconds(), 1)
+}
+
+// childShards lists the shards that a closed one was split or merged into.
+func childShards(st *spool.Stream, end *record.ShardEndError) []childShard {
+	shards := st.Shards()
+	names := make(map[record.ShardID]string, len(shards))
+	for _, sh := range shards {
+		names[sh.ID] = shardName(sh.Index)
+	}
+	var out []childShard
+	for _, sh := range shards {
+		if !slices.Contains(end.Children, sh.ID) {
 			continue
 		}
-		if next >= sh.Next {
-			return 0
+		c := childShard{
+			ShardID: names[sh.ID], ParentShards: []string{},
+			HashKeyRange: hashKeyRange{decimal(sh.From), decimal(sh.To)},
 		}
-		at := w.lastAt
-		if w.records == 0 {
-			at = sh.Oldest
+		for _, id := range sh.Parents {
+			c.ParentShards = append(c.ParentShards, names[id])
 		}
-		return max(now.Sub(at).Milliseconds(), 1)
+		out = append(out, c)
 	}
-	return 0
-}
-
-// appendString writes a JSON string.
-func appendString(b []byte, s string) []byte {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
-			q, err := json.Marshal(s)
-			if err != nil { // a string always has a JSON form
-				return append(b, `""`...)
-			}
-			return append(b, q...)
-		}
-	}
-	b = append(b, '"')
-	b = append(b, s...)
-	return append(b, '"')
+	return out
 }

@@ -4,22 +4,16 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
-	"mime"
 	"net/http"
 	"runtime/debug"
 	"strconv"
-	"sync/atomic"
-)
-
-const (
-	contentType = "application/x-amz-json-1.1"
 )
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id := requestID()
 	w.Header().Set("X-Amzn-Requestid", id)
+	c := &call{s: s, id: id, codec: jsonCodec{}, loan: &loan{held: &s.held}}
 	defer func() {
 		p := recover()
 		if p == nil {
@@ -30,48 +24,64 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		s.failures.Add(1)
 		s.log.Error("request ended in a panic", "request_id", id, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-		s.writeError(w, r, &call{s: s, id: id, codec: jsonCodec{}}, internalFailure(nil))
+		s.writeError(w, r, c, internalFailure(nil))
 	}()
-	l := &loan{held: &s.held}
-	defer l.giveBack()
-	c := &call{s: s, id: id, codec: jsonCodec{}, loan: l}
-	answer, err := c.answer(r)
+	defer c.loan.giveBack()
+	answer, err := c.answer(w, r)
 	if err != nil {
 		s.writeError(w, r, c, err)
+		c.dropBody()
 		return
 	}
 	switch a := answer.(type) {
 	case streamed:
+		c.dropBody() // it may go on for minutes
 		a(w, r)
+		return
 	case encoded:
-		s.write(w, r, c, http.StatusOK, a)
+		s.write(w, r, c, http.StatusOK, [][]byte{a}, nil)
+	case *pieces:
+		s.write(w, r, c, http.StatusOK, append(a.full, a.last), a.drop)
 	}
+	c.dropBody()
+}
+
+// dropBody gives the body's memory back.
+func (c *call) dropBody() {
+	if c.body == nil || c.kept {
+		return
+	}
+	c.loan.give(int64(cap(c.body)))
+	c.s.buffers.put(c.body)
+	c.body = nil
 }
 
 // answer gives what a 200 carries, encoded or streamed, or an error.
-func (c *call) answer(r *http.Request) (any, error) {
+func (c *call) answer(w http.ResponseWriter, r *http.Request) (any, error) {
 	s := c.s
+	codec, unknown := s.codecOf(r)
+	if unknown == nil {
+		c.codec = codec // else errors are told in JSON
+	}
 	if r.Method != http.MethodPost || r.URL.Path != "/" {
 		return nil, &apiError{code: "UnknownOperationException", status: http.StatusNotFound}
 	}
 	if err := c.identify(r); err != nil {
 		return nil, err
 	}
-	body, err := readBody(r, c.loan)
+	body, err := s.readBody(w, r, c.loan)
 	if err != nil {
 		return nil, err
 	}
 	c.body = body
-	payload, err := c.verify(r, body)
+	payload, err := c.verify(r, c.body)
 	if err != nil {
 		return nil, err
 	}
-	c.body = payload // which lies in what was read
-	codec, err := codecOf(r)
-	if err != nil {
-		return nil, err // in JSON
+	c.body = payload // which begins where the body does and has its capacity
+	if unknown != nil {
+		return nil, unknown
 	}
-	c.codec = codec
 	if c.op, err = s.operation(c.target); err != nil {
 		return nil, err
 	}
@@ -82,23 +92,11 @@ func (c *call) answer(r *http.Request) (any, error) {
 	switch answer.(type) {
 	case nil:
 		return encoded(nil), nil
-	case encoded, streamed:
+	case encoded, *pieces, streamed:
 		return answer, nil
 	}
 	b, err := c.codec.encode(answer)
 	return encoded(b), err
-}
-
-// codecOf is the encoding that the request says it has.
-func codecOf(r *http.Request) (codec, error) {
-	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || media != contentType && media != "application/json" {
-		return nil, &apiError{
-			code: "UnknownOperationException", status: http.StatusNotFound,
-			message: "Content-Type must be " + contentType + "; set AWS_CBOR_DISABLE=true for clients that send CBOR.",
-		}
-	}
-	return jsonCodec{}, nil
 }
 
 // operation finds what the request asks for.
@@ -108,69 +106,6 @@ func (s *Server) operation(target string) (operation, error) {
 	}
 	return operation{}, refuse("UnknownOperationException", "This endpoint has no operation%s.", quoted(target))
 }
-
-// readBody reads at most maxBody, and no more than maxHeld over all requests.
-// Memory is taken as bytes arrive, not as they are announced.
-func readBody(r *http.Request, l *loan) ([]byte, error) {
-	tooLarge := &apiError{
-		code: "RequestEntityTooLargeException", status: http.StatusRequestEntityTooLarge,
-		message: "The request is larger than " + strconv.Itoa(maxBody) + " bytes.",
-	}
-	if r.ContentLength > maxBody {
-		return nil, tooLarge
-	}
-	const first = 16 << 10
-	size := int64(first)
-	if r.ContentLength >= 0 && r.ContentLength < first {
-		size = r.ContentLength
-	}
-	if !l.take(size) {
-		return nil, unavailable(textBusy)
-	}
-	buf := make([]byte, 0, size+1) // one more, so that the end is seen without growing
-	for {
-		if len(buf) == cap(buf) {
-			more := min(int64(cap(buf)), maxBody)
-			if !l.take(more) {
-				return nil, unavailable(textBusy)
-			}
-			grown := make([]byte, len(buf), int64(cap(buf))+more)
-			copy(grown, buf)
-			buf = grown
-		}
-		n, err := r.Body.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
-		if len(buf) > maxBody {
-			return nil, tooLarge
-		}
-		if errors.Is(err, io.EOF) {
-			return buf, nil
-		}
-		if err != nil {
-			return nil, &apiError{code: "RequestTimeoutException", message: "The request's body did not arrive.", status: http.StatusRequestTimeout, cause: err}
-		}
-	}
-}
-
-const textBusy = "Too many requests are under way. Please try again."
-
-// A loan is what one request holds of maxHeld.
-type loan struct {
-	held *atomic.Int64
-	n    int64
-}
-
-// take takes n bytes more; false if there are not so many.
-func (l *loan) take(n int64) bool {
-	if l.held.Add(n) > maxHeld {
-		l.held.Add(-n)
-		return false
-	}
-	l.n += n
-	return true
-}
-
-func (l *loan) giveBack() { l.held.Add(-l.n) }
 
 // writeError sends an error in the request's encoding and logs what is our own
 // fault.
@@ -183,7 +118,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, c *call, err
 		s.failures.Add(1)
 		s.log.Error("request failed", "request_id", c.id, "target", r.Header.Get(headerTarget), "error", e.cause)
 	}
-	if !r.ProtoAtLeast(2, 0) && (e.status == http.StatusRequestEntityTooLarge || e.status == http.StatusRequestTimeout) {
+	if unread := c.body == nil && e.status > http.StatusBadRequest; unread && !r.ProtoAtLeast(2, 0) {
 		w.Header().Set("Connection", "close") // the rest of the body is not worth reading
 	}
 	body, err := c.codec.encode(errorMembers{e.code, e.message})
@@ -192,7 +127,7 @@ func (s *Server) writeError(w http.ResponseWriter, r *http.Request, c *call, err
 	}
 	w.Header().Set("X-Amzn-Errortype", e.code)
 	w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat)) // by which SDKs correct their clocks
-	s.write(w, r, c, e.status, body)
+	s.write(w, r, c, e.status, [][]byte{body}, nil)
 }
 
 // errorMembers is the body of an answer that is an error.
@@ -201,13 +136,30 @@ type errorMembers struct {
 	Message string `json:"message,omitempty"`
 }
 
-func (s *Server) write(w http.ResponseWriter, r *http.Request, c *call, status int, body []byte) {
+// write sends an answer and gives each piece of it to sent, if there is such a
+// function, once the client has taken it. The others may still be read by
+// HTTP/2, which does not wait for what it writes to a stream that is closed.
+func (s *Server) write(w http.ResponseWriter, r *http.Request, c *call, status int, body [][]byte, sent func([]byte)) {
+	size := 0
+	for _, b := range body {
+		size += len(b)
+	}
 	h := w.Header()
 	h.Set("Content-Type", c.codec.mediaType())
-	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Content-Length", strconv.Itoa(size))
 	w.WriteHeader(status)
-	if _, err := w.Write(body); err != nil {
-		s.log.Debug("client did not take its answer", "request_id", c.id, "remote", r.RemoteAddr, "error", err)
+	rc := http.NewResponseController(w)
+	for i, b := range body {
+		if i > 0 { // a long answer may take its time, as long as it moves
+			s.extend(rc.SetWriteDeadline, writeTimeout)
+		}
+		if _, err := w.Write(b); err != nil {
+			s.log.Debug("client did not take its answer", "request_id", c.id, "remote", r.RemoteAddr, "error", err)
+			return
+		}
+		if sent != nil {
+			sent(b)
+		}
 	}
 }
 

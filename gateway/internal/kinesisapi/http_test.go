@@ -440,6 +440,8 @@ func TestBadRequests(t *testing.T) {
 		{name: "empty body", op: "ListStreams", status: 200},
 		{name: "members unknown", op: "ListStreams", body: `{"Other":{"a":[1,{}]}}`, status: 200},
 		{name: "plain JSON type", op: "ListStreams", body: `{}`, change: func(r *http.Request) { r.Header.Set("Content-Type", "application/json; charset=utf-8") }, status: 200},
+		{name: "a reserved member", op: "DescribeStreamSummary", body: `{"StreamName":"s","StreamId":"abc"}`, status: 200},
+		{name: "only a reserved member", op: "DescribeStreamSummary", body: `{"StreamId":"abc"}`, status: 400, code: "InvalidArgumentException"},
 		{name: "not JSON", op: "PutRecord", body: `{`, status: 400, code: "SerializationException"},
 		{name: "a list", op: "PutRecord", body: `[]`, status: 400, code: "SerializationException"},
 		{name: "two values", op: "ListStreams", body: `{} {}`, status: 400, code: "SerializationException"},
@@ -455,7 +457,7 @@ func TestBadRequests(t *testing.T) {
 		{name: "no operation", body: `{}`, change: func(r *http.Request) { r.Header.Del("X-Amz-Target") }, status: 400, code: "UnknownOperationException"},
 		{name: "another API", body: `{}`, change: func(r *http.Request) { r.Header.Set("X-Amz-Target", "Logs_20140328.ListStreams") }, status: 400, code: "UnknownOperationException"},
 		{name: "another API than it is signed for", body: `{}`, change: func(r *http.Request) { r.Header.Set("X-Amz-Target", "Firehose_20150804.ListDeliveryStreams") }, status: 400, code: "Credential should be scoped to correct service: 'firehose'."},
-		{name: "CBOR", op: "ListStreams", body: "\xa0", change: func(r *http.Request) { r.Header.Set("Content-Type", "application/x-amz-cbor-1.1") }, status: 404, code: "UnknownOperationException"},
+		{name: "another CBOR", op: "ListStreams", body: "\xa0", change: func(r *http.Request) { r.Header.Set("Content-Type", "application/cbor") }, status: 404, code: "UnknownOperationException"},
 		{name: "another method", change: func(r *http.Request) { r.Method = http.MethodGet }, status: 404, code: "UnknownOperationException"},
 		{name: "another path", change: func(r *http.Request) { r.URL.Path = "/x" }, status: 404, code: "UnknownOperationException"},
 	} {
@@ -476,7 +478,7 @@ func TestLargeBodies(t *testing.T) {
 	b.create("s", 1)
 	// Announced too large: refused before it is sent.
 	r := b.request("PutRecord", "{}", b.clock.Now(), nil)
-	r.Body, r.ContentLength = io.NopCloser(blocked{}), 17<<20
+	r.Body, r.ContentLength = io.NopCloser(blocked{}), 33<<20
 	r.Header.Set("Expect", "100-continue")
 	resp, answer := b.do(&http.Transport{ExpectContinueTimeout: time.Minute}, r)
 	if resp.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(answer, "RequestEntityTooLargeException") {
@@ -484,7 +486,7 @@ func TestLargeBodies(t *testing.T) {
 	}
 	// Not announced: read up to the limit.
 	r = b.request("PutRecord", "{}", b.clock.Now(), nil)
-	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(make([]byte, 17<<20))), -1
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(make([]byte, 33<<20))), -1
 	tr := h2c()
 	resp, answer = b.do(tr, r)
 	if resp.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(answer, "RequestEntityTooLargeException") {

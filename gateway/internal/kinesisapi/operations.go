@@ -1,16 +1,9 @@
 package kinesisapi
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"maps"
-	"math"
 	"net/http"
-	"strconv"
-	"time"
-	"unicode/utf8"
 
 	"forebay/gateway/internal/sigv4"
 )
@@ -21,6 +14,7 @@ type call struct {
 	id    string // the request's, random
 	op    operation
 	body  []byte
+	kept  bool // the body is not to be used again: the log may still read it
 	codec codec
 	loan  *loan
 	key   *Key // that signed it; nil where no keys are configured
@@ -33,9 +27,10 @@ type call struct {
 type operation struct {
 	needs access
 	// run gives the answer's members, which are encoded as the request was. An
-	// answer that run has encoded itself is of the type encoded, one that goes
-	// on for minutes is streamed; nil is no members. What run builds beyond a few kilobytes it takes from the call's
-	// loan.
+	// answer that run has encoded itself is of the type encoded or *pieces, one
+	// that goes on for minutes is streamed; nil is no members. What run builds
+	// beyond a few kilobytes it takes from the call's loan. The body is used
+	// again behind run: nothing of an answer may point into it.
 	run func(ctx context.Context, c *call) (answer any, err error)
 }
 
@@ -72,7 +67,7 @@ func (s *Server) dataOperations() map[string]operation {
 		"Kinesis_20131202.GetRecords":       {toRead, decoded(s.getRecords)},
 		"Kinesis_20131202.GetShardIterator": {toRead, decoded(s.getShardIterator)},
 		"Kinesis_20131202.PutRecord":        {toWrite, decoded(s.putRecord)},
-		"Kinesis_20131202.PutRecords":       {toWrite, decoded(s.putRecords)},
+		"Kinesis_20131202.PutRecords":       {toWrite, s.putRecords},
 	}
 }
 
@@ -80,75 +75,18 @@ func (s *Server) dataOperations() map[string]operation {
 func decoded[In any](f func(context.Context, *call, *In) (any, error)) func(context.Context, *call) (any, error) {
 	return func(ctx context.Context, c *call) (any, error) {
 		in := new(In)
-		if err := c.codec.decode(c.body, in); err != nil {
+		if err := c.decode(in); err != nil {
 			return nil, err
 		}
 		return f(ctx, c, in)
 	}
 }
 
-// A codec is one of the encodings of requests and answers.
-type codec interface {
-	mediaType() string
-	// decode reads the members of a request; an empty body has none. Members
-	// that the request does not have are passed over, as AWS does.
-	decode(body []byte, into any) error
-	encode(answer any) ([]byte, error)
-}
-
-// jsonCodec is AWS JSON 1.1.
-type jsonCodec struct{}
-
-func (jsonCodec) mediaType() string { return contentType }
-
-func (jsonCodec) decode(body []byte, into any) error {
-	if len(body) == 0 {
-		return nil
+// decode reads the request's members. What they hold is not larger than the
+// body, which the loan counts twice where it counts.
+func (c *call) decode(into any) error {
+	if n := int64(len(c.body)); n > firstRead && !c.loan.take(n) {
+		return unavailable(textBusy)
 	}
-	if !utf8.Valid(body) {
-		return serialization("The request is not valid UTF-8.")
-	}
-	if err := json.Unmarshal(body, into); err != nil {
-		if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			return serialization("%s can not be converted to the type of%s.", kind.Value, quoted(kind.Field))
-		}
-		return serialization("The request is not one JSON object: %s.", err)
-	}
-	return nil
-}
-
-func (jsonCodec) encode(answer any) ([]byte, error) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(answer); err != nil {
-		return nil, internalFailure(err)
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
-}
-
-// An epoch is a time as JSON 1.1 writes it: seconds since 1970, with a
-// fraction of milliseconds.
-type epoch time.Time
-
-func (e epoch) MarshalJSON() ([]byte, error) { return appendEpoch(nil, time.Time(e)), nil }
-
-func appendEpoch(b []byte, t time.Time) []byte {
-	ms := t.UnixMilli()
-	if ms < 0 {
-		return strconv.AppendFloat(b, float64(ms)/1000, 'f', 3, 64)
-	}
-	b = strconv.AppendInt(b, ms/1000, 10)
-	frac := ms % 1000
-	return append(b, '.', byte('0'+frac/100), byte('0'+frac/10%10), byte('0'+frac%10))
-}
-
-func (e *epoch) UnmarshalJSON(b []byte) error {
-	sec, err := strconv.ParseFloat(string(b), 64)
-	// The year 9999 is where RFC 3339, and with it every other door, ends.
-	if err != nil || !(math.Abs(sec) <= 253402300799) { // NaN too
-		return &json.UnmarshalTypeError{Value: "value", Field: "Timestamp"}
-	}
-	*e = epoch(time.UnixMilli(int64(math.Round(sec * 1000))))
-	return nil
+	return c.codec.decode(c.body, into)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -49,9 +50,6 @@ func (e *entry) check(f *faults, prefix string) {
 // record makes the log's record of a checked entry.
 func (e *entry) record() (record.Record, error) {
 	r := record.Record{Key: *e.PartitionKey, Data: e.Data}
-	if n := len(e.Data) + len(r.Key); n > maxRecordBytes {
-		return r, invalidArgument("Record size of %d bytes, data and partition key, exceeds the maximum record size of %d bytes.", n, maxRecordBytes)
-	}
 	if k := e.ExplicitHashKey; k != nil {
 		h, ok := parseHashKey(*k)
 		if !ok {
@@ -62,11 +60,34 @@ func (e *entry) record() (record.Record, error) {
 	return r, nil
 }
 
+// fits refuses records that are larger than their stream takes, or that
+// together are larger than a request may be.
+func (s *Server) fits(st *spool.Stream, recs []record.Record) error {
+	limit, total := s.recordLimit(st), 0
+	for i := range recs {
+		n := len(recs[i].Data) + len(recs[i].Key)
+		if n > limit {
+			return invalidArgument("Record size of %d bytes, data and partition key, exceeds the maximum record size of %d bytes.", n, limit)
+		}
+		total += n
+	}
+	if len(recs) > 1 && total > maxPutBytes {
+		return invalidArgument("Records size exceeds 10 MB limit")
+	}
+	return nil
+}
+
 type putRecordInput struct {
 	streamRef
 	entry
 	SequenceNumberForOrdering *string
 	DryRun                    bool
+}
+
+type putRecordOutput struct {
+	ShardID        string `json:"ShardId"`
+	SequenceNumber string
+	EncryptionType string
 }
 
 func (s *Server) putRecord(ctx context.Context, c *call, in *putRecordInput) (any, error) {
@@ -85,7 +106,7 @@ func (s *Server) putRecord(ctx context.Context, c *call, in *putRecordInput) (an
 	}
 	// A shard's numbers only rise, whatever the number before was.
 	if q := in.SequenceNumberForOrdering; q != nil {
-		if n, err := parseSequence(*q); err != nil || n.created != newSequence(st.Created(), 0, 0).created {
+		if !isSequenceOf(st, *q) {
 			return nil, invalidArgument("SequenceNumberForOrdering %s is not a sequence number of stream %s under account %s.", *q, st.Name(), s.cfg.Account)
 		}
 	}
@@ -93,10 +114,13 @@ func (s *Server) putRecord(ctx context.Context, c *call, in *putRecordInput) (an
 	if err != nil {
 		return nil, err
 	}
+	recs := []record.Record{rec}
+	if err := s.fits(st, recs); err != nil {
+		return nil, err
+	}
 	if err := dryRun(in.DryRun); err != nil {
 		return nil, err
 	}
-	recs := []record.Record{rec}
 	p := s.put(ctx, st, recs)
 	switch p.code(0) {
 	case "":
@@ -105,9 +129,14 @@ func (s *Server) putRecord(ctx context.Context, c *call, in *putRecordInput) (an
 	default:
 		return nil, s.putFailure(p.err(0), st.Name())
 	}
-	b := append(make([]byte, 0, 160), `{"ShardId":"`...)
-	b = s.appendPlace(b, st, &rec, p.results[0].Pos)
-	return encoded(append(b, `","EncryptionType":"NONE"}`...)), nil
+	at := s.placeOf(st, &rec, p.results[0].Pos)
+	return putRecordOutput{shardName(at.index), at.sequence(p.results[0].Pos.Seq).String(), "NONE"}, nil
+}
+
+// isSequenceOf reports whether a shard of the stream may have given the number.
+func isSequenceOf(st *spool.Stream, number string) bool {
+	n, err := parseSequence(number)
+	return err == nil && slices.ContainsFunc(st.Shards(), func(sh spool.Shard) bool { return placeOf(st, sh).sequence(n.seq) == n })
 }
 
 type putRecordsInput struct {
@@ -137,72 +166,174 @@ func (in *putRecordsInput) check() error {
 	return f.err()
 }
 
-func (s *Server) putRecords(ctx context.Context, c *call, in *putRecordsInput) (any, error) {
-	if err := in.check(); err != nil {
+// records are those of a checked request.
+func (in *putRecordsInput) records(recs []record.Record) ([]record.Record, error) {
+	for i := range *in.Records {
+		r, err := (*in.Records)[i].record()
+		if err != nil {
+			return nil, err
+		}
+		recs = append(recs, r)
+	}
+	return recs, nil
+}
+
+// putRecords is the operation that most requests ask for.
+func (s *Server) putRecords(ctx context.Context, c *call) (any, error) {
+	b := s.batches.get()
+	if n := c.codec.putArena(len(c.body)); n > 0 {
+		b.arena = s.buffers.get(n)
+		if !c.loan.take(int64(cap(b.arena))) {
+			s.buffers.put(b.arena)
+			return nil, unavailable(textBusy)
+		}
+	}
+	arena := b.arena
+	answer, err := s.putBatch(ctx, c, b)
+	if b.put.abandoned {
+		c.kept = true // the log may still read the body; it has the arena and the records as well
+		return answer, err
+	}
+	s.buffers.put(arena)
+	s.batches.reset(b)
+	return answer, err
+}
+
+// putBatch stores the records of a request, by the short way or the long one.
+func (s *Server) putBatch(ctx context.Context, c *call, b *batch) (any, error) {
+	if !c.codec.scanPuts(c.body, b) {
+		var in putRecordsInput
+		if err := c.decode(&in); err != nil {
+			return nil, err
+		}
+		if err := in.check(); err != nil {
+			return nil, err
+		}
+		st, err := c.find(in.streamRef)
+		if err != nil {
+			return nil, err
+		}
+		if b.recs, err = in.records(b.recs[:0]); err != nil {
+			return nil, err
+		}
+		return s.putInto(ctx, c, st, b, in.DryRun)
+	}
+	var f faults
+	f.stream(b.ref)
+	if err := f.err(); err != nil {
 		return nil, err
 	}
-	st, err := c.find(in.streamRef)
+	st, err := c.find(b.ref)
 	if err != nil {
 		return nil, err
 	}
-	recs := make([]record.Record, len(*in.Records))
-	total := 0
-	for i := range *in.Records {
-		if recs[i], err = (*in.Records)[i].record(); err != nil {
-			return nil, err
-		}
-		total += len(recs[i].Data) + len(recs[i].Key)
-	}
-	if total > maxPutBytes {
-		return nil, invalidArgument("Records size exceeds 10 MB limit")
-	}
-	if err := dryRun(in.DryRun); err != nil {
+	return s.putInto(ctx, c, st, b, false)
+}
+
+// putInto stores a batch in its stream and writes the answer.
+func (s *Server) putInto(ctx context.Context, c *call, st *spool.Stream, b *batch, dry bool) (any, error) {
+	if err := s.fits(st, b.recs); err != nil {
 		return nil, err
 	}
-	p := s.put(ctx, st, recs)
+	if err := dryRun(dry); err != nil {
+		return nil, err
+	}
+	out := &pieces{from: &s.buffers, loan: c.loan}
+	if !out.room(putResultRoom*(len(b.recs)+1), 0) { // asked for now: behind the commit there is no way back
+		return nil, unavailable(textBusy)
+	}
+	p := &b.put
+	s.putWith(ctx, st, b.recs, p)
 	if errors.Is(p.refused, record.ErrNoStream) || errors.Is(p.refused, record.ErrClosed) {
+		out.release()
 		return nil, s.storeError(p.refused, st.Name())
 	}
 	failed := 0
-	b := append(make([]byte, 0, 128*len(recs)+64), `{"EncryptionType":"NONE","Records":[`...)
-	for i := range recs {
-		if i > 0 {
-			b = append(b, ',')
-		}
+	where := shardsOf{s: s, st: st}
+	w := c.codec.putsHead(out.last, len(b.recs))
+	for i := range b.recs {
 		code := p.code(i)
 		if code == "" {
-			b = s.appendPlace(append(b, `{"ShardId":"`...), st, &recs[i], p.results[i].Pos)
-			b = append(b, `"}`...)
+			w = c.codec.putStored(w, i, where.stored(&b.recs[i], p.results[i].Pos), p.results[i].Pos.Seq)
 			continue
 		}
 		failed++
 		text := internalServiceFailure
 		if code == codeThroughput {
-			text = s.throughputText(st, &recs[i])
+			text = where.throughputText(&b.recs[i])
 		}
-		b = fmt.Appendf(b, `{"ErrorCode":%q,"ErrorMessage":%q}`, code, text)
+		w = c.codec.putFailed(w, i, code, text)
 	}
-	return encoded(fmt.Appendf(b, `],"FailedRecordCount":%d}`, failed)), nil
+	out.last = c.codec.putsTail(w, failed)
+	return out, nil
 }
 
-// appendPlace writes ID","SequenceNumber":"NUMBER. A record that a route sent
-// to another stream, as one that does not decode goes to quarantine, is on disk
-// like any other: its client must not send it again, and reads the shard that
-// its key belongs to and its number over there.
-func (s *Server) appendPlace(b []byte, st *spool.Stream, r *record.Record, p record.Pos) []byte {
-	at, ok := s.shards.place(st, p.Shard)
-	if !ok {
-		at = placeOf(st, shardOf(st, r.Hash()))
+// putResultRoom is what one result takes in an answer of PutRecords, and more
+// than its head and tail do.
+const putResultRoom = 128
+
+// shardsOf knows the shards of a stream while one answer is written.
+type shardsOf struct {
+	s     *Server
+	st    *spool.Stream
+	last  record.ShardID
+	at    *numberedShard // of last
+	known map[record.ShardID]*numberedShard
+	all   []spool.Shard
+}
+
+// stored is the shard that stands in the answer for a record at p. A record
+// that a route sent to another stream, as one that does not decode goes to
+// quarantine, is on disk like any other: its client must not send it again,
+// and reads the shard that its key belongs to and its number over there.
+func (w *shardsOf) stored(r *record.Record, p record.Pos) *numberedShard {
+	if w.at != nil && p.Shard == w.last {
+		return w.at
 	}
-	b = append(b, shardName(at.index)...)
-	b = append(b, `","SequenceNumber":"`...)
-	return at.sequence(p.Seq).appendTo(b)
+	if at := w.known[p.Shard]; at != nil {
+		w.last, w.at = p.Shard, at
+		return at
+	}
+	place, ok := w.s.shards.place(w.st, p.Shard)
+	if !ok {
+		return placeOf(w.st, w.of(r)).numbered()
+	}
+	if w.known == nil {
+		w.known = make(map[record.ShardID]*numberedShard)
+	}
+	w.last, w.at = p.Shard, place.numbered()
+	w.known[p.Shard] = w.at
+	return w.at
+}
+
+// of is the shard that a record's key belongs to.
+func (w *shardsOf) of(r *record.Record) spool.Shard {
+	if w.all == nil {
+		w.all = w.st.Shards()
+	}
+	return shardOfHash(w.all, r.Hash())
+}
+
+func (w *shardsOf) throughputText(r *record.Record) string {
+	return w.s.rateExceeded(w.st, w.of(r))
+}
+
+// placeOf is the place of a stored record; see shardsOf.stored.
+func (s *Server) placeOf(st *spool.Stream, r *record.Record, p record.Pos) place {
+	if at, ok := s.shards.place(st, p.Shard); ok {
+		return at
+	}
+	return placeOf(st, shardOf(st, r.Hash()))
 }
 
 // throughputText is the ErrorMessage of a record that there is no room for:
 // with the account, the stream and the shard, as the API reference says.
 func (s *Server) throughputText(st *spool.Stream, r *record.Record) string {
-	return fmt.Sprintf("Rate exceeded for shard %s in stream %s under account %s.", shardName(shardOf(st, r.Hash()).Index), st.Name(), s.cfg.Account)
+	return s.rateExceeded(st, shardOf(st, r.Hash()))
+}
+
+func (s *Server) rateExceeded(st *spool.Stream, sh spool.Shard) string {
+	return fmt.Sprintf("Rate exceeded for shard %s in stream %s under account %s.", shardName(sh.Index), st.Name(), s.cfg.Account)
 }
 
 // A putResult is what became of a put: refused as a whole, or a result per
@@ -210,6 +341,9 @@ func (s *Server) throughputText(st *spool.Stream, r *record.Record) string {
 type putResult struct {
 	refused error
 	results []record.Result
+	done    chan struct{} // a value for each commit that was waited for
+	// abandoned says that the log may still hold the records.
+	abandoned bool
 }
 
 func (p *putResult) err(i int) error {
@@ -240,52 +374,60 @@ var (
 // must stop waiting behind the admission, the records count as failed though
 // they may yet be stored: the client sends them again.
 func (s *Server) put(ctx context.Context, st *spool.Stream, recs []record.Record) *putResult {
-	var aggregated []int
-	for i := range recs {
-		if kpl.IsAggregate(recs[i].Data) {
-			aggregated = append(aggregated, i)
-		}
+	p := new(putResult)
+	s.putWith(ctx, st, recs, p)
+	return p
+}
+
+// putWith is put with a result that is used again.
+func (s *Server) putWith(ctx context.Context, st *spool.Stream, recs []record.Record, p *putResult) {
+	if p.done == nil {
+		p.done = make(chan struct{}, 1)
 	}
-	committed := make(chan []record.Result, 1)
+	results, done := p.results[:0], p.done
 	admit, cancel := context.WithTimeout(ctx, admitTimeout)
 	defer cancel()
 	err := s.inlet.PutTo(admit, st.Name(), recs, func(rs []record.Result) {
-		committed <- append(make([]record.Result, 0, len(rs)), rs...)
+		results = append(results, rs...)
+		done <- struct{}{}
 	})
 	if err != nil {
 		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
 			err = errBusy
 		}
-		return s.count(&putResult{refused: err}, len(recs), st)
+		p.refused = err
+		s.count(p, len(recs), st)
+		return
 	}
 	wait := time.NewTimer(commitTimeout)
 	defer wait.Stop()
-	p := &putResult{}
 	select {
-	case p.results = <-committed:
-		if len(p.results) != len(recs) {
+	case <-done:
+		if p.results = results; len(results) != len(recs) {
 			p.refused = errResults
 		}
 	case <-ctx.Done():
-		p.refused = ctx.Err()
+		p.refused, p.abandoned = ctx.Err(), true
 	case <-wait.C:
-		p.refused = errUnknown
+		p.refused, p.abandoned = errUnknown, true
 	}
-	for _, i := range aggregated {
-		if p.err(i) == nil {
-			s.aggregates.Add(1)
+	if p.refused == nil {
+		for i := range recs {
+			if p.results[i].Err == nil && kpl.IsAggregate(recs[i].Data) {
+				s.aggregates.Add(1)
+			}
 		}
 	}
-	return s.count(p, len(recs), st)
+	s.count(p, len(recs), st)
 }
 
 // count keeps the number of records that failed by our own fault, and logs
 // the first of a request: the answer to the client does not say why.
-func (s *Server) count(p *putResult, n int, st *spool.Stream) *putResult {
+func (s *Server) count(p *putResult, n int, st *spool.Stream) {
 	var first error
 	bad := uint64(0)
 	for i := range n {
-		if err := p.err(i); p.code(i) == codeInternal && !errors.Is(err, context.Canceled) {
+		if err := p.err(i); err != nil && p.code(i) == codeInternal && !errors.Is(err, context.Canceled) {
 			bad++
 			if first == nil {
 				first = err
@@ -296,7 +438,6 @@ func (s *Server) count(p *putResult, n int, st *spool.Stream) *putResult {
 		s.failures.Add(bad)
 		s.log.Error("records could not be stored", "stream", st.Name(), "records", bad, "error", first)
 	}
-	return p
 }
 
 // putFailure is the answer to a single record that failed by our own fault;

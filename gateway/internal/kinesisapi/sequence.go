@@ -133,15 +133,9 @@ func decimal(h record.HashKey) string { return new(big.Int).SetBytes(h[:]).Strin
 
 // parseHashKey reads an ExplicitHashKey: decimal, no sign, no leading zeros,
 // at most 2^128-1.
-func parseHashKey(s string) (record.HashKey, bool) {
-	var h record.HashKey
+func parseHashKey(s string) (h record.HashKey, ok bool) {
 	if !validHashKey(s) {
 		return h, false
 	}
-	n, ok := new(big.Int).SetString(s, 10)
-	if !ok || n.BitLen() > 128 {
-		return h, false
-	}
-	n.FillBytes(h[:])
-	return h, true
+	return hashKeyOf([]byte(s))
 }

@@ -3,7 +3,7 @@
 // version 2013-12-02, over the spool's shards. A PutRecords answer with a
 // sequence number means that the record is on disk.
 //
-// It speaks JSON 1.1 over HTTP/1.1 and HTTP/2, the latter also without TLS for
+// It speaks JSON 1.1 and CBOR 1.1 over HTTP/1.1 and HTTP/2, the latter also without TLS for
 // clients with prior knowledge. Every request must be signed with Signature
 // Version 4. The texts and names of its errors follow the service's API
 // reference; what has no counterpart on a box is refused by name.
@@ -43,9 +43,12 @@ const (
 	maxHeaderBytes = 32 << 10
 	maxConns       = 2048
 	maxStreams     = 128 // of one HTTP/2 connection
-	// maxBody is the largest request: 10 MiB of data and keys, base64 and
-	// JSON's own characters around them.
-	maxBody = 16 << 20
+	// maxBody is the largest request. What a request may carry is counted when
+	// it is decoded: 10 MiB of data and keys. In JSON base64 makes 4/3 of the
+	// data, and an encoder that writes "/" as "\/" up to twice that; a character
+	// of a key has up to twelve bytes; and 256 bytes are for the names around
+	// them. White space is the client's own affair.
+	maxBody = maxPutBytes/3*4*2 + maxPutRecords*(12*maxPartitionKey+256)
 	// maxHeld bounds the bytes of request bodies and answers being built, over
 	// all connections.
 	maxHeld = 256 << 20
@@ -78,6 +81,9 @@ type Server struct {
 	sealer   *sealer
 	ops      map[string]operation
 	shards   layouts
+	cbor     *cborCodec
+	buffers  buffers
+	batches  batches
 	held     atomic.Int64 // bytes, see maxHeld
 
 	ln  *countingListener // nil if the door is closed
@@ -112,6 +118,10 @@ func New(cfg Config, sp *spool.Spool, in Inlet, now func() time.Time, log *slog.
 	}
 	s.verifier = s.newVerifier()
 	s.ops = s.operations()
+	var err error
+	if s.cbor, err = newCBOR(); err != nil {
+		return nil, err
+	}
 	if cfg.TLSCert != "" {
 		cert, err := newCertificate(cfg.TLSCert, cfg.TLSKey, log)
 		if err != nil {

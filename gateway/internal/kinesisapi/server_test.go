@@ -64,7 +64,7 @@ func (in *inlet) PutTo(ctx context.Context, stream string, recs []record.Record,
 
 // A box is a running endpoint over a spool of its own.
 type box struct {
-	t     *testing.T
+	t     testing.TB
 	sp    *spool.Spool
 	in    *inlet
 	srv   *kinesisapi.Server
@@ -73,7 +73,7 @@ type box struct {
 	tls   bool
 }
 
-func start(t *testing.T, cfg kinesisapi.Config, sc spool.Config, opts ...kinesisapi.Option) *box {
+func start(t testing.TB, cfg kinesisapi.Config, sc spool.Config, opts ...kinesisapi.Option) *box {
 	t.Helper()
 	b := &box{t: t, clock: &clock{}, tls: cfg.TLSCert != ""}
 	log := slog.New(slog.DiscardHandler)

@@ -20,14 +20,17 @@ func placeOf(st *spool.Stream, sh spool.Shard) place { return place{sh.Index, st
 // sequence is the number that a client knows a record of the shard by.
 func (p place) sequence(seq uint64) sequence { return newSequence(p.created, p.index, seq) }
 
-// shardOf is the shard of a stream that a hash key belongs to.
-func shardOf(st *spool.Stream, h record.HashKey) spool.Shard {
-	for _, sh := range st.Shards() {
-		if h.Compare(sh.From) >= 0 && h.Compare(sh.To) <= 0 {
+// shardOf is the shard of a stream that a hash key belongs to now.
+func shardOf(st *spool.Stream, h record.HashKey) spool.Shard { return shardOfHash(st.Shards(), h) }
+
+// shardOfHash is the open one of a stream's shards that a hash key belongs to.
+func shardOfHash(shards []spool.Shard, h record.HashKey) spool.Shard {
+	for _, sh := range shards {
+		if sh.Open() && h.Compare(sh.From) >= 0 && h.Compare(sh.To) <= 0 {
 			return sh
 		}
 	}
-	return spool.Shard{} // the shards leave no gap
+	return spool.Shard{} // the open shards leave no gap
 }
 
 // layouts remembers the places of shards, so that a put does not ask the

@@ -21,7 +21,7 @@ const (
 	maxPutRecords   = 500
 	maxPutBytes     = 10 << 20
 	maxData         = 10 << 20 // Data's length in the model
-	maxRecordBytes  = 1 << 20  // data and key; MaxRecordSizeInKiB's default
+	maxRecordBytes  = 1 << 20  // data and key; see recordLimit
 	maxPartitionKey = 256
 
 	patternName     = "[a-zA-Z0-9_.-]+"
@@ -37,8 +37,8 @@ var (
 )
 
 // validHashKey is patternHashKey, for every record of a request.
-func validHashKey(s string) bool {
-	if s == "" || len(s) > 39 || s[0] == '0' && len(s) > 1 {
+func validHashKey[T string | []byte](s T) bool {
+	if len(s) == 0 || len(s) > 39 || s[0] == '0' && len(s) > 1 {
 		return false
 	}
 	for i := range len(s) {
@@ -93,7 +93,10 @@ func (f *faults) enum(path, v string, allowed ...string) {
 	}
 }
 
-// A streamRef names a stream in a request, one way or the other.
+// A streamRef names a stream in a request, one way or the other. The member
+// StreamId, which the model has for neither and says of that it is reserved, is
+// passed over like any member that is not known: a request with nothing else
+// does not name a stream.
 type streamRef struct {
 	StreamName *string
 	StreamARN  *string
