@@ -263,17 +263,18 @@ func (p *reshaping) publish(ctx context.Context) {
 		sh.closed = max(p.now, sh.opened)
 		sh.wake()
 	}
+	// In one step with the end of the parents: who reads that sees the children.
+	next := newShape(t, p.all)
+	t.shape.Store(next)
 	l.mu.Unlock()
 	t.sp.state.nameShards(t.name, p.fresh)
 	if err := l.nameShards(ctx); err != nil {
 		t.sp.log.Warn("the active segment does not list new shards; the next one does", "stream", t.name, "error", err)
 	}
 	l.wmu.Unlock()
-	next := newShape(t, p.all)
 	t.mu.Lock()
 	t.cfg.Shards = len(next.open)
 	t.mu.Unlock()
-	t.shape.Store(next)
 }
 
 // wake lets the shard's readers look again; the log's mu is held.
