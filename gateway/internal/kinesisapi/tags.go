@@ -81,7 +81,8 @@ func validTag(s string) bool {
 	})
 }
 
-// tagsOf is one of the note's maps of tags, made if there is none.
+// addTags puts tags to one of the note's maps of tags, which is made if there
+// is none.
 func (n *note) addTags(to *map[string]string, tags map[string]string) error {
 	if len(tags) == 0 {
 		return nil
