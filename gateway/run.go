@@ -241,6 +241,12 @@ func (g *gateway) knows(condition string) bool {
 	return true
 }
 
+// declares reports whether a stream is one of the config file or a built-in
+// one: it is set up at every start.
+func (g *gateway) declares(stream string) bool {
+	return slices.ContainsFunc(g.cfg.Streams, func(c spool.StreamConfig) bool { return string(c.Name) == stream })
+}
+
 func (g *gateway) buildUplinks(ctx context.Context) error {
 	for _, c := range g.cfg.Uplinks {
 		log := g.log.With("part", "uplink")
@@ -302,7 +308,7 @@ func (g *gateway) buildIntake(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		k, err := kinesisapi.New(g.cfg.Kinesis, g.sp, port, g.clock.now, g.log.With("part", "kinesis"), kinesisapi.ClockSynced(g.clock.synced))
+		k, err := kinesisapi.New(g.cfg.Kinesis, g.sp, port, g.clock.now, g.log.With("part", "kinesis"), kinesisapi.ClockSynced(g.clock.synced), kinesisapi.Declared(g.declares))
 		if err != nil {
 			return fmt.Errorf("open the Kinesis endpoint: %w", err)
 		}

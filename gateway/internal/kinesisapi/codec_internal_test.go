@@ -166,6 +166,7 @@ func TestEveryAnswerInBothEncodings(t *testing.T) {
 	}
 	bodies := map[string][]string{
 		"CreateStream":          {`{"StreamName":"t","ShardCount":1}`},
+		"DeleteStream":          {`{"StreamName":"t"}`, `{"StreamName":"none"}`},
 		"GetRecords":            {`{` + iterator(0), `{"Limit":1,` + iterator(1), `{"Limit":2,` + iterator(1)},
 		"GetShardIterator":      {`{"StreamName":"s","ShardId":"shardId-000000000000","ShardIteratorType":"LATEST"}`},
 		"ListShards":            {`{"StreamName":"s","MaxResults":1}`, `{"StreamName":"s"}`},

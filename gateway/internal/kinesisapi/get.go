@@ -81,14 +81,11 @@ func (s *Server) getShardIterator(_ context.Context, c *call, in *getShardIterat
 		}
 	default:
 		q, err := parseSequence(*in.StartingSequenceNumber)
-		want := placeOf(st, sh).sequence(q.seq)
-		if err != nil || q != want || q.seq >= sh.Next {
+		after, ok := q.after(st, sh, *in.ShardIteratorType == "AT_SEQUENCE_NUMBER")
+		if err != nil || !ok {
 			return nil, invalidArgument("StartingSequenceNumber %s used in GetShardIterator on shard %s in stream %s under account %s is invalid.", *in.StartingSequenceNumber, *in.ShardID, st.Name(), s.cfg.Account)
 		}
-		it.after = q.seq
-		if *in.ShardIteratorType == "AT_SEQUENCE_NUMBER" {
-			it.after = max(q.seq, 1) - 1
-		}
+		it.after = after
 	}
 	if err := dryRun(in.DryRun); err != nil {
 		return nil, err

@@ -17,13 +17,13 @@ import (
 //	2 | seconds of creation 9 | shard 1 | counter 16 | 00 | seconds 9 | shard 8 | 2
 //
 // It always has 56 decimal digits, so that it also sorts as text. The counter
-// is the record's number in its shard, as the log gives it: with the stream's
-// time of creation and the shard's index the two are the same thing said
-// twice, no table stands between them, and a number of another shard or of a
-// deleted stream's namesake is told apart. The second "seconds" field repeats
-// the time of creation: the time of a put is not part of a record's identity.
+// is the record's number in its shard, as the log gives it: with the shard's
+// time of creation and index the two are the same thing said twice, no table
+// stands between them, and a number of another shard or of a deleted stream's
+// namesake is told apart. The second "seconds" field repeats the time of
+// creation: the time of a put is not part of a record's identity.
 type sequence struct {
-	created uint64 // seconds since 1970, 36 bits
+	created uint64 // seconds since 1970, 36 bits; of the shard
 	shard   uint32 // index of the shard in its stream
 	seq     uint64 // 63 bits; 0 is the place before the first record
 }

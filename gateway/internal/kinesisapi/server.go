@@ -85,6 +85,9 @@ type Server struct {
 	buffers  buffers
 	batches  batches
 	held     atomic.Int64 // bytes, see maxHeld
+	limits   recordLimits
+	declared func(stream string) bool // by the config file
+	changes  sync.Mutex               // held while streams, their shards or their notes are changed
 
 	ln  *countingListener // nil if the door is closed
 	tls *tls.Config
@@ -129,6 +132,7 @@ func New(cfg Config, sp *spool.Spool, in Inlet, now func() time.Time, log *slog.
 		}
 		s.tls = cert.config()
 	}
+	s.shards.live = s.knows
 	if cfg.Listen.Off() {
 		s.reason = "switched off"
 		return s, nil

@@ -1,6 +1,7 @@
 package kinesisapi
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -15,7 +16,9 @@ type place struct {
 	created time.Time // of the shard
 }
 
-func placeOf(st *spool.Stream, sh spool.Shard) place { return place{sh.Index, st.Created()} }
+// placeOf gives a shard's place. A shard counts as created a second after its
+// parents or later, so that along a line of shards the numbers rise.
+func placeOf(_ *spool.Stream, sh spool.Shard) place { return place{sh.Index, sh.Created} }
 
 // sequence is the number that a client knows a record of the shard by.
 func (p place) sequence(seq uint64) sequence { return newSequence(p.created, p.index, seq) }
@@ -36,19 +39,26 @@ func shardOfHash(shards []spool.Shard, h record.HashKey) spool.Shard {
 // layouts remembers the places of shards, so that a put does not ask the
 // stream for all that it knows of them.
 type layouts struct {
+	live func(*spool.Stream) bool // reports whether a stream has not been deleted
+
 	mu sync.Mutex
 	of map[*spool.Stream]map[record.ShardID]place
 }
 
-// place gives a shard's place in its stream; false if it is of another.
+// place gives a shard's place in its stream; false if it is of another. A shard
+// that is not known is looked for again: a split may have made it.
 func (l *layouts) place(st *spool.Stream, id record.ShardID) (place, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if p, ok := l.of[st][id]; ok {
+	known := l.of[st]
+	if p, ok := known[id]; ok {
 		return p, true
 	}
 	if l.of == nil {
 		l.of = make(map[*spool.Stream]map[record.ShardID]place)
+	}
+	if known == nil { // a new stream, so that others may have gone
+		maps.DeleteFunc(l.of, func(other *spool.Stream, _ map[record.ShardID]place) bool { return !l.live(other) })
 	}
 	m := make(map[record.ShardID]place)
 	for _, sh := range st.Shards() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"strings"
@@ -15,20 +16,19 @@ import (
 )
 
 const (
-	// shardLimit is how many shards a box may have in all.
-	shardLimit = 1024
 	// onDemandShards is what a stream gets whose creator did not say (the
 	// developer guide's number for a new on-demand stream).
 	onDemandShards = 4
 	// newRetention is what AWS gives a new stream.
 	newRetention = 24 * time.Hour
-	// longestRetention, in hours, stands for "until the quota".
-	longestRetention = 8760
+
+	provisioned = "PROVISIONED"
+	onDemand    = "ON_DEMAND"
 )
 
 // streamOperations are about streams and their shards, not their records.
 func (s *Server) streamOperations() map[string]operation {
-	return map[string]operation{
+	all := map[string]operation{
 		"Kinesis_20131202.CreateStream":          {toAdminister, decoded(s.createStream)},
 		"Kinesis_20131202.DeleteStream":          {toAdminister, decoded(s.deleteStream)},
 		"Kinesis_20131202.DescribeLimits":        {toDescribe, decoded(s.describeLimits)},
@@ -36,7 +36,13 @@ func (s *Server) streamOperations() map[string]operation {
 		"Kinesis_20131202.DescribeStreamSummary": {toDescribe, decoded(s.describeStreamSummary)},
 		"Kinesis_20131202.ListShards":            {toDescribe, decoded(s.listShards)},
 		"Kinesis_20131202.ListStreams":           {toDescribe, decoded(s.listStreams)},
+		"Kinesis_20131202.UpdateMaxRecordSize":   {toAdminister, decoded(s.updateMaxRecordSize)},
+		"Kinesis_20131202.UpdateStreamMode":      {toAdminister, decoded(s.updateStreamMode)},
 	}
+	for _, some := range []map[string]operation{s.reshardOperations(), s.retentionOperations(), s.tagOperations(), s.absentOperations()} {
+		maps.Copy(all, some)
+	}
+	return all
 }
 
 func shardName(index int) string { return fmt.Sprintf("shardId-%012d", index) }
@@ -65,105 +71,178 @@ func (s *Server) storeError(err error, stream string) error {
 	return internalFailure(err)
 }
 
-type streamMode struct {
-	StreamMode string
+type streamMode struct{ StreamMode string }
+
+type streamModeInput struct{ StreamMode *string }
+
+// check finds what is wrong with the mode and gives it, "" if there is none.
+func (in *streamModeInput) check(f *faults) string {
+	switch {
+	case in == nil:
+		return ""
+	case in.StreamMode == nil:
+		f.null("streamModeDetails.streamMode")
+		return ""
+	}
+	f.enum("streamModeDetails.streamMode", *in.StreamMode, provisioned, onDemand)
+	return *in.StreamMode
 }
 
-// provisioned is every stream's mode: its shards are what its creator asked
-// for, and no service adds to them.
-var provisioned = streamMode{"PROVISIONED"}
+// mode is the stream's, as a client asked for it.
+func (n note) mode() string {
+	if n.Mode == "" {
+		return provisioned
+	}
+	return n.Mode
+}
 
 type createStreamInput struct {
 	StreamName                 *string
 	ShardCount                 *int
-	StreamModeDetails          *struct{ StreamMode *string }
+	StreamModeDetails          *streamModeInput
 	MaxRecordSizeInKiB         *int
 	WarmThroughputMiBps        *int
 	RecordDistributionStrategy *string
 	Tags                       map[string]string
 }
 
-func (s *Server) createStream(ctx context.Context, c *call, in *createStreamInput) (any, error) {
+// check gives what the new stream's note says.
+func (in *createStreamInput) check() (n note, err error) {
 	var f faults
 	f.required("streamName", in.StreamName, 1, maxName, nameRE, patternName)
 	f.number("shardCount", in.ShardCount, 1, 1000000)
-	f.number("maxRecordSizeInKiB", in.MaxRecordSizeInKiB, 1024, 10240)
-	mode := ""
-	if in.StreamModeDetails != nil {
-		if in.StreamModeDetails.StreamMode == nil {
-			f.null("streamModeDetails.streamMode")
-		} else {
-			mode = *in.StreamModeDetails.StreamMode
-			f.enum("streamModeDetails.streamMode", mode, "PROVISIONED", "ON_DEMAND")
-		}
+	f.number("maxRecordSizeInKiB", in.MaxRecordSizeInKiB, leastRecordKiB, mostRecordKiB)
+	f.number("warmThroughputMiBps", in.WarmThroughputMiBps, 0, math.MaxInt32)
+	if in.RecordDistributionStrategy != nil {
+		f.enum("recordDistributionStrategy", *in.RecordDistributionStrategy, "AUTO", byPartitionKey)
+	}
+	mode := in.StreamModeDetails.check(&f)
+	if len(in.Tags) > 0 {
+		f.tags(in.Tags)
 	}
 	if err := f.err(); err != nil {
+		return n, err
+	}
+	switch {
+	case mode == provisioned && in.ShardCount == nil:
+		return n, invalidArgument("ShardCount must be specified for a stream in PROVISIONED mode.")
+	case mode == onDemand && in.ShardCount != nil:
+		return n, invalidArgument("ShardCount must not be specified for a stream in ON_DEMAND mode.")
+	case in.WarmThroughputMiBps != nil:
+		return n, noWarmThroughput()
+	case in.RecordDistributionStrategy != nil && *in.RecordDistributionStrategy != byPartitionKey:
+		return n, noDistribution()
+	}
+	if mode == onDemand {
+		n.Mode = onDemand
+	}
+	n.setRecordKiB(in.MaxRecordSizeInKiB)
+	return n, n.addTags(&n.Tags, in.Tags)
+}
+
+func (s *Server) createStream(ctx context.Context, c *call, in *createStreamInput) (any, error) {
+	n, err := in.check()
+	if err != nil {
 		return nil, err
 	}
 	if err := c.allow(*in.StreamName); err != nil {
 		return nil, err
 	}
-	switch {
-	case mode == "PROVISIONED" && in.ShardCount == nil:
-		return nil, invalidArgument("ShardCount must be specified for a stream in PROVISIONED mode.")
-	case mode == "ON_DEMAND" && in.ShardCount != nil:
-		return nil, invalidArgument("ShardCount must not be specified for a stream in ON_DEMAND mode.")
-	case in.MaxRecordSizeInKiB != nil && *in.MaxRecordSizeInKiB != 1024:
-		return nil, invalidArgument("MaxRecordSizeInKiB other than 1024 is not supported by this endpoint.")
-	case in.WarmThroughputMiBps != nil:
-		return nil, invalidArgument("WarmThroughputMiBps is not supported by this endpoint.")
-	case in.RecordDistributionStrategy != nil && *in.RecordDistributionStrategy != "USER_PARTITION_KEY":
-		return nil, invalidArgument("RecordDistributionStrategy other than USER_PARTITION_KEY is not supported by this endpoint.")
-	case len(in.Tags) > 0:
-		return nil, invalidArgument("Tags are not supported by this endpoint.")
-	}
-	shards := onDemandShards
+	name, shards := *in.StreamName, onDemandShards
 	if in.ShardCount != nil {
 		shards = *in.ShardCount
 	}
-	if have := s.openShards(); have+shards > shardLimit {
-		return nil, refuse("LimitExceededException", "This request would exceed the shard limit for the account %s in %s. Current shard count for the account: %d. Limit: %d. Number of additional shards that would have resulted from this request: %d.",
-			s.cfg.Account, s.cfg.Region, have, shardLimit, shards)
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	if err := s.roomFor(shards, shards); err != nil {
+		return nil, err
 	}
-	_, err := s.spool.CreateStream(ctx, spool.StreamConfig{
-		Name: conf.Stream(*in.StreamName), Shards: shards,
+	st, err := s.spool.CreateStream(ctx, spool.StreamConfig{
+		Name: conf.Stream(name), Shards: shards,
 		Class: record.ClassTelemetry, MaxAge: conf.Duration(newRetention),
 	})
 	if err != nil {
-		return nil, s.storeError(err, *in.StreamName)
+		return nil, s.storeError(err, name)
 	}
-	s.log.Info("stream created", "stream", *in.StreamName, "shards", shards)
+	if err := s.setNote(ctx, st, func(of *note) error { *of = n; return nil }); err != nil {
+		// Without what its creator asked for it is not the stream asked for.
+		if e := s.spool.Delete(context.WithoutCancel(ctx), name, c.by()); e != nil {
+			s.log.Error("stream stays that was not made in full", "stream", name, "error", e)
+		}
+		return nil, err
+	}
+	s.log.Info("stream created", "stream", name, "shards", shards, "by", c.by())
 	return nil, nil
 }
 
-type deleteStreamInput struct{ streamRef }
+// by is who asked, for the log and the ledger.
+func (c *call) by() string {
+	if c.key == nil {
+		return "kinesis"
+	}
+	return "kinesis key " + c.key.AccessKey
+}
 
-// deleteStream refuses: nothing removes a stream from a running box.
-func (s *Server) deleteStream(_ context.Context, c *call, in *deleteStreamInput) (any, error) {
+// Declared tells which streams the config file sets up at every start. Clients
+// may not delete them or change their retention: the next start would undo it.
+func Declared(is func(stream string) bool) Option {
+	return func(s *Server) { s.declared = is }
+}
+
+// setByConfig refuses a change that the next start would undo; how says what
+// to do instead.
+func (s *Server) setByConfig(st *spool.Stream, what, how string) error {
+	if s.declared == nil || !s.declared(st.Name()) {
+		return nil
+	}
+	return refuse("AccessDeniedException", "Stream %s cannot be %s through this endpoint: it is one of the gateway's own or of its config file, and the next start would undo that; %s.", st.Name(), what, how)
+}
+
+type deleteStreamInput struct {
+	streamRef
+	EnforceConsumerDeletion bool
+}
+
+func (s *Server) deleteStream(ctx context.Context, c *call, in *deleteStreamInput) (any, error) {
 	var f faults
 	f.stream(in.streamRef)
 	if err := f.err(); err != nil {
 		return nil, err
 	}
+	s.changes.Lock()
+	defer s.changes.Unlock()
 	st, err := c.find(in.streamRef)
 	if err != nil {
 		return nil, err
 	}
-	return nil, refuse("AccessDeniedException", "Stream %s cannot be deleted through this endpoint: its records stay until their retention ends.", st.Name())
-}
-
-func (s *Server) openShards() int {
-	n := 0
-	for _, st := range s.spool.Streams() {
-		n += len(st.Shards())
+	if err := s.setByConfig(st, "deleted", "take its [[stream]] out of the config file, restart the gateway, and delete it then"); err != nil {
+		return nil, err
 	}
-	return n
+	n, err := s.noteOf(st)
+	if err != nil {
+		return nil, err
+	}
+	if len(n.Consumers) > 0 && !in.EnforceConsumerDeletion {
+		return nil, refuse("ResourceInUseException", "Stream %s under account %s has %d registered consumers. Deregister them, or set EnforceConsumerDeletion.", st.Name(), s.cfg.Account, len(n.Consumers))
+	}
+	if err := s.spool.Delete(ctx, st.Name(), c.by()); err != nil {
+		return nil, s.storeError(fmt.Errorf("delete stream %s: %w", st.Name(), err), st.Name())
+	}
+	s.log.Info("stream deleted", "stream", st.Name(), "by", c.by())
+	return nil, nil
 }
 
 func (s *Server) describeLimits(context.Context, *call, *struct{}) (any, error) {
+	demand := 0
+	for _, st := range s.spool.Streams() {
+		if n := s.noteToShow(st); n.mode() == onDemand {
+			demand++
+		}
+	}
+	open, _ := s.openShards()
 	return struct {
-		OpenShardCount, ShardLimit, OnDemandStreamCount, OnDemandStreamCountLimit int
-	}{s.openShards(), shardLimit, 0, 0}, nil
+		OpenShardCount, ShardLimit, OnDemandStreamCount, OnDemandStreamCountLimit, ChannelCount, ChannelCountLimit int
+	}{open, shardLimit, demand, shardLimit, 0, 0}, nil
 }
 
 type streamSummary struct {
@@ -174,8 +253,10 @@ type streamSummary struct {
 	StreamCreationTimestamp epoch
 }
 
-func (s *Server) summary(st *spool.Stream) streamSummary {
-	return streamSummary{st.Name(), s.arn(st.Name()), "ACTIVE", provisioned, epoch(st.Created())}
+// summary is what every answer about a stream begins with. A stream is always
+// ACTIVE: a change has been made when its request is answered.
+func (s *Server) summary(st *spool.Stream, n note) streamSummary {
+	return streamSummary{st.Name(), s.arn(st.Name()), "ACTIVE", streamMode{n.mode()}, epoch(st.Created())}
 }
 
 type listStreamsInput struct {
@@ -225,7 +306,7 @@ func (s *Server) listStreams(_ context.Context, c *call, in *listStreamsInput) (
 			break
 		}
 		out.StreamNames = append(out.StreamNames, st.Name())
-		out.StreamSummaries = append(out.StreamSummaries, s.summary(st))
+		out.StreamSummaries = append(out.StreamSummaries, s.summary(st, s.noteToShow(st)))
 	}
 	return out, nil
 }
@@ -239,43 +320,6 @@ func (s *Server) openPage(kind tokenKind, token string) ([]byte, error) {
 		return nil, invalidArgument("Invalid NextToken.")
 	}
 	return body, nil
-}
-
-type shardDescription struct {
-	ShardID             string `json:"ShardId"`
-	HashKeyRange        struct{ StartingHashKey, EndingHashKey string }
-	SequenceNumberRange struct{ StartingSequenceNumber string }
-}
-
-func describeShard(st *spool.Stream, sh spool.Shard) shardDescription {
-	d := shardDescription{ShardID: shardName(sh.Index)}
-	d.HashKeyRange.StartingHashKey, d.HashKeyRange.EndingHashKey = decimal(sh.From), decimal(sh.To)
-	d.SequenceNumberRange.StartingSequenceNumber = placeOf(st, sh).sequence(0).String()
-	return d
-}
-
-// shardsAfter gives at most limit shards whose id sorts behind after.
-func shardsAfter(st *spool.Stream, after string, limit int) (page []shardDescription, more bool) {
-	page = []shardDescription{}
-	for _, sh := range st.Shards() { // by index
-		if shardName(sh.Index) <= after {
-			continue
-		}
-		if len(page) == limit {
-			return page, true
-		}
-		page = append(page, describeShard(st, sh))
-	}
-	return page, false
-}
-
-// retentionHours is a stream's retention as the API can say it.
-func retentionHours(st *spool.Stream) int {
-	age := st.Config().MaxAge.D()
-	if age <= 0 {
-		return longestRetention
-	}
-	return min(max(int(math.Ceil(age.Hours())), 1), longestRetention)
 }
 
 // monitoring is the answer to a question that a box has no answer to: no
@@ -298,7 +342,7 @@ func (s *Server) describeStream(_ context.Context, c *call, in *describeStreamIn
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	st, err := c.find(in.streamRef)
+	st, n, err := c.findNote(in.streamRef)
 	if err != nil {
 		return nil, err
 	}
@@ -310,7 +354,8 @@ func (s *Server) describeStream(_ context.Context, c *call, in *describeStreamIn
 	if in.ExclusiveStartShardID != nil {
 		after = *in.ExclusiveStartShardID
 	}
-	shards, more := shardsAfter(st, after, limit)
+	v := s.view(st)
+	shards, more := v.page(after, limit, v.lets(listing{}))
 	type description struct {
 		streamSummary
 		Shards               []shardDescription
@@ -320,8 +365,18 @@ func (s *Server) describeStream(_ context.Context, c *call, in *describeStreamIn
 		EncryptionType       string
 	}
 	return struct{ StreamDescription description }{description{
-		s.summary(st), shards, more, retentionHours(st), noMonitoring(), "NONE",
+		s.summary(st, n), shards, more, retentionHours(st), noMonitoring(), "NONE",
 	}}, nil
+}
+
+// findNote is find, with the stream's note.
+func (c *call) findNote(r streamRef) (*spool.Stream, note, error) {
+	st, err := c.find(r)
+	if err != nil {
+		return nil, note{}, err
+	}
+	n, err := c.s.noteOf(st)
+	return st, n, err
 }
 
 type describeStreamSummaryInput struct{ streamRef }
@@ -332,129 +387,76 @@ func (s *Server) describeStreamSummary(_ context.Context, c *call, in *describeS
 	if err := f.err(); err != nil {
 		return nil, err
 	}
-	st, err := c.find(in.streamRef)
+	st, n, err := c.findNote(in.streamRef)
 	if err != nil {
 		return nil, err
 	}
+	v := s.view(st)
 	type description struct {
 		streamSummary
 		OpenShardCount       int
 		ConsumerCount        int
+		ChannelCount         int
 		RetentionPeriodHours int
 		EnhancedMonitoring   []monitoring
 		EncryptionType       string
 		MaxRecordSizeInKiB   int
 	}
 	return struct{ StreamDescriptionSummary description }{description{
-		s.summary(st), len(st.Shards()), 0, retentionHours(st), noMonitoring(), "NONE", maxRecordBytes >> 10,
+		s.summary(st, n), v.open(), len(n.Consumers), 0, retentionHours(st), noMonitoring(), "NONE", n.recordKiB(),
 	}}, nil
 }
 
-type shardFilter struct {
-	Type      *string
-	ShardID   *string `json:"ShardId"`
-	Timestamp *epoch
-}
-
-type listShardsInput struct {
+type updateMaxRecordSizeInput struct {
 	streamRef
-	NextToken               *string
-	ExclusiveStartShardID   *string `json:"ExclusiveStartShardId"`
-	MaxResults              *int
-	StreamCreationTimestamp *epoch
-	ShardFilter             *shardFilter
+	MaxRecordSizeInKiB *int
 }
 
-func (in *listShardsInput) check() error {
+func (s *Server) updateMaxRecordSize(ctx context.Context, c *call, in *updateMaxRecordSizeInput) (any, error) {
 	var f faults
 	f.stream(in.streamRef)
-	f.number("maxResults", in.MaxResults, 1, maxListed)
-	f.text("exclusiveStartShardId", in.ExclusiveStartShardID, 1, maxName, nameRE, patternName)
-	f.text("nextToken", in.NextToken, 1, maxPageToken, nil, "")
-	if fl := in.ShardFilter; fl != nil {
-		if fl.Type == nil {
-			f.null("shardFilter.type")
-		} else {
-			f.enum("shardFilter.type", *fl.Type, "AFTER_SHARD_ID", "AT_TRIM_HORIZON", "FROM_TRIM_HORIZON", "AT_LATEST", "AT_TIMESTAMP", "FROM_TIMESTAMP")
-		}
-		f.text("shardFilter.shardId", fl.ShardID, 1, maxName, nameRE, patternName)
+	if in.MaxRecordSizeInKiB == nil {
+		f.null("maxRecordSizeInKiB")
 	}
+	f.number("maxRecordSizeInKiB", in.MaxRecordSizeInKiB, leastRecordKiB, mostRecordKiB)
 	if err := f.err(); err != nil {
-		return err
-	}
-	if in.NextToken != nil {
-		switch {
-		case in.StreamName != nil:
-			return invalidArgument("NextToken and StreamName cannot be provided together.")
-		case in.StreamCreationTimestamp != nil:
-			return invalidArgument("NextToken and StreamCreationTimestamp cannot be provided together.")
-		case in.ExclusiveStartShardID != nil:
-			return invalidArgument("NextToken and ExclusiveStartShardId cannot be provided together.")
-		case in.ShardFilter != nil:
-			return invalidArgument("NextToken and ShardFilter cannot be provided together.")
-		}
-	}
-	return in.ShardFilter.check()
-}
-
-// check holds the rules between a filter's members.
-func (fl *shardFilter) check() error {
-	if fl == nil {
-		return nil
-	}
-	byID := *fl.Type == "AFTER_SHARD_ID"
-	byTime := *fl.Type == "AT_TIMESTAMP" || *fl.Type == "FROM_TIMESTAMP"
-	switch {
-	case byID && fl.ShardID == nil:
-		return invalidArgument("ShardId must be specified for the ShardFilter type %s.", *fl.Type)
-	case !byID && fl.ShardID != nil:
-		return invalidArgument("ShardId must not be specified for the ShardFilter type %s.", *fl.Type)
-	case byTime && fl.Timestamp == nil:
-		return invalidArgument("Timestamp must be specified for the ShardFilter type %s.", *fl.Type)
-	case !byTime && fl.Timestamp != nil:
-		return invalidArgument("Timestamp must not be specified for the ShardFilter type %s.", *fl.Type)
-	}
-	return nil
-}
-
-// listShards lists by index. Every shard of a stream is open from the stream's
-// creation on, so that of the filters only AFTER_SHARD_ID leaves any out.
-func (s *Server) listShards(_ context.Context, c *call, in *listShardsInput) (any, error) {
-	if err := in.check(); err != nil {
 		return nil, err
 	}
-	ref, after := in.streamRef, ""
-	switch {
-	case in.NextToken != nil:
-		body, err := s.openPage(kindShards, *in.NextToken)
-		if err != nil {
-			return nil, err
-		}
-		stream, last, _ := strings.Cut(string(body), "/")
-		ref.StreamName, after = &stream, last
-	case in.ExclusiveStartShardID != nil:
-		after = *in.ExclusiveStartShardID
-	case in.ShardFilter != nil && in.ShardFilter.ShardID != nil:
-		after = *in.ShardFilter.ShardID
-	}
-	st, err := c.find(ref)
+	st, err := c.find(in.streamRef)
 	if err != nil {
 		return nil, err
 	}
-	if t := in.StreamCreationTimestamp; t != nil && time.Time(*t).Unix() != st.Created().Unix() {
-		return nil, s.noStream(st.Name())
+	return nil, s.changeNote(ctx, st, func(n *note) error { n.setRecordKiB(in.MaxRecordSizeInKiB); return nil })
+}
+
+type updateStreamModeInput struct {
+	streamRef
+	StreamModeDetails   *streamModeInput
+	WarmThroughputMiBps *int
+}
+
+// updateStreamMode keeps what a client calls the stream's mode.
+func (s *Server) updateStreamMode(ctx context.Context, c *call, in *updateStreamModeInput) (any, error) {
+	var f faults
+	f.required("streamARN", in.StreamARN, 1, maxARN, arnRE, patternARN)
+	f.text("streamName", in.StreamName, 1, maxName, nameRE, patternName)
+	if in.StreamModeDetails == nil {
+		f.null("streamModeDetails")
 	}
-	limit := 1000
-	if in.MaxResults != nil {
-		limit = min(limit, *in.MaxResults)
+	mode := in.StreamModeDetails.check(&f)
+	f.number("warmThroughputMiBps", in.WarmThroughputMiBps, 0, math.MaxInt32)
+	if err := f.err(); err != nil {
+		return nil, err
 	}
-	var out struct {
-		NextToken string `json:",omitempty"`
-		Shards    []shardDescription
+	if in.WarmThroughputMiBps != nil {
+		return nil, noWarmThroughput()
 	}
-	var more bool
-	if out.Shards, more = shardsAfter(st, after, limit); more {
-		out.NextToken = s.sealer.seal(kindShards, []byte(st.Name()+"/"+out.Shards[len(out.Shards)-1].ShardID), s.now())
+	st, err := c.find(in.streamRef)
+	if err != nil {
+		return nil, err
 	}
-	return out, nil
+	if mode == provisioned {
+		mode = ""
+	}
+	return nil, s.changeNote(ctx, st, func(n *note) error { n.Mode = mode; return nil })
 }
