@@ -20,6 +20,7 @@ import (
 	"forebay/devices/video"
 	"forebay/gateway/conf"
 	"forebay/gateway/internal/config"
+	"forebay/gateway/internal/ingest"
 	"forebay/gateway/internal/inlet"
 	"forebay/gateway/internal/keep"
 	"forebay/gateway/internal/kinesisapi"
@@ -303,18 +304,39 @@ func (g *gateway) buildIntake(ctx context.Context) error {
 		}
 		g.add(s, keep.Part{Name: string(c.ID), Run: func(ctx context.Context) error { return s.Run(ctx, port) }})
 	}
-	if !g.cfg.Kinesis.Listen.Off() {
-		port, err := g.in.Port("kinesis", "mqtt") // producers name their stream
-		if err != nil {
-			return err
-		}
-		k, err := kinesisapi.New(g.cfg.Kinesis, g.sp, port, g.clock.now, g.log.With("part", "kinesis"), kinesisapi.ClockSynced(g.clock.synced), kinesisapi.Declared(g.declares))
-		if err != nil {
-			return fmt.Errorf("open the Kinesis endpoint: %w", err)
-		}
-		g.add(k, keep.Part{Name: "kinesis", Run: k.Run})
+	if err := g.buildKinesis(); err != nil {
+		return err
 	}
 	return g.buildAPI()
+}
+
+// buildKinesis opens the Kinesis endpoint with the plain HTTP door on its
+// address.
+func (g *gateway) buildKinesis() error {
+	if g.cfg.Kinesis.Listen.Off() {
+		return nil
+	}
+	port, err := g.in.Port("kinesis", "mqtt") // producers name their stream
+	if err != nil {
+		return err
+	}
+	plain, err := g.in.Port("ingest", "mqtt")
+	if err != nil {
+		return err
+	}
+	log := g.log.With("part", "kinesis")
+	var k *kinesisapi.Server
+	door := ingest.New(plain, ingest.Options{
+		MaxRecord: func(stream string) (int, error) { return k.RecordLimit(stream) },
+		ShardName: func(stream string, id record.ShardID) string { return k.ShardName(stream, id) },
+	}, log)
+	k, err = kinesisapi.New(g.cfg.Kinesis, g.sp, port, g.clock.now, log,
+		kinesisapi.ClockSynced(g.clock.synced), kinesisapi.Declared(g.declares), kinesisapi.Plain(door))
+	if err != nil {
+		return fmt.Errorf("open the Kinesis endpoint: %w", err)
+	}
+	g.add(k, keep.Part{Name: "kinesis", Run: k.Run})
+	return nil
 }
 
 // buildAPI opens the local API with the camera door in it.

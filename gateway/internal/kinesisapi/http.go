@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"strings"
 )
 
 // ServeHTTP answers one request.
@@ -27,6 +28,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.writeError(w, r, c, internalFailure(nil))
 	}()
 	defer c.loan.giveBack()
+	if s.plain != nil && strings.HasPrefix(r.URL.Path, plainPrefix) {
+		c.servePlain(w, r)
+		return
+	}
 	answer, err := c.answer(w, r)
 	if err != nil {
 		s.writeError(w, r, c, err)

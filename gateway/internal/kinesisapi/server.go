@@ -86,6 +86,7 @@ type Server struct {
 	batches  batches
 	held     atomic.Int64 // bytes, see maxHeld
 	limits   recordLimits
+	plain    PlainDoor                // nil: there is none
 	declared func(stream string) bool // by the config file
 	changes  sync.Mutex               // held while streams, their shards or their notes are changed
 
@@ -170,7 +171,13 @@ func (s *Server) Clients() int {
 
 // Errors counts requests and records that failed by our own fault: the log
 // could not be written or read.
-func (s *Server) Errors() uint64 { return s.failures.Load() }
+func (s *Server) Errors() uint64 {
+	n := s.failures.Load()
+	if s.plain != nil {
+		n += s.plain.Errors()
+	}
+	return n
+}
 
 // Aggregates counts the stored records that were KPL aggregates.
 func (s *Server) Aggregates() uint64 { return s.aggregates.Load() }
