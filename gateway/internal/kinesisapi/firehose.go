@@ -55,11 +55,32 @@ func (s *Server) firehoseOperations() map[string]operation {
 		"TagDeliveryStream", "UntagDeliveryStream", "ListTagsForDeliveryStream",
 		"StartDeliveryStreamEncryption", "StopDeliveryStreamEncryption",
 	} {
-		ops["Firehose_20150804."+name] = operation{toAdminister, func(context.Context, *call) (any, error) {
-			return nil, invalidArgument("%s is not supported by this endpoint. A delivery stream is the stream of the same name; the Kinesis API makes, changes and deletes it.", name)
-		}}
+		ops["Firehose_20150804."+name] = operation{toAdminister, decoded(func(_ context.Context, c *call, in *deliveryStreamInput) (any, error) {
+			return nil, in.refuse(c, name)
+		})}
 	}
 	return ops
+}
+
+type deliveryStreamInput struct{ DeliveryStreamName *string }
+
+// refuse says that an operation is not offered, by an error that its SDKs know.
+func (in *deliveryStreamInput) refuse(c *call, name string) error {
+	var f faults
+	f.required("deliveryStreamName", in.DeliveryStreamName, 1, maxDeliveryStream, nameRE, patternName)
+	if err := f.err(); err != nil {
+		return err
+	}
+	if name != "CreateDeliveryStream" {
+		if _, err := c.deliveryStream(*in.DeliveryStreamName); err != nil {
+			return err
+		}
+	}
+	code := "InvalidArgumentException"
+	if name == "DeleteDeliveryStream" { // it has no other that would do
+		code = "ResourceInUseException"
+	}
+	return refuse(code, "%s is not supported by this endpoint. A delivery stream is the stream of the same name; the Kinesis API makes, changes and deletes it.", name)
 }
 
 // deliveryStream gives the stream behind a checked name.

@@ -343,8 +343,14 @@ func TestFirehoseRefusals(t *testing.T) {
 			return err
 		},
 	} {
-		refused(t, call(), "InvalidArgumentException", op+" is not supported by this endpoint.")
+		code := "InvalidArgumentException"
+		if op == "DeleteDeliveryStream" {
+			code = "ResourceInUseException"
+		}
+		refused(t, call(), code, op+" is not supported by this endpoint.")
 	}
+	_, err := cl.DeleteDeliveryStream(ctx, &firehose.DeleteDeliveryStreamInput{DeliveryStreamName: aws.String("absent")})
+	refused(t, err, "ResourceNotFoundException", "Firehose absent under account 000000000000 not found.")
 }
 
 // A signature for one of the services does not open the other.
