@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/big"
 	"net/http"
 	"slices"
 	"strings"
@@ -128,6 +129,47 @@ func TestFirehosePuts(t *testing.T) {
 				t.Errorf("%d records in %d shards, want %d in one", len(recs), len(shards), len(want))
 			}
 		})
+	}
+}
+
+// The one shard of a delivery stream may be split under its producers: who
+// reads parents first sees the order of the requests.
+func TestFirehoseOrderOverSplits(t *testing.T) {
+	b := start(t, kinesisapi.Config{}, spool.Config{})
+	st := b.create("logs", 1)
+	cl := b.firehose(false)
+	hash := record.HashOf("logs")
+	var want []string
+	for round := range 4 {
+		for i := range 5 {
+			want = append(want, fmt.Sprint(round, ".", i))
+			in := &firehose.PutRecordBatchInput{DeliveryStreamName: aws.String("logs"), Records: batch(want[len(want)-1]+"a", want[len(want)-1]+"b")}
+			if out, err := cl.PutRecordBatch(t.Context(), in); err != nil || *out.FailedPutCount != 0 {
+				t.Fatalf("round %d: %v", round, err)
+			}
+		}
+		for _, sh := range st.Shards() {
+			if !sh.Open() || hash.Compare(sh.From) < 0 || hash.Compare(sh.To) > 0 {
+				continue
+			}
+			from, to := new(big.Int).SetBytes(sh.From[:]), new(big.Int).SetBytes(sh.To[:])
+			var at record.HashKey
+			from.Add(from, to).Add(from, big.NewInt(1)).Rsh(from, 1).FillBytes(at[:])
+			if err := b.sp.Split(t.Context(), st, sh.ID, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	recs, _ := b.all("logs") // by index: parents stand before their children
+	shards := map[record.ShardID]bool{}
+	for i, r := range recs {
+		if w := want[i/2] + string("ab"[i%2]); string(r.Data) != w {
+			t.Fatalf("record %d is %s, want %s", i, r.Data, w)
+		}
+		shards[r.Pos.Shard] = true
+	}
+	if len(recs) != 2*len(want) || len(shards) != 4 {
+		t.Errorf("%d records in %d shards, want %d in 4", len(recs), len(shards), 2*len(want))
 	}
 }
 
