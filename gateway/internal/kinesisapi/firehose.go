@@ -45,17 +45,17 @@ var destinationRE = regexp.MustCompile(`^` + patternDestination + `$`)
 // streams is refused by name.
 func (s *Server) firehoseOperations() map[string]operation {
 	ops := map[string]operation{
-		"Firehose_20150804.DescribeDeliveryStream": {toDescribe, decoded(s.describeDeliveryStream)},
-		"Firehose_20150804.ListDeliveryStreams":    {toDescribe, decoded(s.listDeliveryStreams)},
-		"Firehose_20150804.PutRecord":              {toWrite, decoded(s.putFirehoseRecord)},
-		"Firehose_20150804.PutRecordBatch":         {toWrite, decoded(s.putFirehoseBatch)},
+		targetFirehose + "DescribeDeliveryStream": {toDescribe, decoded(s.describeDeliveryStream)},
+		targetFirehose + "ListDeliveryStreams":    {toDescribe, decoded(s.listDeliveryStreams)},
+		targetFirehose + "PutRecord":              {toWrite, decoded(s.putFirehoseRecord)},
+		targetFirehose + "PutRecordBatch":         {toWrite, decoded(s.putFirehoseBatch)},
 	}
 	for _, name := range []string{
 		"CreateDeliveryStream", "DeleteDeliveryStream", "UpdateDestination",
 		"TagDeliveryStream", "UntagDeliveryStream", "ListTagsForDeliveryStream",
 		"StartDeliveryStreamEncryption", "StopDeliveryStreamEncryption",
 	} {
-		ops["Firehose_20150804."+name] = operation{toAdminister, decoded(func(_ context.Context, c *call, in *deliveryStreamInput) (any, error) {
+		ops[targetFirehose+name] = operation{toAdminister, decoded(func(_ context.Context, c *call, in *deliveryStreamInput) (any, error) {
 			return nil, in.refuse(c, name)
 		})}
 	}
@@ -69,6 +69,9 @@ func (in *deliveryStreamInput) refuse(c *call, name string) error {
 	var f faults
 	f.required("deliveryStreamName", in.DeliveryStreamName, 1, maxDeliveryStream, nameRE, patternName)
 	if err := f.err(); err != nil {
+		return err
+	}
+	if err := c.allow(*in.DeliveryStreamName); err != nil {
 		return err
 	}
 	if name != "CreateDeliveryStream" {
@@ -300,7 +303,7 @@ type listDeliveryStreamsInput struct {
 
 // listDeliveryStreams lists by name, without the streams whose names are too
 // long for Firehose.
-func (s *Server) listDeliveryStreams(_ context.Context, _ *call, in *listDeliveryStreamsInput) (any, error) {
+func (s *Server) listDeliveryStreams(_ context.Context, c *call, in *listDeliveryStreamsInput) (any, error) {
 	var f faults
 	f.number("limit", in.Limit, 1, maxListed)
 	if t := in.DeliveryStreamType; t != nil {
@@ -325,7 +328,7 @@ func (s *Server) listDeliveryStreams(_ context.Context, _ *call, in *listDeliver
 		return out, nil
 	}
 	for _, st := range s.spool.Streams() { // by name
-		if st.Name() <= after || len(st.Name()) > maxDeliveryStream {
+		if st.Name() <= after || len(st.Name()) > maxDeliveryStream || !c.key.may(toDescribe, st.Name()) {
 			continue
 		}
 		if len(out.DeliveryStreamNames) == limit {

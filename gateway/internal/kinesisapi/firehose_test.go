@@ -424,3 +424,29 @@ func TestFirehoseScope(t *testing.T) {
 	}
 	tr.CloseIdleConnections()
 }
+
+// A key's policy counts for Firehose as it does for Kinesis.
+func TestFirehosePolicy(t *testing.T) {
+	key := kinesisapi.Key{AccessKey: "AKIDTEST", SecretKey: conf.NewSecret("secret"), Write: []string{"log-*"}}
+	b := start(t, kinesisapi.Config{Keys: []kinesisapi.Key{key}}, spool.Config{})
+	b.create("log-a", 1)
+	b.create("other", 1)
+	cl, ctx := b.firehose(false), t.Context()
+	put := func(name string) error {
+		_, err := cl.PutRecordBatch(ctx, &firehose.PutRecordBatchInput{DeliveryStreamName: &name, Records: batch("x")})
+		return err
+	}
+	if err := put("log-a"); err != nil {
+		t.Error(err)
+	}
+	refused(t, put("other"), "AccessDeniedException", "perform: firehose:PutRecordBatch on resource: arn:aws:firehose:us-east-1:000000000000:deliverystream/other")
+	refused(t, put("absent"), "AccessDeniedException", "deliverystream/absent") // it does not say which streams there are
+	_, err := cl.DescribeDeliveryStream(ctx, &firehose.DescribeDeliveryStreamInput{DeliveryStreamName: aws.String("other")})
+	refused(t, err, "AccessDeniedException", "firehose:DescribeDeliveryStream")
+	_, err = cl.CreateDeliveryStream(ctx, &firehose.CreateDeliveryStreamInput{DeliveryStreamName: aws.String("log-b")})
+	refused(t, err, "AccessDeniedException", "firehose:CreateDeliveryStream")
+	out, err := cl.ListDeliveryStreams(ctx, nil)
+	if err != nil || !slices.Equal(out.DeliveryStreamNames, []string{"log-a"}) {
+		t.Errorf("lists %v, %v", out, err)
+	}
+}
