@@ -150,6 +150,8 @@ type tailCmd struct {
 	Limit  int    `short:"n" help:"Stop after so many records; 0 is no limit." default:"0"`
 	Follow bool   `short:"f" help:"Wait for more records instead of ending at the newest."`
 	JSON   bool   `help:"Print a JSON object per record."`
+
+	Deaggregate bool `help:"Print the records inside KPL aggregates, each with its index behind the aggregate's sequence number; --no-deaggregate prints aggregates as they are." default:"true" negatable:""`
 }
 
 func (c tailCmd) Run(ctx context.Context, e *env) error {
@@ -159,7 +161,7 @@ func (c tailCmd) Run(ctx context.Context, e *env) error {
 	}
 	defer cl.Close()
 	var line []byte
-	for r, err := range cl.Records(ctx, api.Tail{Stream: c.Stream, From: c.From, Shard: c.Shard, Limit: c.Limit, Follow: c.Follow || c.From == "newest"}) {
+	for r, err := range cl.Records(ctx, api.Tail{Stream: c.Stream, From: c.From, Shard: c.Shard, Limit: c.Limit, Follow: c.Follow || c.From == "newest", Raw: !c.Deaggregate}) {
 		var gone *api.Error
 		if errors.As(err, &gone) && gone.Status == http.StatusGone {
 			fmt.Fprintf(e.err, "forebay: %s\n", gone.Message)
@@ -178,7 +180,11 @@ func (c tailCmd) Run(ctx context.Context, e *env) error {
 			}
 			continue
 		}
-		fmt.Fprintf(e.out, "%s  %s/%d  %s  %s\n", r.Arrived.Local().Format("2006-01-02 15:04:05.000"), strings.TrimPrefix(r.Shard, "shardId-"), r.Seq, printable(r.Key), printable(shown(r)))
+		place := fmt.Sprintf("%s/%d", strings.TrimPrefix(r.Shard, "shardId-"), r.Seq)
+		if r.Sub > 0 {
+			place += fmt.Sprintf("/%d", r.Sub)
+		}
+		fmt.Fprintf(e.out, "%s  %s  %s  %s\n", r.Arrived.Local().Format("2006-01-02 15:04:05.000"), place, printable(r.Key), printable(shown(r)))
 	}
 	return nil
 }

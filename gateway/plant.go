@@ -323,6 +323,9 @@ func (p *plant) Devices() []api.Device {
 		if c, ok := s.(interface{ Clients() int }); ok {
 			d.Clients = c.Clients()
 		}
+		if a, ok := s.(interface{ Aggregates() uint64 }); ok {
+			d.Aggregates = a.Aggregates()
+		}
 		out = append(out, d)
 	}
 	return out

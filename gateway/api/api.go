@@ -130,6 +130,9 @@ type Device struct {
 	Quar     uint64    `json:"quarantined"` // kept raw because they did not decode
 	Errors   uint64    `json:"errors"`
 	Clients  int       `json:"clients"` // connections, for brokers and doors
+	// Aggregates is how many records that were taken since the start were KPL
+	// aggregates, for the Kinesis endpoint.
+	Aggregates uint64 `json:"aggregates,omitempty"`
 }
 
 // Uplink is one of GET /v1/uplinks.
@@ -225,12 +228,15 @@ type Camera struct {
 }
 
 // Record is one of GET /v1/streams/{stream}/records, and a line of `tail --json`.
+// One that came inside a KPL aggregate has the aggregate's place, times and
+// source, and a Sub; its ID ends in "/" and Sub.
 type Record struct {
 	ID      string            `json:"id"`
 	Stream  string            `json:"stream"`
 	Shard   string            `json:"shard"`
 	Seq     uint64            `json:"seq"`
 	Key     string            `json:"key"`
+	HashKey string            `json:"hash_key,omitempty"` // explicit hash key, decimal, where the producer gave one
 	At      *time.Time        `json:"at,omitempty"`
 	Arrived time.Time         `json:"arrived"`
 	Source  string            `json:"source,omitempty"`

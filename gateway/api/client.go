@@ -236,6 +236,7 @@ type Tail struct {
 	Shard  string // shardId-… ; "" is all
 	Limit  int    // how many records at most; 0 is no limit
 	Follow bool   // wait for more
+	Raw    bool   // KPL aggregates as they are, instead of the records inside
 }
 
 // Records yields the records of a stream as they come, in order per shard. It
@@ -254,6 +255,9 @@ func (c *Client) Records(ctx context.Context, t Tail) iter.Seq2[Record, error] {
 		}
 		if t.Follow {
 			q.Set("follow", "true")
+		}
+		if t.Raw {
+			q.Set("deaggregate", "false")
 		}
 		resp, err := c.do(ctx, http.MethodGet, "/v1/streams/"+url.PathEscape(t.Stream)+"/records?"+q.Encode(), nil, nil)
 		if err != nil {

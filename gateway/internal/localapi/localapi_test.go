@@ -39,7 +39,7 @@ func (p *stage) Status() api.Status {
 }
 
 func (p *stage) Devices() []api.Device {
-	return []api.Device{{ID: "mqtt", Kind: "mqtt-broker", Taken: 7}}
+	return []api.Device{{ID: "mqtt", Kind: "mqtt-broker", Taken: 7}, {ID: "kinesis", Kind: "kinesis", Aggregates: 3}}
 }
 func (p *stage) Uplinks() []api.Uplink { return p.Status().Uplinks }
 func (p *stage) Streams() []api.Stream { return []api.Stream{{Name: "mqtt", Total: 7}} }
@@ -213,7 +213,8 @@ func TestNouns(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	m, err := io.ReadAll(resp.Body)
-	if err != nil || !strings.Contains(string(m), `forebay_source_taken_total{source="mqtt"} 7`) || !strings.Contains(string(m), "go_goroutines") {
+	if err != nil || !strings.Contains(string(m), `forebay_source_taken_total{source="mqtt"} 7`) || !strings.Contains(string(m), "go_goroutines") ||
+		!strings.Contains(string(m), `forebay_source_aggregates_total{source="kinesis"} 3`) || strings.Contains(string(m), `aggregates_total{source="mqtt"}`) {
 		t.Errorf("metrics: %v\n%s", err, m)
 	}
 }

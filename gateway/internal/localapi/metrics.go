@@ -58,6 +58,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		count("forebay_source_shed_total", "Records of the source lost before the log.", float64(d.Shed), "source", d.ID)
 		count("forebay_source_quarantined_total", "Records of the source that did not decode.", float64(d.Quar), "source", d.ID)
 		count("forebay_source_errors_total", "Errors of the source.", float64(d.Errors), "source", d.ID)
+		if d.Kind == "kinesis" {
+			count("forebay_source_aggregates_total", "KPL aggregates that the source took since the process started.", float64(d.Aggregates), "source", d.ID)
+		}
 		gauge("forebay_source_up", "1 while the source works.", flag(d.State == "up"), "source", d.ID)
 	}
 	for _, t := range c.s.plant.Streams() {

@@ -12,12 +12,10 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"forebay/gateway/api"
 	"forebay/spool"
 	"forebay/spool/record"
-	"forebay/uplink/kpl"
 )
 
 const batchOf = 1000 // records a step
@@ -116,8 +114,8 @@ func (s *Server) ask(r *http.Request) (question, error) {
 		}
 	}
 	q.follow = v.Get("follow") == "true"
-	q.raw = v.Get("aggregates") == "raw"
-	return q, nil
+	q.raw, err = asTheyAre(v.Get("deaggregate"))
+	return q, err
 }
 
 func parseStart(from string) (spool.Start, error) {
@@ -236,7 +234,7 @@ func (l *lines) batch(sh spool.Shard, b record.Batch, err error) bool {
 		return l.fault(http.StatusGone, err)
 	}
 	for i := range b.Recs {
-		for _, rec := range l.expand(&b.Recs[i], sh) {
+		for rec := range l.shown(&b.Recs[i], sh) {
 			if l.ended || l.bounded && l.left == 0 {
 				l.ended = true
 				return false
@@ -277,45 +275,4 @@ func (l *lines) line(line []byte) bool {
 	}
 	l.ended = l.ended || err != nil // the client is gone; nobody to tell
 	return !l.ended
-}
-
-// expand shows a record, or the records inside a KPL aggregate.
-func (l *lines) expand(r *record.Record, sh spool.Shard) []api.Record {
-	one := api.Record{
-		ID: l.identity.Of(r), Stream: l.stream, Shard: ShardName(sh.Index), Seq: r.Pos.Seq, Key: r.Key,
-		Arrived: r.Arrived.UTC(), Source: r.Source, Type: r.Type, Attrs: r.Attrs, Chunk: r.Chunk.Len,
-	}
-	if !r.At.IsZero() {
-		at := r.At.UTC()
-		one.At = &at
-	}
-	if l.raw || !kpl.IsAggregate(r.Data) {
-		return []api.Record{payload(one, r.Data)}
-	}
-	agg, err := kpl.Decode(r.Data)
-	if err != nil {
-		return []api.Record{payload(one, r.Data)} // it only looks like one
-	}
-	out := make([]api.Record, 0, agg.Len())
-	for i, u := range agg.All() {
-		sub := one
-		sub.Sub, sub.Key = i+1, u.Key
-		out = append(out, payload(sub, u.Data))
-	}
-	return out
-}
-
-// payload shows bytes as what they are: JSON, text, or neither.
-func payload(r api.Record, data []byte) api.Record {
-	switch {
-	case len(data) == 0:
-	case json.Valid(data):
-		r.Data = json.RawMessage(data)
-	case utf8.Valid(data):
-		t := string(data)
-		r.Text = &t
-	default:
-		r.Base64 = data
-	}
-	return r
 }
