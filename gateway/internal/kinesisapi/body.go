@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"sync/atomic"
 	"time"
 )
 
@@ -80,16 +79,15 @@ type bodyReader struct {
 
 // grow makes room for n bytes in all, if there is so much left.
 func (rd *bodyReader) grow(n int64) bool {
-	limit := int64(maxHeld)
+	size := bufferSize(int(n))
 	if have := len(rd.buf); have > unhurried && float64(have) < slowRead*time.Since(rd.began).Seconds() {
-		limit /= 2
-	}
-	b := rd.s.buffers.get(int(n))
-	if !rd.loan.takeWithin(int64(cap(b)), limit) {
-		rd.s.buffers.put(b)
+		if !rd.loan.takeWithin(int64(size), rd.loan.held.most/2) {
+			return false
+		}
+	} else if !rd.loan.take(int64(size)) {
 		return false
 	}
-	b = append(b, rd.buf...)
+	b := append(rd.s.buffers.get(size), rd.buf...)
 	rd.drop()
 	rd.buf = b
 	return true
@@ -126,30 +124,3 @@ func (s *Server) extend(set func(time.Time) error, d time.Duration) {
 		s.log.Debug("deadline cannot be moved", "error", err) // the one that is set stays
 	}
 }
-
-// A loan is what one request holds of maxHeld.
-type loan struct {
-	held *atomic.Int64
-	n    int64
-}
-
-// take takes n bytes more; false if there are not so many.
-func (l *loan) take(n int64) bool { return l.takeWithin(n, maxHeld) }
-
-// takeWithin is take as long as all requests together hold no more than limit.
-func (l *loan) takeWithin(n, limit int64) bool {
-	if l.held.Add(n) > limit {
-		l.held.Add(-n)
-		return false
-	}
-	l.n += n
-	return true
-}
-
-// give gives n bytes back before the request is over.
-func (l *loan) give(n int64) {
-	l.held.Add(-n)
-	l.n -= n
-}
-
-func (l *loan) giveBack() { l.give(l.n) }

@@ -52,13 +52,13 @@ func (r *trickle) Read(b []byte) (int, error) {
 // already.
 func slowly(t *testing.T, n, step int, every time.Duration, taken int64) (*deadlines, []byte, error) {
 	t.Helper()
-	s := &Server{log: slog.New(slog.DiscardHandler)}
+	s := &Server{log: slog.New(slog.DiscardHandler), held: pool{most: maxHeld}}
 	s.held.Store(taken)
 	l := &loan{held: &s.held}
 	w := &deadlines{}
 	b, err := s.readBody(w, &http.Request{Body: io.NopCloser(&trickle{left: n, step: step, every: every, began: time.Now()}), ContentLength: int64(n)}, l)
-	if err != nil && l.n != 0 {
-		t.Errorf("%d bytes are held for a body that was given up", l.n)
+	if err != nil && l.n.Load() != 0 {
+		t.Errorf("%d bytes are held for a body that was given up", l.n.Load())
 	}
 	l.giveBack()
 	if s.held.Load() != taken {

@@ -33,7 +33,15 @@ func sizeClass(n int) int {
 	return bits.Len(uint(n-1)) - bits.Len(uint(leastBuffer-1))
 }
 
-// get gives a buffer of at least n bytes of capacity.
+// bufferSize is the capacity of what get gives for n.
+func bufferSize(n int) int {
+	if c := sizeClass(n); c < bufferSizes {
+		return leastBuffer << c
+	}
+	return n
+}
+
+// get gives a buffer of at least n bytes of capacity: of bufferSize(n).
 func (p *buffers) get(n int) []byte {
 	c := sizeClass(n)
 	if c >= bufferSizes {
@@ -68,22 +76,19 @@ func (p *buffers) put(b []byte) {
 //
 // An answer to a read is as large as its reader lets it be, and stays until it
 // has taken it. So reads grow only while less than half of all memory is held,
-// are small behind that, and leave a quarter to those who put.
+// and are small behind that.
 type pieces struct {
 	from *buffers
 	loan *loan
 	read bool
+	rest bool // what comes now must not be lost for want of room
 	full [][]byte
 	last []byte
 }
 
-const (
-	readGrows = maxHeld / 2     // an answer to a read gets more up to here
-	readStart = maxHeld / 4 * 3 // and its first bytes up to here
-	// scarcePiece is what an answer to a read gets at a time where it should not
-	// grow.
-	scarcePiece = 64 << 10
-)
+// scarcePiece is what an answer to a read gets at a time where it should not
+// grow.
+const scarcePiece = 64 << 10
 
 // room makes sure of n bytes behind the last; want is how many may still
 // come, to choose a size by. It is false if the loan does not go that far.
@@ -91,21 +96,24 @@ func (p *pieces) room(n, want int) bool {
 	if cap(p.last)-len(p.last) >= n {
 		return true
 	}
-	limit := int64(maxHeld)
-	if p.read {
-		limit = readStart
-		if len(p.last) > 0 {
-			limit = readGrows
-		}
-		if p.loan.held.Load() > readGrows {
-			want = min(want, scarcePiece)
-		}
+	half := p.loan.held.most / 2
+	if p.read && p.loan.held.Load() > half {
+		want = min(want, scarcePiece)
 	}
-	b := p.from.get(max(n, min(want, pieceSize)))
-	if !p.loan.takeWithin(int64(cap(b)), limit) {
-		p.from.put(b)
+	size := bufferSize(max(n, min(want, pieceSize)))
+	ok := false
+	switch {
+	case p.rest:
+		ok = p.loan.takeWithin(int64(size), p.loan.held.most)
+	case p.read && len(p.last) > 0:
+		ok = p.loan.takeWithin(int64(size), half)
+	default:
+		ok = p.loan.take(int64(size))
+	}
+	if !ok {
 		return false
 	}
+	b := p.from.get(size)
 	if len(p.last) > 0 {
 		p.full = append(p.full, p.last)
 	} else if p.last != nil {

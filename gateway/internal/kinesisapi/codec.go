@@ -43,11 +43,13 @@ type codec interface {
 	getsTail(b []byte, t *getsTail) ([]byte, error)
 }
 
-// A getsTail is what stands behind the records of GetRecords.
+// A getsTail is what stands behind the records of GetRecords, and of an event of
+// SubscribeToShard.
 type getsTail struct {
-	MillisBehindLatest int64
-	NextShardIterator  string       `json:",omitempty"`
-	ChildShards        []childShard `json:",omitempty"` // at the end of a closed shard
+	MillisBehindLatest         int64
+	NextShardIterator          string       `json:",omitempty"`
+	ContinuationSequenceNumber string       `json:",omitempty"` // of an event in place of an iterator
+	ChildShards                []childShard `json:",omitempty"` // at the end of a closed shard
 }
 
 type childShard struct {

@@ -169,6 +169,10 @@ func (c *cborCodec) getsTail(b []byte, t *getsTail) ([]byte, error) {
 		b = appendText(b, "NextShardIterator")
 		b = appendText(b, t.NextShardIterator)
 	}
+	if t.ContinuationSequenceNumber != "" {
+		b = appendText(b, "ContinuationSequenceNumber")
+		b = appendText(b, t.ContinuationSequenceNumber)
+	}
 	if len(t.ChildShards) > 0 {
 		b = appendText(b, "ChildShards")
 		shards, err := c.encode(t.ChildShards)

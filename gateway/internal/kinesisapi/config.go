@@ -32,6 +32,10 @@ type Config struct {
 	TLSCert string `toml:"tls_cert"`
 	// TLSKey is the PEM file with the certificate's key.
 	TLSKey string `toml:"tls_key"`
+	// Limits is "aws" to hold every shard to what the service gives it: 1 MiB and
+	// 1,000 records a second in, 2 MiB and 5 calls of GetRecords a second out.
+	// Default "off": the disk is the limit.
+	Limits string `toml:"limits"`
 	// Keys are the access keys that may call. With at least one every
 	// signature is verified; with none the door stays on loopback and takes
 	// any well-formed signature.
@@ -61,6 +65,7 @@ const (
 	DefaultListen  = "127.0.0.1:4567"
 	defaultRegion  = "us-east-1"
 	defaultAccount = "000000000000"
+	limitsOff      = "off"
 )
 
 var (
@@ -83,6 +88,9 @@ func (c Config) WithDefaults() Config {
 	if c.Account == "" {
 		c.Account = defaultAccount
 	}
+	if c.Limits == "" {
+		c.Limits = limitsOff
+	}
 	return c
 }
 
@@ -97,6 +105,8 @@ func (c Config) Check() error {
 		return fmt.Errorf("region: %q is not a region; write for example \"us-east-1\"", c.Region)
 	case !accountRE.MatchString(c.Account):
 		return fmt.Errorf("account: %q is not an account; write 12 digits, for example \"000000000000\"", c.Account)
+	case c.Limits != limitsOff && c.Limits != LimitsAWS:
+		return fmt.Errorf("limits: %q is not a kind of limits; write \"off\" or \"aws\"", c.Limits)
 	case c.TLSCert != "" && c.TLSKey == "":
 		return fmt.Errorf("tls_key: is missing; tls_cert %q needs its key", c.TLSCert)
 	case c.TLSKey != "" && c.TLSCert == "":

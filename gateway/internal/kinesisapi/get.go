@@ -14,6 +14,7 @@ import (
 const (
 	maxGetRecords = 10000
 	maxGetBytes   = 10 << 20
+	readerBytes   = 1 << 20
 )
 
 type getShardIteratorInput struct {
@@ -179,10 +180,18 @@ func (s *Server) readShard(ctx context.Context, c *call, st *spool.Stream, it it
 	if !ok {
 		return nil, invalidArgument("Invalid ShardIterator.")
 	}
+	if s.emulated != nil && !s.emulated.mayRead(st, it.shard, s.now()) {
+		return nil, s.throttledRead(st, at)
+	}
 	from := spool.After(it.after)
 	if !it.since.IsZero() {
 		from = spool.Since(it.since)
 	}
+	// A reader holds a block of the log, and it does while room is waited for.
+	if !c.loan.take(readerBytes) {
+		return nil, unavailable(textBusy)
+	}
+	defer c.loan.give(readerBytes)
 	rd, err := st.Reader(it.shard, from)
 	if err != nil {
 		return nil, s.storeError(fmt.Errorf("read shard %d of stream %s: %w", it.shard, st.Name(), err), st.Name())
@@ -199,6 +208,9 @@ func (s *Server) readShard(ctx context.Context, c *call, st *spool.Stream, it it
 		return nil, err
 	}
 	now := s.now()
+	if s.emulated != nil {
+		s.emulated.hasRead(st, it.shard, w.bytes, now)
+	}
 	tail := &getsTail{MillisBehindLatest: w.millisBehind(rd, now)}
 	if w.end != nil {
 		tail.ChildShards = childShards(st, w.end)
@@ -305,8 +317,8 @@ const getsHeadRoom = 64
 
 // finish writes what stands behind the records.
 func (w *shardWriter) finish(tail *getsTail) error {
-	const child = 512  // bytes, a parent more included
-	w.out.read = false // what was read must not be lost for want of its end
+	const child = 512 // bytes, a parent more included
+	w.out.rest = true // what was read must not be lost for want of its end
 	if !w.out.room(2*getsHeadRoom+maxToken+child*len(tail.ChildShards), 0) {
 		return unavailable(textBusy)
 	}

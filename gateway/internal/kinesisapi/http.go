@@ -74,7 +74,9 @@ func (c *call) answer(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err := c.identify(r); err != nil {
 		return nil, err
 	}
+	c.loan.stall(http.NewResponseController(w).SetReadDeadline)
 	body, err := s.readBody(w, r, c.loan)
+	c.loan.goOn()
 	if err != nil {
 		return nil, err
 	}
@@ -154,6 +156,10 @@ func (s *Server) write(w http.ResponseWriter, r *http.Request, c *call, status i
 	h.Set("Content-Length", strconv.Itoa(size))
 	w.WriteHeader(status)
 	rc := http.NewResponseController(w)
+	if size > smallAnswer {
+		c.loan.stall(rc.SetWriteDeadline)
+		defer c.loan.goOn()
+	}
 	for i, b := range body {
 		if i > 0 { // a long answer may take its time, as long as it moves
 			s.extend(rc.SetWriteDeadline, writeTimeout)

@@ -8,13 +8,16 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
 // TestBodiesAreBounded: all requests together hold no more than maxHeld, and
 // give back what they held.
-func TestBodiesAreBounded(t *testing.T) {
-	s := &Server{log: slog.New(slog.DiscardHandler)}
+func TestBodiesAreBounded(t *testing.T) { synctest.Test(t, testBodiesAreBounded) } // it waits for room
+
+func testBodiesAreBounded(t *testing.T) {
+	s := &Server{log: slog.New(slog.DiscardHandler), held: pool{most: maxHeld}}
 	held := &s.held
 	body := bytes.Repeat([]byte("x"), 100<<10)
 	read := func(l *loan, announced int64) ([]byte, error) {

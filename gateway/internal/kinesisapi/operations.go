@@ -55,7 +55,7 @@ const (
 // operations is the table of what the endpoint offers, by target.
 func (s *Server) operations() map[string]operation {
 	all := map[string]operation{}
-	for _, some := range []map[string]operation{s.dataOperations(), s.streamOperations(), s.firehoseOperations()} {
+	for _, some := range []map[string]operation{s.dataOperations(), s.streamOperations(), s.consumerOperations(), s.firehoseOperations()} {
 		maps.Copy(all, some)
 	}
 	return all

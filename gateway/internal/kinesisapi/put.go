@@ -182,11 +182,11 @@ func (in *putRecordsInput) records(recs []record.Record) ([]record.Record, error
 func (s *Server) putRecords(ctx context.Context, c *call) (any, error) {
 	b := s.batches.get()
 	if n := c.codec.putArena(len(c.body)); n > 0 {
-		b.arena = s.buffers.get(n)
-		if !c.loan.take(int64(cap(b.arena))) {
-			s.buffers.put(b.arena)
+		if !c.loan.take(int64(bufferSize(n))) {
+			s.batches.reset(b)
 			return nil, unavailable(textBusy)
 		}
+		b.arena = s.buffers.get(n)
 	}
 	arena := b.arena
 	answer, err := s.putBatch(ctx, c, b)
@@ -381,6 +381,15 @@ func (s *Server) put(ctx context.Context, st *spool.Stream, recs []record.Record
 
 // putWith is put with a result that is used again.
 func (s *Server) putWith(ctx context.Context, st *spool.Stream, recs []record.Record, p *putResult) {
+	if s.emulated != nil {
+		s.putEmulated(ctx, st, recs, p)
+		return
+	}
+	s.putAll(ctx, st, recs, p)
+}
+
+// putAll is putWith regardless of what AWS's shards would take.
+func (s *Server) putAll(ctx context.Context, st *spool.Stream, recs []record.Record, p *putResult) {
 	if p.done == nil {
 		p.done = make(chan struct{}, 1)
 	}

@@ -52,6 +52,8 @@ const (
 	// maxHeld bounds the bytes of request bodies and answers being built, over
 	// all connections.
 	maxHeld = 256 << 20
+	// maxPushed bounds the events of subscriptions that are being written.
+	maxPushed = 64 << 20
 
 	readHeaderTimeout = 10 * time.Second
 	readTimeout       = 60 * time.Second
@@ -84,7 +86,12 @@ type Server struct {
 	cbor     *cborCodec
 	buffers  buffers
 	batches  batches
-	held     atomic.Int64 // bytes, see maxHeld
+	held     pool          // of maxHeld
+	pushed   pool          // of maxPushed
+	building chan struct{} // holds one for each event that is being built
+	subs     subscriptions
+	emulated *emulation // nil if shards have no limits
+	terms    terms
 	limits   recordLimits
 	plain    PlainDoor                // nil: there is none
 	declared func(stream string) bool // by the config file
@@ -101,6 +108,9 @@ type Server struct {
 	reason string
 }
 
+// terms are the times of subscriptions.
+type terms struct{ lease, beat time.Duration }
+
 // An Option is one more thing that New is told.
 type Option func(*Server)
 
@@ -115,13 +125,20 @@ func New(cfg Config, sp *spool.Spool, in Inlet, now func() time.Time, log *slog.
 		cfg: cfg, spool: sp, inlet: in, now: now, log: log,
 		keys:   newKeyring(cfg.Keys, now),
 		sealer: newSealer(),
-		state:  "down", reason: "not started",
+		held:   pool{most: maxHeld}, pushed: pool{most: maxPushed},
+		building: make(chan struct{}, maxBuilding),
+		subs:     subscriptions{strict: cfg.Limits == LimitsAWS, account: cfg.Account},
+		terms:    terms{lease: leaseLife, beat: beatEvery},
+		state:    "down", reason: "not started",
 	}
 	for _, o := range opts {
 		o(s)
 	}
 	s.verifier = s.newVerifier()
 	s.ops = s.operations()
+	if cfg.Limits == LimitsAWS {
+		s.emulated = &emulation{}
+	}
 	var err error
 	if s.cbor, err = newCBOR(); err != nil {
 		return nil, err
@@ -143,7 +160,7 @@ func New(cfg Config, sp *spool.Spool, in Inlet, now func() time.Time, log *slog.
 	if err != nil {
 		return nil, fmt.Errorf("listen for Kinesis clients: %w", err)
 	}
-	s.ln = &countingListener{Listener: ln}
+	s.ln = &countingListener{Listener: ln, most: maxConns}
 	return s, nil
 }
 
@@ -222,6 +239,7 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.setHealth("down", "stopped")
+	s.subs.stop() // they would go on for minutes
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	if err := srv.Shutdown(stop); err != nil {
@@ -251,40 +269,7 @@ func (s *Server) httpServer() *http.Server {
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
+		ConnState:         s.ln.state,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
-}
-
-// A countingListener knows how many connections are open and closes those
-// beyond maxConns at once.
-type countingListener struct {
-	net.Listener
-	open atomic.Int64
-}
-
-func (l *countingListener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if l.open.Add(1) > maxConns {
-			l.open.Add(-1)
-			// The client sees the close; there is nobody to tell about its error.
-			_ = c.Close()
-			continue
-		}
-		return &countedConn{Conn: c, open: &l.open}, nil
-	}
-}
-
-type countedConn struct {
-	net.Conn
-	open *atomic.Int64
-	once sync.Once
-}
-
-func (c *countedConn) Close() error {
-	c.once.Do(func() { c.open.Add(-1) })
-	return c.Conn.Close()
 }

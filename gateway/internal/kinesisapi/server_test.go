@@ -23,14 +23,25 @@ import (
 
 // A clock is a wall clock that a test can move.
 type clock struct {
-	mu  sync.Mutex
-	off time.Duration
+	mu    sync.Mutex
+	off   time.Duration
+	still time.Time // where the clock stands; zero while it goes
 }
 
 func (c *clock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.still.IsZero() {
+		return c.still.Add(c.off)
+	}
 	return time.Now().Add(c.off)
+}
+
+// Stop lets only Move move the clock.
+func (c *clock) Stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.still = time.Now()
 }
 
 func (c *clock) Move(d time.Duration) {

@@ -1,0 +1,608 @@
+package kinesisapi_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+
+	"forebay/gateway/internal/kinesisapi"
+	"forebay/spool"
+	"forebay/spool/record"
+)
+
+const shard0 = "shardId-000000000000"
+
+var (
+	latest  = types.StartingPosition{Type: types.ShardIteratorTypeLatest}
+	horizon = types.StartingPosition{Type: types.ShardIteratorTypeTrimHorizon}
+)
+
+func behind(sequence string) types.StartingPosition {
+	return types.StartingPosition{Type: types.ShardIteratorTypeAfterSequenceNumber, SequenceNumber: &sequence}
+}
+
+// A feed is one subscription.
+type feed struct {
+	t      testing.TB
+	events chan types.SubscribeToShardEvent
+	err    error // of the end, once events is closed
+	close  func()
+	last   types.SubscribeToShardEvent
+}
+
+// A way is how a test subscribes.
+type way func(b *box, arn, shard string, at types.StartingPosition) (*feed, error)
+
+// ways are the SDK over HTTP/2, and a client of our own with the SDK's decoder
+// over HTTP/1.1 (see client for why not the SDK).
+var ways = map[string]way{"h1": (*box).subscribeRaw, "h2": (*box).subscribe}
+
+func (b *box) subscribe(arn, shard string, at types.StartingPosition) (*feed, error) {
+	b.t.Helper()
+	out, err := b.client().SubscribeToShard(b.t.Context(), &kinesis.SubscribeToShardInput{ConsumerARN: &arn, ShardId: &shard, StartingPosition: &at})
+	if err != nil {
+		return nil, err
+	}
+	stream := out.GetStream()
+	f := &feed{t: b.t, events: make(chan types.SubscribeToShardEvent), close: func() { stream.Close() }}
+	b.t.Cleanup(f.close)
+	go func() {
+		defer close(f.events)
+		for e := range stream.Events() {
+			if e, ok := e.(*types.SubscribeToShardEventStreamMemberSubscribeToShardEvent); ok {
+				select {
+				case f.events <- e.Value:
+				case <-b.t.Context().Done():
+					return
+				}
+			}
+		}
+		f.err = stream.Err()
+	}()
+	return f, nil
+}
+
+// rawEvent is an event as it stands in JSON.
+type rawEvent struct {
+	Records []struct {
+		SequenceNumber              string
+		ApproximateArrivalTimestamp float64
+		Data                        []byte
+		PartitionKey                string
+		EncryptionType              types.EncryptionType
+	}
+	ContinuationSequenceNumber *string
+	MillisBehindLatest         *int64
+	ChildShards                []types.ChildShard
+	Message                    *string `json:"message"`
+}
+
+func (e *rawEvent) event() types.SubscribeToShardEvent {
+	out := types.SubscribeToShardEvent{ContinuationSequenceNumber: e.ContinuationSequenceNumber, MillisBehindLatest: e.MillisBehindLatest, ChildShards: e.ChildShards}
+	for _, r := range e.Records {
+		at := time.UnixMilli(int64(r.ApproximateArrivalTimestamp * 1000))
+		out.Records = append(out.Records, types.Record{
+			SequenceNumber: &r.SequenceNumber, ApproximateArrivalTimestamp: &at, Data: r.Data, PartitionKey: &r.PartitionKey, EncryptionType: r.EncryptionType,
+		})
+	}
+	return out
+}
+
+func (b *box) subscribeRaw(arn, shard string, at types.StartingPosition) (*feed, error) {
+	b.t.Helper()
+	body := fmt.Sprintf(`{"ConsumerARN":%q,"ShardId":%q,"StartingPosition":{"Type":%q`, arn, shard, at.Type)
+	if at.SequenceNumber != nil {
+		body += fmt.Sprintf(`,"SequenceNumber":%q`, *at.SequenceNumber)
+	}
+	tr := &http.Transport{}
+	resp, err := tr.RoundTrip(b.request("SubscribeToShard", body+"}}", b.clock.Now(), nil))
+	if err != nil {
+		return nil, err
+	}
+	f := &feed{t: b.t, events: make(chan types.SubscribeToShardEvent), close: func() { resp.Body.Close() }}
+	b.t.Cleanup(f.close)
+	if ct := resp.Header.Get("Content-Type"); resp.StatusCode != 200 || ct != "application/vnd.amazon.eventstream" {
+		all, err := io.ReadAll(resp.Body)
+		return nil, fmt.Errorf("%s, %s: %s, %w", resp.Status, ct, all, err)
+	}
+	go func() {
+		defer close(f.events)
+		f.err = decodeEvents(resp.Body, func(e types.SubscribeToShardEvent) bool {
+			select {
+			case f.events <- e:
+				return true
+			case <-b.t.Context().Done():
+				return false
+			}
+		})
+	}()
+	return f, nil
+}
+
+// decodeEvents reads events until the end of a subscription.
+func decodeEvents(from io.Reader, yield func(types.SubscribeToShardEvent) bool) error {
+	dec := eventstream.NewDecoder()
+	for first := true; ; first = false {
+		m, err := dec.Decode(from, nil)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var e rawEvent
+		if err := json.Unmarshal(m.Payload, &e); err != nil {
+			return err
+		}
+		if kind := m.Headers.Get(":exception-type"); kind != nil {
+			switch kind.String() {
+			case "ResourceInUseException":
+				return &types.ResourceInUseException{Message: e.Message}
+			case "ResourceNotFoundException":
+				return &types.ResourceNotFoundException{Message: e.Message}
+			}
+			return fmt.Errorf("%s: %s", kind, *e.Message)
+		}
+		if event := m.Headers.Get(":event-type"); first && (event == nil || event.String() != "initial-response") {
+			return fmt.Errorf("the first event is %v", event)
+		}
+		if !first && !yield(e.event()) {
+			return nil
+		}
+	}
+}
+
+func (b *box) subscribed(how way, arn, shard string, at types.StartingPosition) *feed {
+	b.t.Helper()
+	f, err := how(b, arn, shard, at)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return f
+}
+
+// next gives the next event; false at the end of the stream, whose error is
+// the second.
+func (f *feed) next() (types.SubscribeToShardEvent, bool, error) {
+	f.t.Helper()
+	select {
+	case e, ok := <-f.events:
+		if !ok {
+			return e, false, f.err
+		}
+		f.last = e
+		return e, true, nil
+	case <-time.After(20 * time.Second):
+		f.t.Fatal("no event within 20 s")
+	}
+	return types.SubscribeToShardEvent{}, false, nil
+}
+
+// data reads n records, and fails on the end of the stream.
+func (f *feed) data(n int) (data []string) {
+	f.t.Helper()
+	for len(data) < n {
+		e, ok, err := f.next()
+		if !ok {
+			f.t.Fatalf("the stream ended after %d of %d records: %v", len(data), n, err)
+		}
+		for _, r := range e.Records {
+			data = append(data, string(r.Data))
+		}
+	}
+	if len(data) != n {
+		f.t.Fatalf("%d records, want %d", len(data), n)
+	}
+	return data
+}
+
+// end reads to the end of the stream.
+func (f *feed) end() error {
+	f.t.Helper()
+	for {
+		if _, ok, err := f.next(); !ok {
+			return err
+		}
+	}
+}
+
+func (b *box) put(cl *kinesis.Client, stream string, data ...string) (sequences []string) {
+	b.t.Helper()
+	for _, d := range data {
+		out, err := cl.PutRecord(b.t.Context(), putRecord(stream, "k", d))
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		sequences = append(sequences, *out.SequenceNumber)
+	}
+	return sequences
+}
+
+func numbered(from, to int) (s []string) {
+	for i := from; i < to; i++ {
+		s = append(s, fmt.Sprint(i))
+	}
+	return s
+}
+
+func TestSubscribe(t *testing.T) {
+	b := start(t, kinesisapi.Config{}, spool.Config{})
+	b.create("s", 1)
+	putter := b.client()
+	arn := b.register(putter, "s", "app")
+	for name, how := range ways {
+		t.Run(name, func(t *testing.T) {
+			b.put(putter, "s", "before")
+			all := b.subscribed(how, arn, shard0, horizon)
+			e, ok, err := all.next()
+			if !ok || len(e.Records) == 0 {
+				t.Fatalf("first event %+v, %v", e, err)
+			}
+			last := e.Records[len(e.Records)-1]
+			if *e.ContinuationSequenceNumber != *last.SequenceNumber || *e.MillisBehindLatest != 0 || len(e.ChildShards) != 0 {
+				t.Errorf("event goes on at %s, %d ms behind, children %v", *e.ContinuationSequenceNumber, *e.MillisBehindLatest, e.ChildShards)
+			}
+			if *last.PartitionKey != "k" || string(last.Data) != "before" || last.EncryptionType != types.EncryptionTypeNone ||
+				b.clock.Now().Sub(*last.ApproximateArrivalTimestamp).Abs() > time.Minute {
+				t.Errorf("last record %+v", last)
+			}
+			for _, d := range numbered(0, 20) { // pushed one by one as they are put
+				seq := b.put(putter, "s", d)
+				if got := all.data(1); got[0] != d || *all.last.ContinuationSequenceNumber != seq[0] {
+					t.Fatalf("pushed %q up to %s, put %q as %s", got, *all.last.ContinuationSequenceNumber, d, seq)
+				}
+			}
+			b.clock.Move(5 * time.Second)
+		})
+	}
+}
+
+func TestStartingPositions(t *testing.T) {
+	b := start(t, kinesisapi.Config{}, spool.Config{})
+	b.create("s", 1)
+	b.create("empty", 1)
+	cl := b.client()
+	arn := b.register(cl, "s", "app")
+	seq := b.put(cl, "s", numbered(0, 5)...)
+	b.clock.Move(time.Hour)
+	since := b.clock.Now().Add(-time.Minute)
+	seq = append(seq, b.put(cl, "s", numbered(5, 10)...)...)
+	old := since.Add(-1000 * time.Hour)
+	ends := []string{"end"} // every case puts one more
+	for name, c := range map[string]struct {
+		at   types.StartingPosition
+		want []string
+	}{
+		"horizon":        {horizon, numbered(0, 10)},
+		"at":             {types.StartingPosition{Type: types.ShardIteratorTypeAtSequenceNumber, SequenceNumber: &seq[3]}, numbered(3, 10)},
+		"after":          {behind(seq[3]), numbered(4, 10)},
+		"after the last": {behind(seq[9]), nil},
+		"at a time":      {types.StartingPosition{Type: types.ShardIteratorTypeAtTimestamp, Timestamp: &since}, numbered(5, 10)},
+		"at an old time": {types.StartingPosition{Type: types.ShardIteratorTypeAtTimestamp, Timestamp: &old}, numbered(0, 10)},
+		"latest":         {latest, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := b.subscribed(ways["h2"], arn, shard0, c.at)
+			b.put(cl, "s", "end")
+			want := append(c.want, ends...)
+			if c.at == latest {
+				want = ends[:1]
+			}
+			if got := f.data(len(want)); strings.Join(got, " ") != strings.Join(want, " ") {
+				t.Errorf("got %v, want %v", got, want)
+			}
+			f.close()
+			b.clock.Move(5 * time.Second)
+		})
+		ends = append(ends, "end")
+	}
+	// A shard in which nothing was ever put has a number to go on from too.
+	empty := b.register(cl, "empty", "app")
+	kinesisapi.SetTerms(b.srv, time.Minute, time.Millisecond)
+	f := b.subscribed(ways["h2"], empty, shard0, latest)
+	e, ok, err := f.next()
+	if !ok || len(e.Records) != 0 {
+		t.Fatalf("%+v, %v", e, err)
+	}
+	f.close()
+	b.clock.Move(5 * time.Second)
+	b.put(cl, "empty", "first")
+	if got := b.subscribed(ways["h2"], empty, shard0, behind(*e.ContinuationSequenceNumber)).data(1); got[0] != "first" {
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestSubscribeRefuses(t *testing.T) {
+	b := start(t, kinesisapi.Config{}, spool.Config{})
+	b.create("s", 1)
+	cl := b.client()
+	arn := b.register(cl, "s", "app")
+	b.put(cl, "s", "x")
+	foreign := b.put(cl, "s", "y")[0]
+	later := b.clock.Now().Add(time.Hour)
+	at := func(kind types.ShardIteratorType, sequence *string, ts *time.Time) types.StartingPosition {
+		return types.StartingPosition{Type: kind, SequenceNumber: sequence, Timestamp: ts}
+	}
+	b.create("other", 2)
+	b.register(cl, "other", "app")
+	for name, c := range map[string]struct {
+		arn, shard string
+		at         types.StartingPosition
+		code, text string
+	}{
+		"no ARN":           {"app", shard0, latest, "ValidationException", "'consumerARN'"},
+		"no consumer":      {arn + "1", shard0, latest, "ResourceNotFoundException", "Consumer app under stream s not found"},
+		"no stream":        {strings.Replace(arn, "/s/", "/none/", 1), shard0, latest, "ResourceNotFoundException", "Stream none"},
+		"no shard":         {arn, "shardId-000000000009", latest, "ResourceNotFoundException", "Could not find shard shardId-000000000009"},
+		"not a shard":      {arn, "!", latest, "ValidationException", "'shardId'"},
+		"unknown type":     {arn, shard0, at("SOON", nil, nil), "ValidationException", "'startingPosition.type'"},
+		"no number":        {arn, shard0, at(types.ShardIteratorTypeAfterSequenceNumber, nil, nil), "InvalidArgumentException", "Must specify parameter SequenceNumber"},
+		"not a number":     {arn, shard0, at(types.ShardIteratorTypeAtSequenceNumber, aws.String("x"), nil), "ValidationException", "'startingPosition.sequenceNumber'"},
+		"number for time":  {arn, shard0, at(types.ShardIteratorTypeLatest, &foreign, nil), "InvalidArgumentException", "Request has SequenceNumber"},
+		"unknown number":   {arn, shard0, at(types.ShardIteratorTypeAtSequenceNumber, aws.String("123"), nil), "InvalidArgumentException", "StartingSequenceNumber 123"},
+		"no time":          {arn, shard0, at(types.ShardIteratorTypeAtTimestamp, nil, nil), "InvalidArgumentException", "Must specify parameter Timestamp"},
+		"time for horizon": {arn, shard0, at(types.ShardIteratorTypeTrimHorizon, nil, &later), "InvalidArgumentException", "Request has Timestamp"},
+		"future":           {arn, shard0, at(types.ShardIteratorTypeAtTimestamp, nil, &later), "InvalidArgumentException", "timestampInMillis"},
+	} {
+		_, err := b.subscribe(c.arn, c.shard, c.at)
+		t.Run(name, func(t *testing.T) { refused(t, err, c.code, c.text) })
+	}
+	_, err := cl.SubscribeToShard(t.Context(), &kinesis.SubscribeToShardInput{ConsumerARN: &arn, ShardId: aws.String(shard0), StartingPosition: &latest, DryRun: aws.Bool(true)})
+	refused(t, err, "DryRunOperationException", "would have succeeded")
+	if resp, body := b.do(h2c(), b.request("SubscribeToShard", `{}`, b.clock.Now(), nil)); resp.StatusCode != 400 ||
+		!strings.Contains(body, "3 validation errors") {
+		t.Errorf("%s: %s", resp.Status, body)
+	}
+	if n := b.srv.Subscriptions(); n != 0 {
+		t.Errorf("%d subscriptions after refusals", n)
+	}
+}
+
+// TestLease: a subscription ends by itself, without an error, and the next one
+// goes on where it ended.
+func TestLease(t *testing.T) {
+	b := start(t, kinesisapi.Config{}, spool.Config{})
+	b.create("s", 1)
+	for name, how := range ways {
+		t.Run(name, func(t *testing.T) {
+			cl := b.client()
+			kinesisapi.SetTerms(b.srv, 50*time.Millisecond, 10*time.Millisecond)
+			arn := b.register(cl, "s", "app-"+name[:2])
+			f := b.subscribed(how, arn, shard0, latest)
+			var got []string
+			want, leases, beats := numbered(0, 200), 0, 0
+			stop := make(chan struct{})
+			putting := make(chan struct{})
+			go func() {
+				defer close(putting)
+				<-stop
+				for _, d := range want {
+					if _, err := cl.PutRecord(context.Background(), putRecord("s", "k", d)); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			}()
+			for len(got) < len(want) || leases < 2 || beats < 2 {
+				e, ok, err := f.next()
+				if !ok {
+					if err != nil {
+						t.Fatalf("a lease ended with %v", err)
+					}
+					leases++
+					b.clock.Move(5 * time.Second)
+					from := latest
+					if f.last.ContinuationSequenceNumber != nil {
+						from = behind(*f.last.ContinuationSequenceNumber)
+					}
+					f = b.subscribed(how, arn, shard0, from)
+					continue
+				}
+				if len(e.Records) == 0 {
+					if beats++; beats == 1 {
+						close(stop)
+					}
+				}
+				for _, r := range e.Records {
+					got = append(got, string(r.Data))
+				}
+			}
+			<-putting
+			if strings.Join(got, " ") != strings.Join(want, " ") {
+				t.Errorf("over %d leases came %v", leases, got)
+			}
+		})
+	}
+}
+
+func TestTakeOver(t *testing.T) {
+	for name, limits := range map[string]string{"as it is": "", "as AWS": "aws"} {
+		t.Run(name, func(t *testing.T) {
+			b := start(t, kinesisapi.Config{Limits: limits}, spool.Config{})
+			b.create("s", 2)
+			cl := b.client()
+			arn, second := b.register(cl, "s", "app"), b.register(cl, "s", "second")
+			f := b.subscribed(ways["h2"], arn, shard0, latest)
+			b.clock.Move(4 * time.Second)
+			_, err := b.subscribe(arn, shard0, latest)
+			refused(t, err, "ResourceInUseException", "Another active subscription exists for this consumer: 000000000000:s:app:"+shard0)
+			b.subscribed(ways["h2"], second, shard0, latest)              // another consumer
+			b.subscribed(ways["h2"], arn, "shardId-000000000001", latest) // another shard
+			b.clock.Move(2 * time.Second)
+			g := b.subscribed(ways["h2"], arn, shard0, latest)
+			var inUse *types.ResourceInUseException
+			if err := f.end(); !errors.As(err, &inUse) || !strings.Contains(inUse.ErrorMessage(), "took over") {
+				t.Errorf("the older subscription ended with %v", err)
+			}
+			if n := b.srv.Subscriptions(); n != 3 {
+				t.Errorf("%d subscriptions, want 3", n)
+			}
+			g.close()
+			eventually(t, "the end of the subscription", func() bool { return b.srv.Subscriptions() == 2 })
+			_, err = b.subscribe(arn, shard0, latest) // at once after the end
+			want := ""
+			if limits == "aws" {
+				want = "ResourceInUseException"
+			}
+			if code(err) != want {
+				t.Errorf("a call right after the end of the one before: %v, want %q", err, want)
+			}
+		})
+	}
+}
+
+func TestSubscriptionsEnd(t *testing.T) {
+	b := start(t, kinesisapi.Config{}, spool.Config{})
+	b.create("s", 1)
+	for name, how := range ways {
+		t.Run(name, func(t *testing.T) {
+			cl := b.client()
+			arn := b.register(cl, "s", "app")
+			f := b.subscribed(how, arn, shard0, latest)
+			if _, err := cl.DeregisterStreamConsumer(t.Context(), &kinesis.DeregisterStreamConsumerInput{ConsumerARN: &arn}); err != nil {
+				t.Fatal(err)
+			}
+			var gone *types.ResourceNotFoundException
+			if err := f.end(); !errors.As(err, &gone) || !strings.Contains(gone.ErrorMessage(), "deregistered") {
+				t.Errorf("after the deregistration: %v", err)
+			}
+			b.clock.Move(6 * time.Second)
+		})
+	}
+	// At the stop they end as if their lease were over, and nothing is waited for.
+	cl := b.client()
+	one := b.subscribed(ways["h1"], b.register(cl, "s", "one"), shard0, latest)
+	two := b.subscribed(ways["h2"], b.register(cl, "s", "two"), shard0, latest)
+	b.stop()
+	if err := one.end(); err != nil {
+		t.Errorf("at the stop, over HTTP/1.1: %v", err)
+	}
+	if err := two.end(); err != nil {
+		t.Errorf("at the stop, over HTTP/2: %v", err)
+	}
+	if n := b.srv.Subscriptions(); n != 0 {
+		t.Errorf("%d subscriptions after the stop", n)
+	}
+	if requests, events := kinesisapi.Held(b.srv); requests != 0 || events != 0 {
+		t.Errorf("%d and %d bytes are held after the stop", requests, events)
+	}
+}
+
+// TestReplay: a large backlog comes in order, in events of bounded size, also
+// with a record as large as the log takes.
+func TestReplay(t *testing.T) {
+	b := start(t, kinesisapi.Config{}, spool.Config{})
+	st := b.create("s", 1)
+	n, bytesIn := 0, 0
+	for _, size := range []int{100, 10, 30_000, 700_000, 10 << 20, 5, 5} {
+		for left := max(3<<20, size); left > 0; {
+			var recs []record.Record
+			for batch := 0; batch < 8<<20 && len(recs) < 20_000 && left > 0; batch += size {
+				recs = append(recs, record.Record{Key: "k", Data: padded(n, size), Source: "test"})
+				n, left, bytesIn = n+1, left-size-300, bytesIn+size
+			}
+			done := make(chan error, 1)
+			if err := st.Append(t.Context(), recs, func(rs []record.Result) { done <- errors.Join(errOf(rs)...) }); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, how := range ways {
+		t.Run(name, func(t *testing.T) {
+			cl := b.client()
+			f := b.subscribed(how, b.register(cl, "s", "app-"+name[:2]), shard0, horizon)
+			got, events := 0, 0
+			for got < n {
+				e, ok, err := f.next()
+				if !ok {
+					t.Fatalf("the stream ended after %d of %d records: %v", got, n, err)
+				}
+				events++
+				size := 0
+				for _, r := range e.Records {
+					if !bytes.Equal(r.Data, padded(got, len(r.Data))) {
+						t.Fatalf("record %d begins %.30q, has %d bytes", got, r.Data, len(r.Data))
+					}
+					size += len(r.Data)
+					got++
+				}
+				if size > 2<<20 && len(e.Records) > 1 {
+					t.Errorf("an event of %d records and %d bytes", len(e.Records), size)
+				}
+				if (*e.MillisBehindLatest == 0) != (got == n) {
+					t.Errorf("%d ms behind after %d of %d records", *e.MillisBehindLatest, got, n)
+				}
+			}
+			if events > bytesIn/(400<<10)+20 {
+				t.Errorf("%d events for %d records", events, n)
+			}
+		})
+	}
+}
+
+// padded is a number with zeros before it.
+func padded(n, size int) []byte {
+	digits := strconv.Itoa(n)
+	return append(bytes.Repeat([]byte("0"), max(size-len(digits), 0)), digits...)
+}
+
+func errOf(rs []record.Result) (all []error) {
+	for _, r := range rs {
+		all = append(all, r.Err)
+	}
+	return all
+}
+
+// TestFrames reads the bytes of a subscription with the SDK's decoder.
+func TestFrames(t *testing.T) {
+	b := start(t, kinesisapi.Config{}, spool.Config{})
+	b.create("s", 1)
+	cl := b.client()
+	arn := b.register(cl, "s", "app")
+	b.put(cl, "s", "hello")
+	kinesisapi.SetTerms(b.srv, 30*time.Millisecond, time.Hour)
+	body := fmt.Sprintf(`{"ConsumerARN":%q,"ShardId":%q,"StartingPosition":{"Type":"TRIM_HORIZON"}}`, arn, shard0)
+	resp, raw := b.do(&http.Transport{}, b.request("SubscribeToShard", body, b.clock.Now(), nil))
+	if ct := resp.Header.Get("Content-Type"); resp.StatusCode != 200 || ct != "application/vnd.amazon.eventstream" {
+		t.Fatalf("%s, %s", resp.Status, ct)
+	}
+	var got []string
+	dec, rd := eventstream.NewDecoder(), strings.NewReader(raw)
+	for {
+		m, err := dec.Decode(rd, nil)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range []string{":message-type", ":event-type", ":content-type"} {
+			got = append(got, m.Headers.Get(h).String())
+		}
+		payload, _, _ := bytes.Cut(m.Payload, []byte(`,"ApproximateArrival`))
+		got = append(got, string(payload[:min(len(payload), 30)]))
+	}
+	want := []string{
+		"event", "initial-response", "application/x-amz-json-1.1", "{}",
+		"event", "SubscribeToShardEvent", "application/x-amz-json-1.1", `{"Records":[{"SequenceNumber":`,
+	}
+	if strings.Join(got, "|") != strings.Join(want, "|") {
+		t.Errorf("frames %q, want %q", got, want)
+	}
+}
