@@ -28,9 +28,11 @@ const (
 	slowestLink = 32 << 10
 	// frameKept is the largest buffer that a subscription keeps while it waits.
 	frameKept = 4 << 10
-	// maxBuilding is how many events are read and encoded at a time. None of
-	// them waits for a client.
-	maxBuilding = 4
+	// maxBuilding is how many events are read and encoded at a time, those apart
+	// that begin with no more than smallBatch of what was just put. None of them
+	// waits for a client.
+	maxBuilding = 2
+	smallBatch  = 64 << 10
 )
 
 // A pusher sends one shard to one consumer. Between two events it holds
@@ -189,11 +191,13 @@ func (p *pusher) tryBuild(ctx context.Context) (need int64, err error) {
 			return 0, p.finishEvent(true, nil)
 		}
 	}
-	select {
-	case p.s.building <- struct{}{}:
-		defer func() { <-p.s.building }()
-	case <-ctx.Done():
-		return 0, context.Cause(ctx)
+	if err != nil || len(batch.Recs) == 0 || size(batch.Recs) > smallBatch {
+		select {
+		case p.s.building <- struct{}{}:
+			defer func() { <-p.s.building }()
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
 	}
 	let, err := p.gather(ctx, batch, err)
 	var children []childShard
@@ -216,6 +220,15 @@ func (p *pusher) tryBuild(ctx context.Context) (need int64, err error) {
 	}
 	return 0, nil
 }
+
+func size(recs []record.Record) (n int) {
+	for i := range recs {
+		n += recordSize(&recs[i])
+	}
+	return n
+}
+
+func recordSize(r *record.Record) int { return len(r.Data) + len(r.Key) + recordCost }
 
 // gather adds what the reader has to the event, beginning with a batch or
 // error that it gave before. It reports whether the reader has let go of the
@@ -251,7 +264,7 @@ func (p *pusher) add(recs []record.Record) bool {
 	fit, room := 0, 0
 	for ; fit < len(recs); fit++ {
 		r := &recs[fit]
-		n := len(r.Data) + len(r.Key) + recordCost
+		n := recordSize(r)
 		if p.records+fit > 0 && p.bytes+n > frameMost {
 			break
 		}

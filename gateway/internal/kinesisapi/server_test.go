@@ -182,7 +182,7 @@ func refused(t *testing.T, err error, wantCode, wantText string) {
 }
 
 // eventually polls until ok or a deadline.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for !ok() {
