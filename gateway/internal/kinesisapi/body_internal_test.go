@@ -171,9 +171,9 @@ func TestReadsLeaveRoom(t *testing.T) {
 		least, most int // records
 	}{
 		{"nothing held", 0, 10000, 10000},
-		{"nearly half held", readGrows - 3<<20, 500, 3000},
-		{"half held", readGrows + 1, 30, 70},
-		{"three quarters held", readStart, 0, 0},
+		{"nearly half held", maxHeld/2 - 3<<20, 500, 3000},
+		{"half held", maxHeld/2 + 1, 30, 70},
+		{"three quarters held", maxHeld/4*3, 0, 0},
 	} {
 		s.held.Store(c.held)
 		got := 0
@@ -205,7 +205,7 @@ func TestReadsLeaveRoom(t *testing.T) {
 		}
 	}
 	// Who puts is let in all the same.
-	s.held.Store(readStart)
+	s.held.Store(maxHeld/4*3)
 	if _, err := s.run(t, "PutRecords", jsonCodec{}, []byte(`{"StreamName":"s","Records":[{"Data":"","PartitionKey":"k"}]}`)); err != nil {
 		t.Errorf("a put: %v", err)
 	}

@@ -3,6 +3,7 @@ package kinesisapi
 import (
 	"cmp"
 	"context"
+	"errors"
 	"regexp"
 	"slices"
 	"strconv"
@@ -197,7 +198,7 @@ func (s *Server) registerStreamConsumer(ctx context.Context, c *call, in *regist
 
 // noteError passes an answer of our own on and translates the spool's.
 func (s *Server) noteError(err error, st *spool.Stream) error {
-	if e, ok := err.(*apiError); ok {
+	if e, ok := errors.AsType[*apiError](err); ok {
 		return e
 	}
 	return s.storeError(err, st.Name())

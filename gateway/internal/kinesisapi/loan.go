@@ -12,7 +12,7 @@ const (
 	// others find no room.
 	stallPatience = 2 * time.Second
 	// roomPatience is how long a request waits for room.
-	roomPatience = 5 * time.Second
+	roomPatience = 3 * time.Second
 	// roomTick is how often one who waits looks whether another has stalled.
 	roomTick = 50 * time.Millisecond
 	// smallLoan is what a loan may come to before it must leave a quarter of the

@@ -108,7 +108,7 @@ func (b *box) subscribeRaw(arn, shard string, at types.StartingPosition) (*feed,
 		body += fmt.Sprintf(`,"SequenceNumber":%q`, *at.SequenceNumber)
 	}
 	tr := &http.Transport{}
-	resp, err := tr.RoundTrip(b.request("SubscribeToShard", body+"}}", b.clock.Now(), nil))
+	resp, err := tr.RoundTrip(b.request("SubscribeToShard", body+"}}", b.clock.Now(), nil)) //nolint:bodyclose // by the feed
 	if err != nil {
 		return nil, err
 	}
