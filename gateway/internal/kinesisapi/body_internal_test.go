@@ -173,7 +173,7 @@ func TestReadsLeaveRoom(t *testing.T) {
 		{"nothing held", 0, 10000, 10000},
 		{"nearly half held", maxHeld/2 - 3<<20, 500, 3000},
 		{"half held", maxHeld/2 + 1, 30, 70},
-		{"three quarters held", maxHeld/4*3, 0, 0},
+		{"three quarters held", maxHeld / 4 * 3, 0, 0},
 	} {
 		s.held.Store(c.held)
 		got := 0
@@ -205,7 +205,7 @@ func TestReadsLeaveRoom(t *testing.T) {
 		}
 	}
 	// Who puts is let in all the same.
-	s.held.Store(maxHeld/4*3)
+	s.held.Store(maxHeld / 4 * 3)
 	if _, err := s.run(t, "PutRecords", jsonCodec{}, []byte(`{"StreamName":"s","Records":[{"Data":"","PartitionKey":"k"}]}`)); err != nil {
 		t.Errorf("a put: %v", err)
 	}

@@ -36,7 +36,7 @@ func FuzzEventStream(f *testing.F) {
 		if !p.add(recs) {
 			t.Fatalf("%d records of %d bytes do not fit", n, len(data))
 		}
-		if err := p.finishEvent(true, nil); err != nil {
+		if err := p.finishEvent(true); err != nil {
 			t.Fatal(err)
 		}
 		p.frame = closeFrame(p.frame)
@@ -124,7 +124,7 @@ func TestFrameLimit(t *testing.T) {
 		for p.bytes < frameEnough && p.add(slices.Repeat([]record.Record{r}, 1)) {
 		}
 		p.add(slices.Repeat([]record.Record{r}, frameMost/recordCost)) // as many as go in
-		if err := p.finishEvent(true, nil); err != nil {
+		if err := p.finishEvent(true); err != nil {
 			t.Fatal(err)
 		}
 		p.frame = closeFrame(p.frame)
@@ -141,7 +141,7 @@ func BenchmarkFrame(b *testing.B) {
 	build := func() {
 		p.begin()
 		p.add(recs)
-		if err := p.finishEvent(true, nil); err != nil {
+		if err := p.finishEvent(true); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -188,7 +188,7 @@ func (p *pusher) tryBuild(ctx context.Context) (need int64, err error) {
 			if st, err := p.s.spool.Stream(p.stream.Name()); err != nil || st != p.stream {
 				return 0, record.ErrNoStream
 			}
-			return 0, p.finishEvent(true, nil)
+			return 0, p.finishEvent(true)
 		}
 	}
 	if err != nil || len(batch.Recs) == 0 || size(batch.Recs) > smallBatch {
@@ -200,14 +200,10 @@ func (p *pusher) tryBuild(ctx context.Context) (need int64, err error) {
 		}
 	}
 	let, err := p.gather(ctx, batch, err)
-	var children []childShard
-	if err == nil && p.ended != nil {
-		children, err = p.children(ctx)
-	}
 	if err != nil {
 		return 0, err
 	}
-	if err := p.finishEvent(let, children); err != nil {
+	if err := p.finishEvent(let); err != nil {
 		return 0, err
 	}
 	if more := int64(cap(p.frame)) - p.loan.n.Load(); more > 0 && !p.loan.takeWithin(more, p.loan.share(more)) {
@@ -285,9 +281,11 @@ const eventTail = 256
 
 // finishEvent writes what follows the records. At the shard's end there is no
 // number to go on from, but children.
-func (p *pusher) finishEvent(caughtUp bool, children []childShard) error {
-	tail := &getsTail{ChildShards: children}
-	if p.ended == nil {
+func (p *pusher) finishEvent(caughtUp bool) error {
+	tail := new(getsTail)
+	if p.ended != nil {
+		tail.ChildShards = childShards(p.stream, p.ended)
+	} else {
 		var number [sequenceDigits]byte
 		tail.ContinuationSequenceNumber = string(p.num.numbers.append(number[:0], p.upTo-1))
 	}
@@ -307,21 +305,6 @@ func (p *pusher) behind() bool {
 		}
 	}
 	return false
-}
-
-// children are the shards that took over from an ended one. A reader may be told
-// of the end a moment before the stream lists them.
-func (p *pusher) children(ctx context.Context) ([]childShard, error) {
-	for {
-		if c := childShards(p.stream, p.ended); len(c) == len(p.ended.Children) {
-			return c, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(time.Millisecond):
-		}
-	}
 }
 
 // reopen takes a new reader, which holds nothing yet, to where the sent ones
