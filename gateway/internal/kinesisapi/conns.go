@@ -18,7 +18,7 @@ const newPatience = time.Second
 // been asked for the longest time; if all are in use it is closed at once.
 type countingListener struct {
 	net.Listener
-	most int64
+	most atomic.Int64
 	open atomic.Int64
 
 	mu   sync.Mutex
@@ -31,7 +31,7 @@ func (l *countingListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if l.open.Add(1) > l.most && !l.makeRoom(time.Now()) {
+		if l.open.Add(1) > l.most.Load() && !l.makeRoom(time.Now()) {
 			l.open.Add(-1)
 			// The client sees the close; there is nobody to tell about its error.
 			_ = c.Close()

@@ -6,7 +6,7 @@ import "time"
 func SetTerms(s *Server, lease, beat time.Duration) { s.terms = terms{lease, beat} }
 
 // SetMaxConns changes how many connections may be open.
-func SetMaxConns(s *Server, n int) { s.ln.most = int64(n) }
+func SetMaxConns(s *Server, n int) { s.ln.most.Store(int64(n)) }
 
 // SetRoom changes how many bytes requests, and events being written, may hold.
 func SetRoom(s *Server, requests, events int64) { s.held.most, s.pushed.most = requests, events }

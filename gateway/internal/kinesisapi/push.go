@@ -45,6 +45,7 @@ type pusher struct {
 	shard  record.ShardID
 	at     place
 	num    *numberedShard
+	terms  terms
 	rd     *spool.Reader
 
 	w    io.Writer
@@ -91,7 +92,7 @@ func (p *pusher) close() {
 func (p *pusher) serve(ctx context.Context, w http.ResponseWriter) {
 	p.w, p.out = w, http.NewResponseController(w)
 	defer p.loan.giveBack()
-	ctx, cancel := context.WithTimeoutCause(ctx, p.s.terms.lease, errLease)
+	ctx, cancel := context.WithTimeoutCause(ctx, p.terms.lease, errLease)
 	defer cancel()
 	// The deadline of the request's body would cancel an HTTP/1.1 request's
 	// context. Neither HTTP server of the standard library refuses.
@@ -163,7 +164,7 @@ func (p *pusher) build(ctx context.Context) error {
 		if err != nil || need == 0 {
 			return err
 		}
-		if !p.loan.await(need, ctx.Done(), p.s.terms.lease) {
+		if !p.loan.await(need, ctx.Done(), p.terms.lease) {
 			return errNoRoom
 		}
 	}
@@ -181,7 +182,7 @@ func (p *pusher) begin() {
 func (p *pusher) tryBuild(ctx context.Context) (need int64, err error) {
 	var batch record.Batch
 	if p.rd.Behind() == 0 {
-		beat, cancel := context.WithTimeoutCause(ctx, p.s.terms.beat, errBeat)
+		beat, cancel := context.WithTimeoutCause(ctx, p.terms.beat, errBeat)
 		batch, err = p.rd.Next(beat, maxGetRecords)
 		cancel()
 		if errors.Is(err, errBeat) {

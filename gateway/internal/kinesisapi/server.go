@@ -160,7 +160,8 @@ func New(cfg Config, sp *spool.Spool, in Inlet, now func() time.Time, log *slog.
 	if err != nil {
 		return nil, fmt.Errorf("listen for Kinesis clients: %w", err)
 	}
-	s.ln = &countingListener{Listener: ln, most: maxConns}
+	s.ln = &countingListener{Listener: ln}
+	s.ln.most.Store(maxConns)
 	return s, nil
 }
 

@@ -128,7 +128,7 @@ func (s *Server) subscribeToShard(ctx context.Context, c *call, in *subscribeToS
 		return nil, err
 	}
 	p := &pusher{
-		s: s, codec: c.codec, id: c.id, stream: st, shard: sh.ID, at: placeOf(st, sh), num: placeOf(st, sh).numbered(),
+		s: s, codec: c.codec, id: c.id, stream: st, shard: sh.ID, at: placeOf(st, sh), num: placeOf(st, sh).numbered(), terms: s.terms,
 		loan: &loan{held: &s.pushed},
 	}
 	if err := p.open(from); err != nil {
