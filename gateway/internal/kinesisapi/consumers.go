@@ -3,13 +3,11 @@ package kinesisapi
 import (
 	"cmp"
 	"context"
-	"errors"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"forebay/gateway/conf"
 	"forebay/spool"
@@ -21,8 +19,6 @@ const (
 	maxConsumers = 20
 	// maxConsumersListed is the largest page of ListStreamConsumers.
 	maxConsumersListed = 100
-	// maxConsumerTags is how many tags RegisterStreamConsumer takes.
-	maxConsumerTags = 50
 
 	kindConsumers tokenKind = 'C'
 
@@ -107,13 +103,9 @@ func (c *call) consumer(r consumerRef) (*spool.Stream, consumer, error) {
 	default:
 		name = *r.ConsumerName
 	}
-	st, err := c.find(ref)
+	st, n, err := c.findNote(ref)
 	if err != nil {
 		return nil, consumer{}, err
-	}
-	n, err := c.s.noteOf(st)
-	if err != nil {
-		return nil, consumer{}, c.s.storeError(err, st.Name())
 	}
 	i := slices.IndexFunc(n.Consumers, func(have consumer) bool { return have.is(name, created) })
 	if i < 0 {
@@ -153,21 +145,10 @@ func (in *registerStreamConsumerInput) check() error {
 	var f faults
 	f.required("streamARN", in.StreamARN, 1, maxARN, arnRE, patternARN)
 	f.required("consumerName", in.ConsumerName, 1, maxName, nameRE, patternName)
-	for k, v := range in.Tags {
-		if n := utf8.RuneCountInString(k); n < 1 || n > 128 {
-			f.add(quoted(k), "tags", "have keys of 1 to 128 characters")
-		}
-		if utf8.RuneCountInString(v) > 256 {
-			f.add(quoted(v), "tags", "have values of at most 256 characters")
-		}
+	if in.Tags != nil {
+		f.tags(in.Tags)
 	}
-	if err := f.err(); err != nil {
-		return err
-	}
-	if len(in.Tags) > maxConsumerTags {
-		return invalidArgument("A consumer can have at most %d tags. Specified were %d.", maxConsumerTags, len(in.Tags))
-	}
-	return nil
+	return f.err()
 }
 
 func (s *Server) registerStreamConsumer(ctx context.Context, c *call, in *registerStreamConsumerInput) (any, error) {
@@ -178,7 +159,7 @@ func (s *Server) registerStreamConsumer(ctx context.Context, c *call, in *regist
 	if err != nil {
 		return nil, err
 	}
-	made := consumer{Name: *in.ConsumerName, Created: s.now().UTC().Truncate(time.Millisecond), Tags: in.Tags}
+	made := consumer{Name: *in.ConsumerName, Created: s.now().UTC().Truncate(time.Millisecond)}
 	err = s.changeNote(ctx, st, func(n *note) error {
 		switch {
 		case slices.ContainsFunc(n.Consumers, func(have consumer) bool { return have.Name == made.Name }):
@@ -186,22 +167,17 @@ func (s *Server) registerStreamConsumer(ctx context.Context, c *call, in *regist
 		case len(n.Consumers) >= maxConsumers:
 			return refuse("LimitExceededException", "Stream %s under account %s has reached its limit of %d registered consumers.", st.Name(), s.cfg.Account, maxConsumers)
 		}
+		if err := n.addTags(&made.Tags, in.Tags); err != nil {
+			return err
+		}
 		n.Consumers = append(n.Consumers, made)
 		return nil
 	})
 	if err != nil {
-		return nil, s.noteError(err, st)
+		return nil, err
 	}
 	s.log.Info("consumer registered", "stream", st.Name(), "consumer", made.Name)
 	return struct{ Consumer consumerMembers }{s.consumerMembers(st, made)}, nil
-}
-
-// noteError passes an answer of our own on and translates the spool's.
-func (s *Server) noteError(err error, st *spool.Stream) error {
-	if e, ok := errors.AsType[*apiError](err); ok {
-		return e
-	}
-	return s.storeError(err, st.Name())
 }
 
 func (s *Server) describeStreamConsumer(_ context.Context, c *call, in *consumerRef) (any, error) {
@@ -241,7 +217,7 @@ func (s *Server) deregisterStreamConsumer(ctx context.Context, c *call, in *cons
 		return nil
 	})
 	if err != nil {
-		return nil, s.noteError(err, st)
+		return nil, err
 	}
 	s.subs.endConsumer(st, found)
 	s.log.Info("consumer deregistered", "stream", st.Name(), "consumer", found.Name)
@@ -266,7 +242,7 @@ func (s *Server) listStreamConsumers(_ context.Context, c *call, in *listStreamC
 	if in.NextToken != nil && in.StreamCreationTimestamp != nil {
 		return nil, invalidArgument("NextToken and StreamCreationTimestamp cannot be provided together.")
 	}
-	st, err := c.find(streamRef{StreamARN: in.StreamARN})
+	st, n, err := c.findNote(streamRef{StreamARN: in.StreamARN})
 	if err != nil {
 		return nil, err
 	}
@@ -284,10 +260,6 @@ func (s *Server) listStreamConsumers(_ context.Context, c *call, in *listStreamC
 		if after, same = strings.CutPrefix(string(body), prefix); !same {
 			return nil, invalidArgument("Invalid NextToken.")
 		}
-	}
-	n, err := s.noteOf(st)
-	if err != nil {
-		return nil, s.storeError(err, st.Name())
 	}
 	limit := maxConsumersListed
 	if in.MaxResults != nil {

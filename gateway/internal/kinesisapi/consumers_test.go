@@ -1,9 +1,12 @@
 package kinesisapi_test
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -93,6 +96,61 @@ func TestConsumers(t *testing.T) {
 	refused(t, err, "ResourceNotFoundException", "Consumer app under stream s not found")
 }
 
+// another is a second endpoint over the same spool: what it knows is what the
+// spool keeps.
+func (b *box) another() *box {
+	b.t.Helper()
+	srv, err := kinesisapi.New(kinesisapi.Config{Listen: "127.0.0.1:0"}, b.sp, b.in, b.clock.Now, slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Run(ctx) }()
+	c := &box{t: b.t, sp: b.sp, in: b.in, srv: srv, clock: b.clock}
+	c.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			b.t.Errorf("run: %v", err)
+		}
+	})
+	b.t.Cleanup(c.stop)
+	return c
+}
+
+// TestConsumersStay: a consumer is kept with its stream, with its tags, and
+// counted where the stream is described.
+func TestConsumersStay(t *testing.T) {
+	b := start(t, kinesisapi.Config{}, spool.Config{})
+	b.create("s", 1)
+	out, err := b.client().RegisterStreamConsumer(t.Context(), &kinesis.RegisterStreamConsumerInput{
+		StreamARN: aws.String(streamARN + "s"), ConsumerName: aws.String("app"), Tags: map[string]string{"a": "b"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := b.another()
+	cl, arn := again.client(), out.Consumer.ConsumerARN
+	d, err := cl.DescribeStreamConsumer(t.Context(), &kinesis.DescribeStreamConsumerInput{ConsumerARN: arn})
+	if err != nil || !d.ConsumerDescription.ConsumerCreationTimestamp.Equal(*out.Consumer.ConsumerCreationTimestamp) {
+		t.Errorf("another endpoint says %+v, %v", d, err)
+	}
+	tags, err := cl.ListTagsForResource(t.Context(), &kinesis.ListTagsForResourceInput{ResourceARN: arn})
+	if err != nil || len(tags.Tags) != 1 || *tags.Tags[0].Key != "a" || *tags.Tags[0].Value != "b" {
+		t.Errorf("tags %+v, %v", tags, err)
+	}
+	sum, err := cl.DescribeStreamSummary(t.Context(), &kinesis.DescribeStreamSummaryInput{StreamName: aws.String("s")})
+	if err != nil || *sum.StreamDescriptionSummary.ConsumerCount != 1 {
+		t.Errorf("summary %+v, %v", sum, err)
+	}
+	if _, err := cl.DeregisterStreamConsumer(t.Context(), &kinesis.DeregisterStreamConsumerInput{ConsumerARN: arn}); err != nil {
+		t.Fatal(err)
+	}
+	third := again.another()
+	_, err = third.client().DescribeStreamConsumer(t.Context(), &kinesis.DescribeStreamConsumerInput{ConsumerARN: arn})
+	refused(t, err, "ResourceNotFoundException", "Consumer app under stream s not found")
+}
+
 func TestConsumerLimitAndList(t *testing.T) {
 	b := start(t, kinesisapi.Config{}, spool.Config{})
 	b.create("s", 1)
@@ -148,5 +206,5 @@ func TestConsumerLimitAndList(t *testing.T) {
 		tags[fmt.Sprint(i)] = ""
 	}
 	_, err = cl.RegisterStreamConsumer(ctx, &kinesis.RegisterStreamConsumerInput{StreamARN: aws.String(streamARN + "other"), ConsumerName: aws.String("tagged"), Tags: tags})
-	refused(t, err, "InvalidArgumentException", "at most 50 tags")
+	refused(t, err, "InvalidArgumentException", "more than 50 tags")
 }

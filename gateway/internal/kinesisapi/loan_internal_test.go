@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"forebay/spool/record"
 )
 
 // TestStalledGiveWay: where there is no room, those whose client keeps them
@@ -86,4 +88,48 @@ func TestStalledGiveWay(t *testing.T) {
 			t.Errorf("%d are held and %d stalled at the end", p.Load(), len(p.stalled))
 		}
 	})
+}
+
+// TestSubscriptionLimit: the most that are pushed at a time; who takes over
+// another's place finds one.
+func TestSubscriptionLimit(t *testing.T) {
+	var l subscriptions
+	now := time.Now()
+	key := func(i int) subscriptionKey { return subscriptionKey{consumer: "app", shard: record.ShardID(i)} }
+	var ended []error
+	end := func(err error) { ended = append(ended, err) }
+	var all []*subscription
+	for i := range maxSubscriptions {
+		sub, err := l.claim(key(i), now, end)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, sub)
+	}
+	limited := func(i int) bool {
+		_, err := l.claim(key(i), now.Add(subscribeAgain), end)
+		e, ok := errors.AsType[*apiError](err)
+		return ok && e.code == "LimitExceededException"
+	}
+	if !limited(maxSubscriptions) {
+		t.Error("one more than the most was let in")
+	}
+	if limited(3) || len(ended) != 1 || !errors.Is(ended[0], errTakenOver) || l.live != maxSubscriptions {
+		t.Errorf("a call that takes over was refused; ended %v, %d live", ended, l.live)
+	}
+	l.release(all[3]) // the one that was taken over counts no more
+	if !limited(maxSubscriptions) {
+		t.Error("the end of one that was taken over made room")
+	}
+	l.release(all[4])
+	if limited(maxSubscriptions) {
+		t.Error("there was room, and one was refused")
+	}
+	l.stop()
+	if len(ended) != 1+maxSubscriptions {
+		t.Errorf("%d were ended at the stop", len(ended)-1)
+	}
+	if _, err := l.claim(key(-1), now, end); err == nil {
+		t.Error("one was let in after the stop")
+	}
 }

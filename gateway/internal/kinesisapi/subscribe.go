@@ -96,13 +96,11 @@ func (s *Server) startOf(st *spool.Stream, sh spool.Shard, p *startingPosition) 
 		return spool.Since(since), nil
 	}
 	q, err := parseSequence(*p.SequenceNumber)
-	if err != nil || q != placeOf(st, sh).sequence(q.seq) || q.seq >= sh.Next {
+	after, ok := q.after(st, sh, *p.Type == "AT_SEQUENCE_NUMBER")
+	if err != nil || !ok {
 		return spool.Start{}, invalidArgument("StartingSequenceNumber %s used in SubscribeToShard on shard %s in stream %s under account %s is invalid.", *p.SequenceNumber, shardName(sh.Index), st.Name(), s.cfg.Account)
 	}
-	if *p.Type == "AT_SEQUENCE_NUMBER" {
-		return spool.After(max(q.seq, 1) - 1), nil
-	}
-	return spool.After(q.seq), nil
+	return spool.After(after), nil
 }
 
 // subscribeToShard claims the shard for the consumer and answers with a stream

@@ -3,6 +3,7 @@ package kinesisapi_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/protocol/eventstream"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+	"github.com/fxamacker/cbor/v2"
 
 	"forebay/gateway/internal/kinesisapi"
 	"forebay/spool"
@@ -604,5 +606,94 @@ func TestFrames(t *testing.T) {
 	}
 	if strings.Join(got, "|") != strings.Join(want, "|") {
 		t.Errorf("frames %q, want %q", got, want)
+	}
+}
+
+// TestSubscribeInCBOR: a call in CBOR gets its events in CBOR.
+func TestSubscribeInCBOR(t *testing.T) {
+	b := start(t, kinesisapi.Config{}, spool.Config{})
+	b.create("s", 1)
+	cl := b.client()
+	arn := b.register(cl, "s", "app")
+	seq := b.put(cl, "s", "hello", "\x00\xff")
+	kinesisapi.SetTerms(b.srv, 30*time.Millisecond, 10*time.Millisecond)
+	body, err := cbor.Marshal(map[string]any{"ConsumerARN": arn, "ShardId": shard0, "StartingPosition": map[string]any{"Type": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": seq[0]}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, raw := b.do(h2c(), b.request("SubscribeToShard", string(body), b.clock.Now(), func(r *http.Request) { r.Header.Set("Content-Type", cborType) }))
+	dec, rd := eventstream.NewDecoder(), strings.NewReader(raw)
+	var data []string
+	events := 0
+	for {
+		m, err := dec.Decode(rd, nil)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ct := m.Headers.Get(":content-type").String(); ct != cborType {
+			t.Errorf("an event in %s", ct)
+		}
+		var e struct {
+			Records []struct {
+				SequenceNumber, PartitionKey string
+				Data                         []byte
+			}
+			ContinuationSequenceNumber string
+			MillisBehindLatest         *int64
+		}
+		if err := cbor.Unmarshal(m.Payload, &e); err != nil {
+			t.Fatal(err)
+		}
+		if events++; events == 1 {
+			continue // initial-response
+		}
+		if e.ContinuationSequenceNumber != seq[1] || e.MillisBehindLatest == nil || *e.MillisBehindLatest != 0 {
+			t.Errorf("event %+v", e)
+		}
+		for _, r := range e.Records {
+			data = append(data, string(r.Data))
+		}
+	}
+	if len(data) != 1 || data[0] != "\x00\xff" || events < 3 {
+		t.Errorf("%d events with %q", events, data)
+	}
+	// An error before the stream begins is in CBOR as well.
+	resp, raw := b.do(h2c(), b.request("SubscribeToShard", "\xa0", b.clock.Now(), func(r *http.Request) { r.Header.Set("Content-Type", cborType) }))
+	var failed struct {
+		Type string `cbor:"__type"`
+	}
+	if err := cbor.Unmarshal([]byte(raw), &failed); err != nil || resp.StatusCode != 400 || failed.Type != "ValidationException" {
+		t.Errorf("%s: %+v, %v", resp.Status, failed, err)
+	}
+}
+
+// TestSubscribeOverTLS: the SDK, signed, over HTTP/2 as AWS has it.
+func TestSubscribeOverTLS(t *testing.T) {
+	cert, key, pool := certificate(t)
+	b := start(t, kinesisapi.Config{Keys: testKeys(), TLSCert: cert, TLSKey: key}, spool.Config{})
+	b.create("s", 1)
+	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}
+	defer tr.CloseIdleConnections()
+	cl := b.client(func(o *kinesis.Options) { o.HTTPClient = &http.Client{Transport: tr} })
+	arn := b.register(cl, "s", "app")
+	out, err := cl.SubscribeToShard(t.Context(), &kinesis.SubscribeToShardInput{ConsumerARN: &arn, ShardId: aws.String(shard0), StartingPosition: &latest})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream := out.GetStream()
+	defer stream.Close()
+	b.put(cl, "s", "x")
+	e, ok := (<-stream.Events()).(*types.SubscribeToShardEventStreamMemberSubscribeToShardEvent)
+	if !ok || len(e.Value.Records) != 1 || string(e.Value.Records[0].Data) != "x" {
+		t.Errorf("event %+v, %v", e, stream.Err())
+	}
+	b.stop()
+	for range stream.Events() { // to the end
+	}
+	if err := stream.Err(); err != nil {
+		t.Errorf("at the stop: %v", err)
 	}
 }
