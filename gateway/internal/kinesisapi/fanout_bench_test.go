@@ -3,6 +3,7 @@ package kinesisapi_test
 import (
 	"bytes"
 	"fmt"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -97,7 +98,7 @@ func BenchmarkAmongAbusers(b *testing.B) {
 			if name == "amid" {
 				c := gather(x, cl, 550, 40, 60, 20, 250)
 				defer c.leave()
-				eventually(b, "the coming of all abusers", func() bool { return x.srv.Clients() >= 900 })
+				eventually(b, "the coming of the abusers", func() bool { return x.srv.Clients() >= 550 })
 			}
 			put := &kinesis.PutRecordsInput{StreamName: aws.String("good")}
 			for range 500 {
@@ -127,4 +128,26 @@ func BenchmarkAmongAbusers(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkIdleSubscriptions has 1,000 shards pushed of which nothing comes, and
+// tells what the process holds for each, the client's half included.
+func BenchmarkIdleSubscriptions(b *testing.B) {
+	x := start(b, kinesisapi.Config{}, spool.Config{})
+	x.create("s", 50)
+	cl := x.client()
+	before, goroutines := liveHeap(), runtime.NumGoroutine()
+	for i := range kinesisapi.MaxSubscriptions / 50 {
+		arn := x.register(cl, "s", fmt.Sprint("app-", i))
+		for j := range 50 {
+			x.subscribed((*box).subscribeRaw, arn, fmt.Sprintf("shardId-%012d", j), latest)
+		}
+	}
+	n := float64(x.srv.Subscriptions())
+	bytesEach, goroutinesEach := float64(liveHeap()-before)/n, float64(runtime.NumGoroutine()-goroutines)/n
+	for b.Loop() {
+		x.put(cl, "s", "x") // amid them
+	}
+	b.ReportMetric(bytesEach, "B/subscription")
+	b.ReportMetric(goroutinesEach, "goroutines/subscription")
 }

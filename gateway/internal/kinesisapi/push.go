@@ -121,6 +121,11 @@ func (p *pusher) serve(ctx context.Context, w http.ResponseWriter) {
 // finish tells the client why the stream ends where it is not for a regular
 // reason.
 func (p *pusher) finish(err error) {
+	// The end of the stream is written behind us; who does not take it must not
+	// keep the connection.
+	if err := p.out.SetWriteDeadline(time.Now().Add(sendPatience)); err != nil {
+		p.s.log.Debug("write deadline stays", "request_id", p.id, "error", err)
+	}
 	var e *apiError
 	switch {
 	case err == nil, errors.Is(err, errLease), errors.Is(err, errNoRoom), errors.Is(err, errStopping), errors.Is(err, record.ErrClosed), errors.Is(err, context.Canceled):
@@ -163,6 +168,10 @@ func (p *pusher) build(ctx context.Context) error {
 		need, err := p.tryBuild(ctx)
 		if err != nil || need == 0 {
 			return err
+		}
+		// HTTP/2 minds the deadline of the last event also while nothing is written.
+		if err := p.out.SetWriteDeadline(time.Time{}); err != nil {
+			return fmt.Errorf("%w: %w", errWrite, err)
 		}
 		if !p.loan.await(need, ctx.Done(), p.terms.lease) {
 			return errNoRoom
