@@ -22,6 +22,7 @@ type laneRun struct {
 	p    *Pump
 	lane lane.Lane
 	cur  Cursor
+	stop context.CancelFunc
 
 	answer chan lane.Outcome // of the batch that was queued; room for one
 	wake   chan struct{}     // the pause is over
@@ -34,6 +35,7 @@ type laneRun struct {
 	backoff   backoff
 	tally     record.Tally // passed, but not yet in a Commit that worked
 	closed    bool         // the cursor has ended
+	drained   bool         // because its shard has
 	lastErr   string       // of reading, so that it is logged once
 
 	// Under p.mu.
@@ -65,7 +67,7 @@ func newLane(p *Pump, f LaneCursor) *laneRun {
 
 // run is the lane's life, until ctx or the cursor ends.
 func (l *laneRun) run(ctx context.Context) {
-	defer l.note(func() { l.ended, l.busy = true, false })
+	defer l.end()
 	for {
 		if l.now.empty() {
 			if l.next.empty() {
@@ -82,6 +84,16 @@ func (l *laneRun) run(ctx context.Context) {
 		if !ok || !l.settle(ctx, sent, out) {
 			return
 		}
+	}
+}
+
+// end tells that the lane is over. Behind the end of a shard there may be
+// others, which waited for it.
+func (l *laneRun) end() {
+	l.note(func() { l.ended, l.busy = true, false })
+	l.stop()
+	if l.drained {
+		l.p.lookAgain()
 	}
 }
 
@@ -200,8 +212,12 @@ func (l *laneRun) took(ctx context.Context, b record.Batch, err error) bool {
 		// The error itself says which, where that can be told.
 		log.Error("records are damaged and cannot be delivered", "lost", corrupt.To-corrupt.From, "error", err)
 		return true
-	case errors.Is(err, record.ErrClosed), errors.As(err, &end):
+	case errors.Is(err, record.ErrNoStream):
 		l.closed = true
+		l.p.lookAgain() // the Log lists it no more, and says so
+		return false
+	case errors.Is(err, record.ErrClosed), errors.As(err, &end):
+		l.closed, l.drained = true, end != nil
 		return false
 	case ctx.Err() != nil:
 		return false
