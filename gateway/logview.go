@@ -39,20 +39,17 @@ func shardsOf(ctx context.Context, t *spool.Stream) ([]spool.Shard, error) {
 // forRules is the log as the rules read and write it.
 type forRules struct{ sp *spool.Spool }
 
-func shardIDs(sp *spool.Spool, stream string) ([]record.ShardID, error) {
-	t, err := sp.Stream(stream)
+func (l forRules) Shards(ctx context.Context, stream string) ([]rules.Shard, error) {
+	t, err := l.sp.Stream(stream)
 	if err != nil {
 		return nil, err
 	}
-	ids := []record.ShardID{}
-	for _, sh := range t.Shards() {
-		ids = append(ids, sh.ID)
+	shards, err := shardsOf(ctx, t)
+	out := []rules.Shard{}
+	for _, sh := range shards {
+		out = append(out, rules.Shard{ID: sh.ID, Parents: sh.Parents})
 	}
-	return ids, nil
-}
-
-func (l forRules) Shards(_ context.Context, stream string) ([]record.ShardID, error) {
-	return shardIDs(l.sp, stream)
+	return out, err
 }
 
 func (l forRules) Follow(_ context.Context, stream string, shard record.ShardID, after uint64) (rules.Reader, error) {
@@ -108,8 +105,17 @@ func (l forRules) Tail(ctx context.Context, stream string, n int) ([]record.Reco
 // forPoints is the log as the tiles and the camera keeper read it.
 type forPoints struct{ sp *spool.Spool }
 
-func (l forPoints) Shards(_ context.Context, stream string) ([]record.ShardID, error) {
-	return shardIDs(l.sp, stream)
+func (l forPoints) Shards(ctx context.Context, stream string) ([]points.Shard, error) {
+	t, err := l.sp.Stream(stream)
+	if err != nil {
+		return nil, err
+	}
+	shards, err := shardsOf(ctx, t)
+	out := []points.Shard{}
+	for _, sh := range shards {
+		out = append(out, points.Shard{ID: sh.ID, Parents: sh.Parents})
+	}
+	return out, err
 }
 
 func (l forPoints) Follow(_ context.Context, stream string, shard record.ShardID, since time.Time) (points.Reader, error) {
