@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"forebay/gateway/conf"
+	"forebay/gateway/internal/points"
+	"forebay/gateway/internal/rules"
 	"forebay/spool"
 	"forebay/spool/record"
 	"forebay/uplink"
@@ -75,7 +77,11 @@ func (w *witness) Send(_ context.Context, lanes []lane.Batch) []lane.Outcome {
 			out[i].Class, out[i].Err = lane.Transient, errors.New("a fault")
 		}
 		for _, r := range b.Recs[:n] {
-			w.see(r.Key, binary.BigEndian.Uint64(r.Data), b.Lane.Shard)
+			var x struct{ N uint64 }
+			if err := json.Unmarshal(r.Data, &x); err != nil {
+				w.t.Error(err)
+			}
+			w.see(r.Key, x.N, b.Lane.Shard)
 		}
 		if out[i].Done = n; n == len(b.Recs) {
 			out[i].Class, out[i].Err = lane.OK, nil
@@ -186,7 +192,7 @@ func (r *reshaped) write(changes int) {
 func (r *reshaped) round() bool {
 	var recs []record.Record
 	for k := range reshapedKeys {
-		recs = append(recs, record.Record{Key: fmt.Sprintf("key-%d", k), Data: binary.BigEndian.AppendUint64(nil, r.next), Source: "test"})
+		recs = append(recs, record.Record{Key: fmt.Sprintf("key-%d", k), Data: fmt.Appendf(nil, `{"n":%d,"odd":%d}`, r.next, r.next%2), Source: "test"})
 	}
 	res, err := r.st.Put(context.Background(), recs)
 	for i := range res {
@@ -387,6 +393,144 @@ func TestTheLanesOfADeletedStreamEnd(t *testing.T) {
 	r.balanced(0)
 	log := r.log.String()
 	if !strings.Contains(log, "stream was deleted") || strings.Contains(log, "level=ERROR") {
+		t.Errorf("the log says:\n%s", log)
+	}
+}
+
+// parity is a rule that changes with every record of a key, as long as they come
+// in order.
+func parity(t *testing.T) *rules.Engine {
+	t.Helper()
+	e, err := rules.Compile([]rules.Rule{{ID: "odd", From: "mqtt", When: "odd == 1", Clear: "odd == 0", Ack: "none"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func TestRulesFollowSplitsAndMerges(t *testing.T) {
+	r := newReshaped(t, 11)
+	if _, err := r.sp.Ensure(t.Context(), spool.StreamConfig{Name: rules.AlarmStream}); err != nil {
+		t.Fatal(err)
+	}
+	db := filepath.Join(t.TempDir(), "rules.db")
+	for run := range 3 {
+		loop, err := rules.NewLoop(db, parity(t), forRules{r.sp}, rules.Options{FromOldest: true, Logger: slog.New(slog.NewTextHandler(&r.log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- loop.Run(ctx) }()
+		r.write(8)
+		alarms, err := r.sp.Stream(rules.AlarmStream)
+		if err == nil {
+			err = r.sp.Rescale(t.Context(), alarms, run+2)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if run == 2 {
+			want := reshapedKeys * (int(r.next) - 1)
+			eventually(t, time.Minute, "every change is in the alarm stream", func() bool { return transitions(t, r.sp) >= want })
+			if got := transitions(t, r.sp); got != want {
+				t.Errorf("%d transitions, want %d", got, want)
+			}
+			if s := loop.Stats(); s.Shards != r.st.Config().Shards || len(s.Problems) > 0 {
+				t.Errorf("the rules say %+v, and %d shards are open", s, r.st.Config().Shards)
+			}
+			// Without the stream there is nothing to read, and nothing is wrong.
+			if err := r.sp.Delete(t.Context(), "mqtt", ""); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, time.Minute, "the stream is missed", func() bool { return slices.Equal(loop.Stats().MissingFrom, []string{"mqtt"}) })
+			if r.st, err = r.sp.Ensure(t.Context(), spool.StreamConfig{Name: "mqtt"}); err != nil {
+				t.Fatal(err)
+			}
+			before := transitions(t, r.sp)
+			r.next += r.next % 2 // the last was odd or even; now every key changes
+			r.next++
+			r.round()
+			r.round()
+			eventually(t, time.Minute, "the namesake is followed", func() bool { return transitions(t, r.sp) >= before+reshapedKeys })
+		}
+		cancel()
+		if err := errors.Join(<-done, loop.Close()); err != nil {
+			t.Fatal(err)
+		}
+		r.reopen(r.dir)
+	}
+	if log := r.log.String(); strings.Contains(log, "trying again") {
+		t.Errorf("the log says:\n%s", log)
+	}
+}
+
+// transitions counts the changes of alarms, and fails where an alarm does not
+// come and go in turns.
+func transitions(t *testing.T, sp *spool.Spool) (n int) {
+	t.Helper()
+	st, err := sp.Stream(rules.AlarmStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := map[string]string{}
+	for _, sh := range st.Shards() {
+		for b, err := range st.Scan(t.Context(), sh.ID, spool.Oldest()) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range b.Recs {
+				var a rules.Alarm
+				if err := json.Unmarshal(r.Data, &a); err != nil {
+					t.Fatal(err)
+				}
+				if n++; last[a.Key] == a.State {
+					t.Fatalf("the alarm of %s is %s once more", a.Key, a.State)
+				}
+				last[a.Key] = a.State
+			}
+		}
+	}
+	return n
+}
+
+func TestPointsFollowSplitsAndMerges(t *testing.T) {
+	r := newReshaped(t, 12)
+	r.write(12) // the past is read in order, too
+	var cfgs []points.Config
+	for k := range reshapedKeys {
+		cfgs = append(cfgs, points.Config{ID: conf.Name(fmt.Sprintf("p%d", k)), Key: fmt.Sprintf("key-%d", k), Field: "n"})
+	}
+	keeper, err := points.NewKeeper(cfgs, forPoints{r.sp}, points.Options{Logger: slog.New(slog.NewTextHandler(&r.log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- keeper.Run(ctx) }()
+	r.write(12)
+	last := func() bool {
+		for _, p := range keeper.Snapshot(false) {
+			if p.Value == nil || *p.Value != float64(r.next-1) {
+				return false
+			}
+		}
+		return true
+	}
+	eventually(t, time.Minute, "the tiles show the newest values", last)
+	if err := r.sp.Delete(t.Context(), "mqtt", ""); err != nil {
+		t.Fatal(err)
+	}
+	if r.st, err = r.sp.Ensure(t.Context(), spool.StreamConfig{Name: "mqtt"}); err != nil {
+		t.Fatal(err)
+	}
+	r.round()
+	eventually(t, time.Minute, "the tiles show the namesake's values", last)
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if log := r.log.String(); strings.Contains(log, "level=WARN") {
 		t.Errorf("the log says:\n%s", log)
 	}
 }

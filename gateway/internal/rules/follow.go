@@ -34,6 +34,7 @@ func (l *Loop) lookAt(ctx context.Context, wg *sync.WaitGroup, stream string) bo
 	l.mu.Lock()
 	known := l.streams[stream]
 	open := l.unfollowed(stream, shards)
+	l.forget(stream, shards)
 	l.mu.Unlock()
 	if known && len(open) == 0 {
 		return true
@@ -183,10 +184,27 @@ func (l *Loop) drop(f *feed) {
 	defer l.mu.Unlock()
 	f.ended = true
 	close(f.done)
-	delete(l.feeds, f.at)
-	delete(l.cursors, f.at)
-	l.dropped = append(l.dropped, f.at)
 	l.slog.Info("stream was deleted; rules follow its shard no more", "stream", f.at.stream, "shard", uint32(f.at.shard))
+}
+
+// forget lets go of places in shards that are not in their stream any more; mu
+// is held.
+func (l *Loop) forget(stream string, shards []Shard) {
+	there := func(at spot) bool {
+		return at.stream != stream || slices.ContainsFunc(shards, func(sh Shard) bool { return sh.ID == at.shard })
+	}
+	for at, f := range l.feeds {
+		if f.ended && !there(at) {
+			delete(l.feeds, at)
+			l.dropped = append(l.dropped, at)
+		}
+	}
+	for at := range l.cursors {
+		if l.feeds[at] == nil && !there(at) {
+			delete(l.cursors, at)
+			l.dropped = append(l.dropped, at)
+		}
+	}
 }
 
 func (l *Loop) place(f *feed) uint64 {
