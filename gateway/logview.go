@@ -14,42 +14,19 @@ import (
 	"forebay/spool/record"
 )
 
-// shardsOf lists a stream's shards. Where a shard says already that it is closed
-// it waits the moment until its children are listed too.
-func shardsOf(ctx context.Context, t *spool.Stream) ([]spool.Shard, error) {
-	for {
-		shards := t.Shards()
-		there := map[record.ShardID]bool{}
-		for _, sh := range shards {
-			there[sh.ID] = true
-		}
-		if !slices.ContainsFunc(shards, func(sh spool.Shard) bool {
-			return slices.ContainsFunc(sh.Children, func(id record.ShardID) bool { return !there[id] })
-		}) {
-			return shards, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-time.After(time.Millisecond):
-		}
-	}
-}
-
 // forRules is the log as the rules read and write it.
 type forRules struct{ sp *spool.Spool }
 
-func (l forRules) Shards(ctx context.Context, stream string) ([]rules.Shard, error) {
+func (l forRules) Shards(_ context.Context, stream string) ([]rules.Shard, error) {
 	t, err := l.sp.Stream(stream)
 	if err != nil {
 		return nil, err
 	}
-	shards, err := shardsOf(ctx, t)
 	out := []rules.Shard{}
-	for _, sh := range shards {
+	for _, sh := range t.Shards() {
 		out = append(out, rules.Shard{ID: sh.ID, Parents: sh.Parents})
 	}
-	return out, err
+	return out, nil
 }
 
 func (l forRules) Follow(_ context.Context, stream string, shard record.ShardID, after uint64) (rules.Reader, error) {
@@ -105,17 +82,16 @@ func (l forRules) Tail(ctx context.Context, stream string, n int) ([]record.Reco
 // forPoints is the log as the tiles and the camera keeper read it.
 type forPoints struct{ sp *spool.Spool }
 
-func (l forPoints) Shards(ctx context.Context, stream string) ([]points.Shard, error) {
+func (l forPoints) Shards(_ context.Context, stream string) ([]points.Shard, error) {
 	t, err := l.sp.Stream(stream)
 	if err != nil {
 		return nil, err
 	}
-	shards, err := shardsOf(ctx, t)
 	out := []points.Shard{}
-	for _, sh := range shards {
+	for _, sh := range t.Shards() {
 		out = append(out, points.Shard{ID: sh.ID, Parents: sh.Parents})
 	}
-	return out, err
+	return out, nil
 }
 
 func (l forPoints) Follow(_ context.Context, stream string, shard record.ShardID, since time.Time) (points.Reader, error) {

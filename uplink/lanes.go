@@ -35,7 +35,6 @@ type laneRun struct {
 	backoff   backoff
 	tally     record.Tally // passed, but not yet in a Commit that worked
 	closed    bool         // the cursor has ended
-	drained   bool         // because its shard has
 	lastErr   string       // of reading, so that it is logged once
 
 	// Under p.mu.
@@ -87,14 +86,11 @@ func (l *laneRun) run(ctx context.Context) {
 	}
 }
 
-// end tells that the lane is over. Behind the end of a shard there may be
-// others, which waited for it.
+// end tells that the lane is over. Others may have waited for its shard's end.
 func (l *laneRun) end() {
 	l.note(func() { l.ended, l.busy = true, false })
 	l.stop()
-	if l.drained {
-		l.p.lookAgain()
-	}
+	l.p.lookAgain()
 }
 
 // note changes what others see of the lane.
@@ -217,7 +213,7 @@ func (l *laneRun) took(ctx context.Context, b record.Batch, err error) bool {
 		l.p.lookAgain() // the Log lists it no more, and says so
 		return false
 	case errors.Is(err, record.ErrClosed), errors.As(err, &end):
-		l.closed, l.drained = true, end != nil
+		l.closed = true
 		return false
 	case ctx.Err() != nil:
 		return false

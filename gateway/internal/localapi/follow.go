@@ -3,9 +3,7 @@ package localapi
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
-	"time"
 
 	"forebay/spool"
 	"forebay/spool/record"
@@ -70,7 +68,7 @@ func (f *following) start(ctx context.Context, shards []spool.Shard, from spool.
 					return
 				}
 			}
-			if !f.serve(ctx, sh, rd) || !f.q.one && !f.children(ctx, sh) {
+			if !f.serve(ctx, sh, rd) || !f.q.one && !f.children(ctx) {
 				f.cancel()
 				return
 			}
@@ -99,24 +97,10 @@ func (f *following) serve(ctx context.Context, sh spool.Shard, rd *spool.Reader)
 	}
 }
 
-// children begins with the shards that came of one that has ended. They are
-// listed a moment after its end is told.
-func (f *following) children(ctx context.Context, sh spool.Shard) bool {
-	for {
-		shards := f.q.stream.Shards()
-		at := slices.IndexFunc(shards, func(now spool.Shard) bool { return now.ID == sh.ID })
-		if !slices.ContainsFunc(shards[at].Children, func(id record.ShardID) bool {
-			return !slices.ContainsFunc(shards, func(c spool.Shard) bool { return c.ID == id })
-		}) {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			f.start(ctx, shards, spool.After(0))
-			return ctx.Err() == nil
-		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(time.Millisecond):
-		}
-	}
+// children begins with the shards that came of others which have ended.
+func (f *following) children(ctx context.Context) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.start(ctx, f.q.stream.Shards(), spool.After(0))
+	return ctx.Err() == nil
 }
