@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"forebay/gateway/api"
 	"forebay/gateway/conf"
 	"forebay/gateway/internal/points"
 	"forebay/gateway/internal/rules"
@@ -242,7 +243,7 @@ func (r *reshaped) reshape() {
 // and nothing was read.
 func (r *reshaped) pump(cfg uplink.Config, sink uplink.Sink, first func()) (p *uplink.Pump, stop func()) {
 	r.t.Helper()
-	cfg.ID, cfg.Linger, cfg.Kinesis = "up", conf.Duration(time.Millisecond), &kinesis.Config{Stream: "s"}
+	cfg.ID, cfg.Linger = "up", conf.Duration(time.Millisecond)
 	log := slog.New(slog.NewTextHandler(&r.log, nil))
 	view := newForUplink(r.sp, cfg, log)
 	if _, err := view.Lanes(r.t.Context()); err != nil {
@@ -309,6 +310,55 @@ func TestAnUplinkKeepsTheOrderOverKills(t *testing.T) {
 	}
 	r.balanced(0)
 	t.Logf("%d records, %d came twice", w.total, w.twice)
+}
+
+// TestAChainKeepsTheOrderOverSplits: what a second gateway has in one shard is in
+// order by key, whatever happened to the shards of the first, and to it.
+func TestAChainKeepsTheOrderOverSplits(t *testing.T) {
+	far := startGateway(t, "far", strings.NewReplacer("NAME", "far", "STREAM", "site", "shards = 4", "shards = 1").Replace(hopConfig))
+	cfg := uplink.Config{Kinesis: &kinesis.Config{Endpoint: "http://" + far.kinesis, Region: "us-east-1", Stream: "site", AccessKey: "any", SecretKey: conf.NewSecret("any")}}
+	r, w := newReshaped(t, 13), newWitness(t)
+	for run := range 3 {
+		sink, err := uplink.New(cfg, r.sp.Identity(), slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, stop := r.pump(cfg, sink, nil)
+		r.write(10)
+		left := r.copied()
+		if run == 2 {
+			eventually(t, time.Minute, "all records are delivered", func() bool {
+				l := r.sp.Ledger().Cursors
+				return len(l) == 1 && l[0].In == uint64(r.put) && l[0].Pending == 0
+			})
+		}
+		stop()
+		if err := sink.Close(); err != nil {
+			t.Error(err)
+		}
+		if run < 2 {
+			r.reopen(left)
+		}
+	}
+	r.balanced(0)
+	for rec, err := range far.client.Records(t.Context(), api.Tail{Stream: "site"}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := kinesis.Open(rec.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var x struct{ N uint64 }
+		if err := json.Unmarshal(in.Data, &x); err != nil {
+			t.Fatal(err)
+		}
+		w.see(in.Key, x.N, 0)
+	}
+	if !w.has(r.put) {
+		t.Errorf("%d of %d records arrived", w.total, r.put)
+	}
+	far.sound(t)
 }
 
 // What was there before a new uplink with from = "newest" stays behind; what

@@ -61,6 +61,8 @@ func newLane(p *Pump, f LaneCursor) *laneRun {
 		next:   new(hold),
 		window: maxHold,
 		size:   256,
+
+		waiting: f.Backlog(),
 	}
 }
 
