@@ -237,16 +237,6 @@ func (p *plant) problems() []api.Problem {
 			}
 		}
 	}
-	for _, c := range p.g.cfg.Routes {
-		if _, err := p.g.sp.Stream(string(c.Stream)); c.Stream != "" && err != nil {
-			out = append(out, api.Problem{Kind: "route", Text: fmt.Sprintf("A route sends %s to the stream %q, which was deleted; its senders keep what they have until there is one again", c.Match, c.Stream), Since: p.g.started.UTC()})
-		}
-	}
-	for _, s := range p.g.in.Stats() {
-		if _, err := p.g.sp.Stream(s.Stream); err != nil && s.Source != "api" && s.Source != "kinesis" { // their senders name the stream
-			out = append(out, api.Problem{Kind: "source/" + s.Source, Text: fmt.Sprintf("%s puts to the stream %q, which was deleted; its senders keep what they have until there is one again", s.Source, s.Stream), Since: p.g.started.UTC()})
-		}
-	}
 	for _, text := range p.g.loop.Stats().Problems {
 		out = append(out, api.Problem{Kind: "rules", Text: text, Since: p.g.started.UTC()})
 	}

@@ -159,25 +159,34 @@ func TestPointsFollowSplitsAndMerges(t *testing.T) {
 	}
 }
 
-// What was split by an SDK is shown with its shards' states.
-func TestClosedShardsAreListed(t *testing.T) {
-	g := startGateway(t, "alone", strings.NewReplacer("NAME", "alone", "STREAM", "cell").Replace(hopConfig))
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+g.kinesis, strings.NewReader(`{"StreamName":"cell","TargetShardCount":3,"ScalingType":"UNIFORM_SCALING"}`))
+// call asks the gateway's Kinesis endpoint, which has no keys and takes any.
+func (g *gw) call(t *testing.T, operation, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+g.kinesis, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set("Content-Type", "application/x-amz-json-1.1")
-	req.Header.Set("X-Amz-Target", "Kinesis_20131202.UpdateShardCount")
-	req.Header.Set("X-Amz-Date", time.Now().UTC().Format("20060102T150405Z"))
-	req.Header.Set("Authorization", "AWS4-HMAC-SHA256 Credential=any/"+time.Now().UTC().Format("20060102")+"/us-east-1/kinesis/aws4_request, SignedHeaders=host;x-amz-date;x-amz-target, Signature="+strings.Repeat("0", 64))
+	day, at := time.Now().UTC().Format("20060102"), time.Now().UTC().Format("20060102T150405Z")
+	for k, v := range map[string]string{
+		"Content-Type": "application/x-amz-json-1.1", "X-Amz-Target": "Kinesis_20131202." + operation, "X-Amz-Date": at,
+		"Authorization": "AWS4-HMAC-SHA256 Credential=any/" + day + "/us-east-1/kinesis/aws4_request, SignedHeaders=host;x-amz-date;x-amz-target, Signature=" + strings.Repeat("0", 64),
+	} {
+		req.Header.Set(k, v)
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b, err := io.ReadAll(resp.Body)
 	if err = errors.Join(err, resp.Body.Close()); err != nil || resp.StatusCode != http.StatusOK {
-		t.Fatalf("%d %s %v", resp.StatusCode, b, err)
+		t.Fatalf("%s: %d %s %v", operation, resp.StatusCode, b, err)
 	}
+}
+
+// What was split by an SDK is shown with its shards' states.
+func TestClosedShardsAreListed(t *testing.T) {
+	g := startGateway(t, "alone", strings.NewReplacer("NAME", "alone", "STREAM", "cell").Replace(hopConfig))
+	g.call(t, "UpdateShardCount", `{"StreamName":"cell","TargetShardCount":3,"ScalingType":"UNIFORM_SCALING"}`)
 	list, err := g.client.Streams(t.Context())
 	if err != nil {
 		t.Fatal(err)
