@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -119,7 +120,8 @@ func size(n int64) string {
 
 type streamsCmd struct {
 	door
-	JSON bool `help:"Print JSON."`
+	Shards bool `help:"List the shards of the streams instead, the closed ones too."`
+	JSON   bool `help:"Print JSON: the streams, with their shards."`
 }
 
 func (c streamsCmd) Run(ctx context.Context, e *env) error {
@@ -135,9 +137,36 @@ func (c streamsCmd) Run(ctx context.Context, e *env) error {
 	if c.JSON {
 		return printJSON(e.out, list)
 	}
+	if c.Shards {
+		return printShards(e.out, list)
+	}
 	return table(e.out, "STREAM\tCLASS\tSHARDS\tRECORDS\tBYTES\tIN/S\tRETENTION", func(row func(string, ...any)) {
 		for _, s := range list {
-			row("%s\t%s\t%d\t%d\t%s\t%.0f\t%s", s.Name, s.Class, len(s.Shards), s.Records, size(s.Bytes), s.In.Records, s.Retention)
+			row("%s\t%s\t%s\t%d\t%s\t%.0f\t%s", s.Name, s.Class, shardCount(s.Shards), s.Records, size(s.Bytes), s.In.Records, s.Retention)
+		}
+	})
+}
+
+// shardCount says how many shards take records, and how many took some once.
+func shardCount(shards []api.Shard) string {
+	open := 0
+	for _, sh := range shards {
+		if sh.Open() {
+			open++
+		}
+	}
+	if closed := len(shards) - open; closed > 0 {
+		return fmt.Sprintf("%d, %d closed", open, closed)
+	}
+	return strconv.Itoa(open)
+}
+
+func printShards(w io.Writer, streams []api.Stream) error {
+	return table(w, "STREAM\tSHARD\tNUMBER\tSTATE\tRECORDS\tNEXT\tHASHES\tPARENTS\tCHILDREN", func(row func(string, ...any)) {
+		for _, s := range streams {
+			for _, sh := range s.Shards {
+				row("%s\t%s\t%d\t%s\t%d\t%d\t%.4s..%.4s\t%s\t%s", s.Name, sh.ID, sh.Number, sh.State, sh.Next-min(sh.First, sh.Next), sh.Next, sh.From, sh.To, strings.Join(sh.Parents, " "), strings.Join(sh.Children, " "))
+			}
 		}
 	})
 }

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"forebay/gateway/api"
+	"forebay/gateway/internal/localapi"
 	"forebay/spool"
 	"forebay/spool/record"
 )
@@ -56,7 +58,7 @@ func (c ledgerCmd) read(ctx context.Context) (api.Ledger, error) {
 			return api.Ledger{}, err
 		}
 		l := ledgerOf(r.Ledger, r.Identity, time.Now())
-		l.Steps = stepsOf(r.Steps)
+		l.Steps = stepsOf(r.Steps, nil)
 		if n := len(l.Steps); limit > 0 && n > limit {
 			l.Steps = l.Steps[n-limit:]
 		}
@@ -97,11 +99,12 @@ func ledgerOf(l spool.Ledger, id record.Identity, at time.Time) api.Ledger {
 	return out
 }
 
-func stepsOf(steps []spool.Step) []api.LedgerStep {
+// stepsOf shows steps; names are the shards' names, as far as they are known.
+func stepsOf(steps []spool.Step, names map[record.ShardID]string) []api.LedgerStep {
 	out := []api.LedgerStep{}
 	for _, s := range steps {
 		out = append(out, api.LedgerStep{
-			ID: s.ID, At: s.At, Clock: s.Clock, Kind: s.Kind, Stream: s.Stream, Shard: uint32(s.Shard), First: s.First, Past: s.Past,
+			ID: s.ID, At: s.At, Clock: s.Clock, Kind: s.Kind, Stream: s.Stream, Shard: uint32(s.Shard), ShardID: names[s.Shard], First: s.First, Past: s.Past,
 			Count: s.Count, Undelivered: s.Undelivered, Who: s.Who, Reason: s.Reason, Hash: fmt.Sprintf("%x", s.Hash),
 		})
 	}
@@ -114,7 +117,13 @@ func (p *plant) LedgerSteps(ctx context.Context, limit int) ([]api.LedgerStep, e
 	if err != nil {
 		return nil, fmt.Errorf("list the ledger's steps: %w", err)
 	}
-	return stepsOf(steps), nil
+	names := map[record.ShardID]string{}
+	for _, t := range p.g.sp.Streams() {
+		for _, sh := range t.Shards() {
+			names[sh.ID] = localapi.ShardName(sh.Index)
+		}
+	}
+	return stepsOf(steps, names), nil
 }
 
 // DropCursor gives up a cursor's claim.
@@ -177,7 +186,7 @@ func printSteps(w io.Writer, steps []api.LedgerStep) error {
 			if s.Past > s.First {
 				span = fmt.Sprintf("%d-%d", s.First, s.Past-1)
 			}
-			row("%d\t%s\t%s\t%s\t%d\t%s\t%d\t%d\t%s\t%s", s.ID, s.At.Local().Format(time.DateTime), s.Kind, s.Stream, s.Shard, span, s.Count, s.Undelivered, printable(s.Who), printable(s.Reason))
+			row("%d\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s", s.ID, s.At.Local().Format(time.DateTime), s.Kind, s.Stream, strings.TrimSpace(fmt.Sprintf("%d %s", s.Shard, s.ShardID)), span, s.Count, s.Undelivered, printable(s.Who), printable(s.Reason))
 		}
 	})
 }

@@ -50,6 +50,8 @@ type commands struct {
 	Power   powertestCmd `cmd:"" name:"powertest" help:"Measure what a disk does for the log: syncs, rate, wear; and say what follows. It writes to the disk and removes it again."`
 	Bench   benchCmd     `cmd:"" help:"Measure this machine."`
 	Version versionCmd   `cmd:"" help:"Print the version."`
+
+	ShowVersion kong.VersionFlag `name:"version" help:"Print the version."`
 }
 
 // An env is the world a command runs in.
@@ -75,7 +77,7 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Exit(func(n int) { code, exited = n, true }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.Vars{"version": version},
+		kong.Vars{"version": "forebay " + version},
 	)
 	if err != nil {
 		fmt.Fprintf(errs, "forebay: %v\n", err)

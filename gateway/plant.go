@@ -26,8 +26,8 @@ type plant struct {
 	g *gateway
 
 	mu       sync.Mutex
-	flows    map[string]*flow // by stream
-	used     []usedAt         // of the spool, oldest first
+	flows    map[*spool.Stream]*flow
+	used     []usedAt // of the spool, oldest first
 	reported map[string]rules.Condition
 	since    map[string]time.Time // when a problem was first seen
 	refused  map[string]refusal   // by uplink
@@ -57,7 +57,7 @@ type usedAt struct {
 }
 
 func newPlant(g *gateway) *plant {
-	return &plant{g: g, flows: map[string]*flow{}, reported: map[string]rules.Condition{}, since: map[string]time.Time{}, refused: map[string]refusal{}}
+	return &plant{g: g, flows: map[*spool.Stream]*flow{}, reported: map[string]rules.Condition{}, since: map[string]time.Time{}, refused: map[string]refusal{}}
 }
 
 // run looks once a second until ctx ends.
@@ -81,11 +81,13 @@ func (p *plant) look() {
 	st := p.g.sp.Stats()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, t := range p.g.sp.Streams() {
-		f := p.flows[t.Name()]
+	streams := p.g.sp.Streams()
+	maps.DeleteFunc(p.flows, func(t *spool.Stream, _ *flow) bool { return !slices.Contains(streams, t) })
+	for _, t := range streams {
+		f := p.flows[t]
 		if f == nil {
 			f = &flow{}
-			p.flows[t.Name()] = f
+			p.flows[t] = f
 		}
 		var total, bytes float64
 		for _, sh := range t.Shards() {
@@ -252,18 +254,16 @@ func (p *plant) Streams() []api.Stream {
 	for _, t := range p.g.sp.Streams() {
 		c := t.Config()
 		p.mu.Lock()
-		rate := p.flows[t.Name()].rate()
+		rate := p.flows[t].rate()
 		p.mu.Unlock()
 		s := api.Stream{
 			Name: t.Name(), Class: c.Class.String(), Records: kept[t.Name()].Kept, Total: kept[t.Name()].In, In: rate,
 			Retention: keeps(c), Shards: []api.Shard{}, Cursors: []api.Cursor{},
 		}
-		for _, sh := range t.Shards() {
+		shards := t.Shards()
+		for _, sh := range shards {
 			s.Bytes += sh.Bytes
-			s.Shards = append(s.Shards, api.Shard{
-				ID: localapi.ShardName(sh.Index), Number: uint32(sh.ID), First: sh.First, Next: sh.Next,
-				From: fmt.Sprintf("%x", sh.From), To: fmt.Sprintf("%x", sh.To), Oldest: moment(sh.Oldest), Newest: moment(sh.Newest),
-			})
+			s.Shards = append(s.Shards, shardOf(sh, shards))
 		}
 		for _, l := range ledger.Cursors {
 			if l.Stream == t.Name() {
@@ -273,6 +273,28 @@ func (p *plant) Streams() []api.Stream {
 		out = append(out, s)
 	}
 	return out
+}
+
+// shardOf shows one of a stream's shards.
+func shardOf(sh spool.Shard, all []spool.Shard) api.Shard {
+	state := "open"
+	if !sh.Open() {
+		state = "closed"
+	}
+	names := func(ids []record.ShardID) []string {
+		out := []string{}
+		for _, other := range all {
+			if slices.Contains(ids, other.ID) {
+				out = append(out, localapi.ShardName(other.Index))
+			}
+		}
+		return out
+	}
+	return api.Shard{
+		ID: localapi.ShardName(sh.Index), Number: uint32(sh.ID), First: sh.First, Next: sh.Next,
+		From: fmt.Sprintf("%x", sh.From), To: fmt.Sprintf("%x", sh.To), Oldest: moment(sh.Oldest), Newest: moment(sh.Newest),
+		State: state, Parents: names(sh.Parents), Children: names(sh.Children),
+	}
 }
 
 // keeps says how long a stream keeps what was delivered.

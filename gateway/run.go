@@ -255,7 +255,7 @@ func (g *gateway) buildUplinks(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("uplink %s: %w", c.ID, err)
 		}
-		view := &forUplink{sp: g.sp, cfg: c, open: map[record.ShardID]*spool.Cursor{}}
+		view := newForUplink(g.sp, c, log)
 		// Before the doors open: from = "newest" means this moment.
 		if _, err := view.Lanes(ctx); err != nil {
 			log.Warn("uplink's cursors are opened later", "uplink", string(c.ID), "error", err)

@@ -22,6 +22,7 @@ type laneRun struct {
 	p    *Pump
 	lane lane.Lane
 	cur  Cursor
+	stop context.CancelFunc
 
 	answer chan lane.Outcome // of the batch that was queued; room for one
 	wake   chan struct{}     // the pause is over
@@ -60,12 +61,14 @@ func newLane(p *Pump, f LaneCursor) *laneRun {
 		next:   new(hold),
 		window: maxHold,
 		size:   256,
+
+		waiting: f.Backlog(),
 	}
 }
 
 // run is the lane's life, until ctx or the cursor ends.
 func (l *laneRun) run(ctx context.Context) {
-	defer l.note(func() { l.ended, l.busy = true, false })
+	defer l.end()
 	for {
 		if l.now.empty() {
 			if l.next.empty() {
@@ -83,6 +86,13 @@ func (l *laneRun) run(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// end tells that the lane is over. Others may have waited for its shard's end.
+func (l *laneRun) end() {
+	l.note(func() { l.ended, l.busy = true, false })
+	l.stop()
+	l.p.lookAgain()
 }
 
 // note changes what others see of the lane.
@@ -200,6 +210,10 @@ func (l *laneRun) took(ctx context.Context, b record.Batch, err error) bool {
 		// The error itself says which, where that can be told.
 		log.Error("records are damaged and cannot be delivered", "lost", corrupt.To-corrupt.From, "error", err)
 		return true
+	case errors.Is(err, record.ErrNoStream):
+		l.closed = true
+		l.p.lookAgain() // the Log lists it no more, and says so
+		return false
 	case errors.Is(err, record.ErrClosed), errors.As(err, &end):
 		l.closed = true
 		return false

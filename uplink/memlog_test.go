@@ -47,9 +47,23 @@ func (l *memLog) Lanes(context.Context) ([]uplink.LaneCursor, error) {
 	defer l.mu.Unlock()
 	var out []uplink.LaneCursor
 	for _, c := range l.cursors {
-		out = append(out, uplink.LaneCursor{Lane: c.lane, Cursor: c})
+		if c.listed() {
+			out = append(out, uplink.LaneCursor{Lane: c.lane, Cursor: c})
+		}
 	}
 	return out, nil
+}
+
+// Held is what waits in shards that are not listed yet.
+func (l *memLog) Held() (sum record.Backlog) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.cursors {
+		if !c.listed() && !c.gone {
+			sum.Records += c.Backlog().Records
+		}
+	}
+	return sum
 }
 
 func (l *memLog) Refuse(_ context.Context, stream string, r record.Record, reason string) error {
@@ -87,6 +101,8 @@ type memCursor struct {
 	tally   record.Tally
 	view    [][]byte // handed out by the last step
 	ended   bool
+	gone    bool             // its stream was deleted
+	parents []*memCursor     // to be drained first
 	broken  map[uint64]error // reported once, in place of that record
 	readErr error
 	noCmt   error
@@ -120,6 +136,32 @@ func (c *memCursor) end() {
 	c.wakeUp()
 }
 
+// listed reports whether the lane is to be handed on now.
+func (c *memCursor) listed() bool {
+	for _, p := range c.parents {
+		if !p.drained() {
+			return false
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.gone
+}
+
+func (c *memCursor) drained() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended && c.done == uint64(len(c.recs))
+}
+
+// remove deletes the shard's stream.
+func (c *memCursor) remove() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gone, c.recs, c.done, c.read = true, nil, 0, 0
+	c.wakeUp()
+}
+
 // restart is what a new process finds: the committed place.
 func (c *memCursor) restart() {
 	c.mu.Lock()
@@ -136,6 +178,9 @@ func (c *memCursor) Poll(_ context.Context, most int) (record.Batch, error) {
 		}
 	}
 	c.view = nil
+	if c.gone {
+		return record.Batch{}, record.ErrNoStream
+	}
 	if c.readErr != nil {
 		return record.Batch{}, c.readErr
 	}

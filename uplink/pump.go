@@ -58,6 +58,8 @@ type Pump struct {
 	queue    []*laneRun // have a batch to send
 	queued   time.Time  // when the first of them came
 	inFlight int
+	again    bool           // the lanes are to be listed at once
+	held     record.Backlog // in lanes that are not listed yet
 	link     link
 	meter    meter
 	shown    shown
@@ -120,7 +122,7 @@ func (p *Pump) Run(ctx context.Context) error {
 	defer timer.Stop()
 	var listed time.Time
 	for {
-		if now := time.Now(); now.Sub(listed) >= relist {
+		if now := time.Now(); p.looks() || now.Sub(listed) >= relist {
 			p.list(ctx, &wg)
 			listed = now
 		}
@@ -177,6 +179,7 @@ func (p *Pump) list(ctx context.Context, wg *sync.WaitGroup) {
 		}
 		return
 	}
+	held := p.heldBack()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	listed := make(map[laneKey]bool, len(found))
@@ -187,14 +190,46 @@ func (p *Pump) list(ctx context.Context, wg *sync.WaitGroup) {
 			continue
 		}
 		l := newLane(p, f)
+		laneCtx, stop := context.WithCancel(ctx)
+		l.stop = stop
 		p.lanes[k] = l
-		wg.Go(func() { l.run(ctx) })
+		wg.Go(func() { l.run(laneCtx) })
 	}
 	for k, l := range p.lanes {
-		if l.ended && !listed[k] {
+		if listed[k] {
+			continue
+		}
+		l.stop() // it is drained, or its stream is gone
+		if l.ended {
 			delete(p.lanes, k)
 		}
 	}
+	p.held = held
+}
+
+// lookAgain asks for the lanes without waiting for the next time.
+func (p *Pump) lookAgain() {
+	p.mu.Lock()
+	p.again = true
+	p.mu.Unlock()
+	p.poke()
+}
+
+// looks reports whether that was asked for.
+func (p *Pump) looks() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	was := p.again
+	p.again = false
+	return was
+}
+
+// heldBack is what waits in lanes that are not listed yet.
+func (p *Pump) heldBack() record.Backlog {
+	if h, ok := p.src.(Holder); ok {
+		return h.Held()
+	}
+	return record.Backlog{}
 }
 
 // holdLimit is how many bytes a lane may read ahead.

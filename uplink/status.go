@@ -62,9 +62,9 @@ func (p *Pump) Status() Status {
 	return s
 }
 
-// backlog sums the lanes'. p.mu is held.
+// backlog sums the lanes', also of those that wait for others. p.mu is held.
 func (p *Pump) backlog() record.Backlog {
-	var sum record.Backlog
+	sum := p.held
 	for _, l := range p.lanes {
 		sum.Records += l.waiting.Records
 		sum.Bytes += l.waiting.Bytes
@@ -100,8 +100,10 @@ const smooth = 5 * time.Second
 
 // sample is called about once a second.
 func (p *Pump) sample(now time.Time) {
+	held := p.heldBack()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.held = held
 	m := &p.meter
 	waiting := p.backlog().Records
 	passed := m.delivered + m.refused

@@ -44,7 +44,8 @@ type Prober interface {
 type Cursor interface {
 	// Next waits for records, at most max of them. A *record.TrimmedError or
 	// a *record.CorruptError tells of a loss; the next call goes on behind it.
-	// record.ErrClosed and a *record.ShardEndError are the end.
+	// record.ErrClosed, a *record.ShardEndError and record.ErrNoStream are the
+	// end.
 	Next(ctx context.Context, max int) (record.Batch, error)
 	// Poll is Next without waiting.
 	Poll(ctx context.Context, max int) (record.Batch, error)
@@ -63,16 +64,25 @@ type LaneCursor struct {
 // A Log is where a pump's lanes come from.
 type Log interface {
 	// Lanes lists the shards of the streams for which Config.Match holds. It
-	// is asked again every few seconds; a lane that was listed before comes
-	// with the same Cursor. The cursors belong to the Log, which closes them
-	// after Run has returned. The lanes of a split shard's children should be
-	// listed only when the parent's is drained.
+	// is asked again every few seconds, and when a lane was drained; a lane
+	// that was listed before comes with the same Cursor, and one that is
+	// listed no more is stopped. The cursors belong to the Log, which may close
+	// those of lanes that it lists no more. The lane of a shard that came of a
+	// split or a merge is listed only when those of all its parents are
+	// drained: what was sent of them is acknowledged, so that the records of a
+	// key go out in order.
 	Lanes(ctx context.Context) ([]LaneCursor, error)
 	// Refuse keeps a record that the far side can never take, in the stream
 	// "refused", with the reason; nil means that the copy is on disk. The
 	// record's bytes are the pump's again when it returns. stream is where
 	// the record came from.
 	Refuse(ctx context.Context, stream string, r record.Record, reason string) error
+}
+
+// A Holder is a Log that tells how much waits in lanes that it does not list
+// yet. It is asked from the goroutine that asks for the lanes.
+type Holder interface {
+	Held() record.Backlog
 }
 
 // RefusedStream is where records go that a far side can never take.

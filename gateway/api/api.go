@@ -106,7 +106,15 @@ type Shard struct {
 	To     string     `json:"hash_to"`
 	Oldest *time.Time `json:"oldest"` // arrival of the oldest record kept; null if none
 	Newest *time.Time `json:"newest"`
+
+	State    string   `json:"state"`    // open, or closed by a split or a merge: it takes no more records
+	Parents  []string `json:"parents"`  // ids of the shards that it came of; they hold the earlier records of its keys
+	Children []string `json:"children"` // ids of the shards that hold the later ones
 }
+
+// Open reports whether the shard takes records; one of a gateway that does not
+// tell does.
+func (s Shard) Open() bool { return s.State != "closed" }
 
 // Cursor is a reader's durable place in a shard.
 type Cursor struct {

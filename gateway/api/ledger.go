@@ -39,8 +39,9 @@ type LedgerStep struct {
 	Clock       int64     `json:"clock"` // retention clock, nanoseconds
 	Kind        string    `json:"kind"`
 	Stream      string    `json:"stream,omitempty"`
-	Shard       uint32    `json:"shard,omitempty"` // number within the spool
-	First       uint64    `json:"first,omitempty"` // sequence numbers first to past-1
+	Shard       uint32    `json:"shard,omitempty"`    // number within the spool
+	ShardID     string    `json:"shard_id,omitempty"` // shardId-000000000000; empty where it is not known
+	First       uint64    `json:"first,omitempty"`    // sequence numbers first to past-1
 	Past        uint64    `json:"past,omitempty"`
 	Count       uint64    `json:"count"`
 	Undelivered uint64    `json:"undelivered,omitempty"` // of them, not passed by a cursor

@@ -56,8 +56,9 @@ type Options struct {
 type Inlet struct {
 	sp         *spool.Spool
 	opt        Options
-	quarantine *spool.Stream
-	gaps       *spool.Stream
+	quarantine *target
+	gaps       *target
+	routed     map[string]*target // by name, the streams that routes name; made by New
 	total      meter
 
 	mu    sync.Mutex
@@ -66,12 +67,12 @@ type Inlet struct {
 
 // New makes an inlet. The streams "quarantine" and "gaps" must exist.
 func New(sp *spool.Spool, opt Options) (*Inlet, error) {
-	in := &Inlet{sp: sp, opt: opt, ports: map[string]*Port{}}
+	in := &Inlet{sp: sp, opt: opt, routed: map[string]*target{}, ports: map[string]*Port{}}
 	var err error
-	if in.quarantine, err = sp.Stream("quarantine"); err != nil {
+	if in.quarantine, err = newTarget(sp, "quarantine"); err != nil {
 		return nil, fmt.Errorf("open the stream quarantine: %w", err)
 	}
-	if in.gaps, err = sp.Stream("gaps"); err != nil {
+	if in.gaps, err = newTarget(sp, "gaps"); err != nil {
 		return nil, fmt.Errorf("open the stream gaps: %w", err)
 	}
 	for i, r := range opt.Routes {
@@ -79,7 +80,7 @@ func New(sp *spool.Spool, opt Options) (*Inlet, error) {
 			return nil, fmt.Errorf("route %d: decode: %q is not one of %s", i+1, r.Decode, slices.Sorted(maps.Keys(opt.Decoders)))
 		}
 		if r.Stream != "" {
-			if _, err := sp.Stream(string(r.Stream)); err != nil {
+			if in.routed[string(r.Stream)], err = newTarget(sp, string(r.Stream)); err != nil {
 				return nil, fmt.Errorf("route %d: stream: %q: %w", i+1, r.Stream, err)
 			}
 		}
@@ -145,7 +146,7 @@ func (p *Port) lane(t *spool.Stream) *lane {
 
 type compiled struct {
 	match  conf.Filter
-	stream *spool.Stream // nil leaves the port's own
+	stream *target // nil leaves the port's own
 	decode Decoder
 }
 
@@ -166,15 +167,7 @@ func (in *Inlet) Port(source, stream string) (*Port, error) {
 		if r.Source != "" && string(r.Source) != source {
 			continue
 		}
-		c := compiled{match: r.Match, decode: in.opt.Decoders[r.Decode]}
-		if r.Stream != "" {
-			t, err := in.sp.Stream(string(r.Stream))
-			if err != nil {
-				return nil, fmt.Errorf("route of source %s to %q: %w", source, r.Stream, err)
-			}
-			c.stream = t
-		}
-		p.routes = append(p.routes, c)
+		p.routes = append(p.routes, compiled{match: r.Match, decode: in.opt.Decoders[r.Decode], stream: in.routed[string(r.Stream)]})
 	}
 	in.ports[source] = p
 	return p, nil
@@ -190,7 +183,9 @@ func (p *Port) Put(ctx context.Context, recs []record.Record, done func([]record
 }
 
 // PutTo is Put to a stream that the producer names, as Kinesis's do. A stream
-// that does not exist is record.ErrNoStream; nothing is created.
+// that does not exist is record.ErrNoStream; nothing is created. So it is for
+// records that a route sends to a stream which was deleted: they are not taken,
+// and their sender keeps them, until there is a stream of that name again.
 func (p *Port) PutTo(ctx context.Context, stream string, recs []record.Record, done func([]record.Result)) error {
 	own, err := p.in.sp.Stream(stream)
 	if err != nil {
@@ -211,20 +206,6 @@ func (p *Port) PutTo(ctx context.Context, stream string, recs []record.Record, d
 		return fmt.Errorf("put to %q: %w", stream, err)
 	}
 	return nil
-}
-
-// append numbers records and hands them to their stream.
-func (p *Port) append(ctx context.Context, t *spool.Stream, recs []record.Record, done func([]record.Result)) error {
-	l := p.lane(t)
-	if err := l.take(ctx); err != nil {
-		return err
-	}
-	defer l.leave()
-	last := p.seq.Add(uint64(len(recs)))
-	for i := range recs {
-		recs[i].SourceSeq = last - uint64(len(recs)-1-i)
-	}
-	return t.Append(ctx, recs, done)
 }
 
 // count counts what is on disk. What failed is put again by its source, so it
@@ -302,7 +283,7 @@ func (p *Port) route(own *spool.Stream, r *record.Record) *spool.Stream {
 		}
 		t := own
 		if c.stream != nil {
-			t = c.stream
+			t = c.stream.Load()
 		}
 		if c.decode == nil {
 			return t
@@ -320,7 +301,7 @@ func (p *Port) route(own *spool.Stream, r *record.Record) *spool.Stream {
 		}
 		attrs["reason"], attrs["stream"] = err.Error(), t.Name()
 		r.Attrs = attrs
-		return p.in.quarantine
+		return p.in.quarantine.Load()
 	}
 	return own
 }
@@ -468,7 +449,7 @@ func (in *Inlet) writeGaps(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("write a gap: %w", err)
 		}
-		res, err := in.gaps.Put(ctx, []record.Record{{Key: p.source, Source: "forebay", Type: "application/json", Data: data, Arrived: to}})
+		res, err := in.gaps.put(ctx, in.sp, []record.Record{{Key: p.source, Source: "forebay", Type: "application/json", Data: data, Arrived: to}})
 		if err == nil && len(res) == 1 {
 			err = res[0].Err
 		}

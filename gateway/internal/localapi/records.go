@@ -79,6 +79,7 @@ func (s *Server) shardName(stream string, id record.ShardID) string {
 type question struct {
 	stream *spool.Stream
 	shards []spool.Shard
+	one    bool // a shard was named
 	from   spool.Start
 	limit  int
 	follow bool
@@ -103,7 +104,7 @@ func (s *Server) ask(r *http.Request) (question, error) {
 		if one == nil {
 			return q, fmt.Errorf("shard %q: %w", want, record.ErrNoShard)
 		}
-		q.shards = one
+		q.shards, q.one = one, true
 	}
 	if q.from, err = parseStart(v.Get("from")); err != nil {
 		return q, err
@@ -142,8 +143,9 @@ func parseStart(from string) (spool.Start, error) {
 	return spool.Since(at), nil
 }
 
-// records serves records as JSON lines: shard by shard what is stored now, or
-// with follow=true all shards at once, as they come.
+// records serves records as JSON lines: shard by shard what is stored now,
+// those that were split or merged before their children; or with follow=true
+// all shards at once, as they come.
 func (s *Server) records(w http.ResponseWriter, r *http.Request) {
 	q, err := s.ask(r)
 	if err != nil {
@@ -152,8 +154,7 @@ func (s *Server) records(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := &lines{log: s.log, w: w, rc: http.NewResponseController(w), left: q.limit, bounded: q.limit > 0, stream: q.stream.Name(), identity: s.sp.Identity(), raw: q.raw}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
+	ctx := r.Context()
 	if !q.follow {
 		for _, sh := range q.shards {
 			for b, err := range q.stream.Scan(ctx, sh.ID, q.from) {
@@ -165,39 +166,7 @@ func (s *Server) records(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	out.flush() // the header, so that the client knows it is heard
-	var wg sync.WaitGroup
-	for _, sh := range q.shards {
-		wg.Go(func() {
-			defer cancel()
-			s.follow(ctx, q, sh, out)
-		})
-	}
-	wg.Wait()
-}
-
-func (s *Server) follow(ctx context.Context, q question, sh spool.Shard, out *lines) {
-	rd, err := q.stream.Reader(sh.ID, q.from)
-	if err != nil {
-		out.batch(sh, record.Batch{}, err)
-		return
-	}
-	defer func() {
-		if err := rd.Close(); err != nil {
-			s.log.Warn("reader not closed", "error", err)
-		}
-	}()
-	for {
-		b, err := rd.Next(ctx, batchOf)
-		if ctx.Err() != nil {
-			return
-		}
-		if !out.batch(sh, b, err) || errors.Is(err, record.ErrClosed) {
-			return
-		}
-		if !out.flush() {
-			return
-		}
-	}
+	s.follow(ctx, q, out)
 }
 
 // lines writes records of several shards to one client.

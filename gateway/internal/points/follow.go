@@ -22,17 +22,25 @@ const (
 
 // A Log is what the keepers need of the spool.
 type Log interface {
-	// Shards lists a stream's shards; record.ErrNoStream if there is none yet.
-	Shards(ctx context.Context, stream string) ([]record.ShardID, error)
+	// Shards lists a stream's shards, the closed ones too, parents before their
+	// children; record.ErrNoStream if there is none yet.
+	Shards(ctx context.Context, stream string) ([]Shard, error)
 	// Follow reads a shard from the first record that arrived at since or later.
 	Follow(ctx context.Context, stream string, shard record.ShardID, since time.Time) (Reader, error)
+}
+
+// A Shard is one of a stream's, and those that it came of by a split or a merge.
+type Shard struct {
+	ID      record.ShardID
+	Parents []record.ShardID
 }
 
 // A Reader follows a shard; *spool.Reader is one.
 type Reader interface {
 	// Next waits for records, at most max. The batch is a view until the next
 	// call. *record.TrimmedError and *record.CorruptError are told once; the
-	// next call goes on behind the loss.
+	// next call goes on behind the loss. *record.ShardEndError is the end of a
+	// shard that was split or merged, record.ErrNoStream that of a stream.
 	Next(ctx context.Context, max int) (record.Batch, error)
 	Close() error
 }
@@ -55,66 +63,97 @@ func (o *Options) defaults() {
 }
 
 // follow reads the streams until ctx ends, also shards that appear later, and
-// waits for its readers. take is called by one goroutine per shard.
+// waits for its readers. take is called by one goroutine per shard; a shard that
+// came of others begins when they are read to their ends.
 func follow(ctx context.Context, log Log, streams []string, opts Options, take func(stream string, recs []record.Record)) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	type spot struct {
-		stream string
-		shard  record.ShardID
-	}
-	seen := map[spot]bool{}
+	ended := map[record.ShardID]chan struct{}{} // by shard that was seen; it closes at the shard's end
+	look := make(chan struct{}, 1)
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	warned := false
 	for {
 		failed := false
 		for _, stream := range streams {
-			ids, err := log.Shards(ctx, stream)
+			shards, err := log.Shards(ctx, stream)
 			if err != nil && !errors.Is(err, record.ErrNoStream) && ctx.Err() == nil {
 				failed = true
 				if !warned {
 					opts.Logger.Warn("points cannot list the shards; trying again", "stream", stream, "error", err)
 				}
 			}
-			for _, id := range ids {
-				if s := (spot{stream, id}); !seen[s] {
-					seen[s] = true
-					wg.Go(func() { read(ctx, log, stream, id, opts, take) })
+			for _, sh := range shards {
+				if ended[sh.ID] != nil {
+					continue
 				}
+				end := make(chan struct{})
+				ended[sh.ID] = end
+				f := feed{log: log, stream: stream, shard: sh.ID, since: opts.Now().Add(-Back), opts: opts, take: take}
+				for _, id := range sh.Parents {
+					if before := ended[id]; before != nil {
+						f.after = append(f.after, before)
+					}
+				}
+				wg.Go(func() {
+					f.read(ctx)
+					close(end)
+					select {
+					case look <- struct{}{}: // there are others in its place
+					default:
+					}
+				})
 			}
 		}
 		warned = failed
 		select {
 		case <-ctx.Done():
 			return
+		case <-look:
 		case <-ticker.C:
 		}
 	}
 }
 
-// read follows one shard to its end, or to the end of ctx.
-func read(ctx context.Context, log Log, stream string, shard record.ShardID, opts Options, take func(string, []record.Record)) {
-	since := opts.Now().Add(-Back)
-	wait := retryMin
-	for ctx.Err() == nil {
-		rd, err := log.Follow(ctx, stream, shard, since)
-		if err == nil {
-			var last time.Time
-			last, err = drain(ctx, rd, stream, take)
-			if !last.IsZero() {
-				// Once more from the last one: to take a value twice does no harm.
-				since, wait = last, retryMin
-			}
-			if e := rd.Close(); e != nil {
-				opts.Logger.Warn("closing a reader failed", "stream", stream, "error", e)
-			}
-		}
-		var end *record.ShardEndError
-		if ctx.Err() != nil || errors.As(err, &end) {
+// A feed is a shard that is read.
+type feed struct {
+	log    Log
+	stream string
+	shard  record.ShardID
+	since  time.Time
+	after  []chan struct{} // of its parents
+	opts   Options
+	take   func(string, []record.Record)
+}
+
+// read follows the shard to its end, or to the end of ctx.
+func (f *feed) read(ctx context.Context) {
+	for _, end := range f.after {
+		select {
+		case <-end:
+		case <-ctx.Done():
 			return
 		}
-		opts.Logger.Warn("points cannot read the log; trying again", "stream", stream, "error", err)
+	}
+	wait := retryMin
+	for ctx.Err() == nil {
+		rd, err := f.log.Follow(ctx, f.stream, f.shard, f.since)
+		if err == nil {
+			var last time.Time
+			last, err = drain(ctx, rd, f.stream, f.take)
+			if !last.IsZero() {
+				// Once more from the last one: to take a value twice does no harm.
+				f.since, wait = last, retryMin
+			}
+			if e := rd.Close(); e != nil {
+				f.opts.Logger.Warn("closing a reader failed", "stream", f.stream, "error", e)
+			}
+		}
+		_, end := errors.AsType[*record.ShardEndError](err)
+		if ctx.Err() != nil || end || errors.Is(err, record.ErrNoStream) || errors.Is(err, record.ErrNoShard) {
+			return // the stream was deleted, where it is not the end of the shard
+		}
+		f.opts.Logger.Warn("points cannot read the log; trying again", "stream", f.stream, "error", err)
 		t := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():

@@ -34,12 +34,12 @@ func newLog(streams ...string) *memLog {
 	return &memLog{streams: streams, recs: map[string][]record.Record{}, more: make(chan struct{})}
 }
 
-func (l *memLog) Shards(_ context.Context, stream string) ([]record.ShardID, error) {
+func (l *memLog) Shards(_ context.Context, stream string) ([]points.Shard, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, s := range l.streams {
 		if s == stream {
-			return []record.ShardID{record.ShardID(i + 1)}, nil
+			return []points.Shard{{ID: record.ShardID(i + 1)}}, nil
 		}
 	}
 	return nil, record.ErrNoStream

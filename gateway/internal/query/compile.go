@@ -202,6 +202,9 @@ func (t *table) newest(ctx context.Context, f func(*record.Record)) error {
 		}
 		for n := 0; n < sampleOf; {
 			b, err := r.Poll(ctx, sampleOf)
+			if _, end := errors.AsType[*record.ShardEndError](err); end {
+				break
+			}
 			if err != nil && !isLoss(err) {
 				return errors.Join(err, r.Close())
 			}

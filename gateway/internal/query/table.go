@@ -125,6 +125,13 @@ func (t *table) declaration() string {
 // payload's even though a column has it.
 func path(fieldName string) string { return strings.TrimPrefix(fieldName, "$.") }
 
+// knows reports whether the stream had the shard when the query began: one that
+// came since has no number in it.
+func (t *table) knows(id record.ShardID) bool {
+	_, ok := t.index[id]
+	return ok
+}
+
 func (t *table) total() int64 {
 	var n uint64
 	for _, sh := range t.stream.Shards() {
@@ -351,7 +358,8 @@ func (c *cursor) load() error {
 		case err != nil:
 			c.t.run.warn(fmt.Sprintf("stream %s: %v", c.t.stream.Name(), err))
 			continue
-		case p.Recs == nil, c.match():
+		case !c.t.knows(p.Shard), p.Recs != nil && !c.match():
+		default:
 			return nil
 		}
 	}

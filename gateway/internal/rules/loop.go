@@ -20,8 +20,9 @@ const Newest = math.MaxUint64
 
 // A Log is what a Loop needs of the spool.
 type Log interface {
-	// Shards lists a stream's shards; record.ErrNoStream if there is none yet.
-	Shards(ctx context.Context, stream string) ([]record.ShardID, error)
+	// Shards lists a stream's shards, the closed ones too, parents before their
+	// children; record.ErrNoStream if there is none yet.
+	Shards(ctx context.Context, stream string) ([]Shard, error)
 	// Follow reads a shard from the record after the sequence number after; 0
 	// is the first record ever, Newest the next to come.
 	Follow(ctx context.Context, stream string, shard record.ShardID, after uint64) (Reader, error)
@@ -32,11 +33,18 @@ type Log interface {
 	Tail(ctx context.Context, stream string, n int) ([]record.Record, error)
 }
 
+// A Shard is one of a stream's, and those that it came of by a split or a merge.
+type Shard struct {
+	ID      record.ShardID
+	Parents []record.ShardID
+}
+
 // A Reader follows a shard; *spool.Reader is one.
 type Reader interface {
 	// Next waits for records, at most max. The batch is a view until the next
 	// call. *record.TrimmedError and *record.CorruptError are told once; the
-	// next call goes on behind the loss.
+	// next call goes on behind the loss. *record.ShardEndError is the end of a
+	// shard that was split or merged, record.ErrNoStream that of a stream.
 	Next(ctx context.Context, max int) (record.Batch, error)
 	// Pos is the sequence number that is read next.
 	Pos() uint64
@@ -87,6 +95,7 @@ type Loop struct {
 	newName  []string        // of streams, not yet stored
 	feeds    map[spot]*feed
 	cursors  map[spot]uint64 // stored places of shards that are not followed (yet)
+	dropped  []spot          // whose streams were deleted; rules.db has them yet
 	pending  []entry         // transitions not yet in rules.db
 	outbox   []entry         // in rules.db, not yet in the alarm stream
 	tick     time.Time       // the engine's time
@@ -102,6 +111,8 @@ type Loop struct {
 	retryAt  time.Time
 	changed  chan struct{}
 	counts   loopCounts
+
+	lookMu sync.Mutex // held while shards are looked for
 
 	reportMu sync.Mutex
 	reports  []Condition
@@ -120,6 +131,8 @@ type feed struct {
 	stored  uint64
 	arrived time.Time // of the last record stepped
 	ended   bool
+	done    chan struct{} // closes with ended
+	parents []*feed       // that end before it begins, so that a key's records come in order
 	rd      Reader
 
 	waiting atomic.Bool // in Next; not under the mutex, so that it is never stale
@@ -279,7 +292,7 @@ func (l *Loop) beat(ctx context.Context) {
 
 func (l *Loop) allWaiting() bool {
 	for _, f := range l.feeds {
-		if !f.waiting.Load() && !f.ended {
+		if !f.waiting.Load() && !f.ended && !f.held() {
 			return false
 		}
 	}
@@ -292,7 +305,7 @@ func (l *Loop) watermark(now time.Time) time.Time {
 	t := now
 	for _, f := range l.feeds {
 		switch {
-		case f.waiting.Load() || f.ended:
+		case f.waiting.Load() || f.ended || f.held():
 		case f.arrived.IsZero():
 			return l.tick
 		case f.arrived.Before(t):

@@ -1,11 +1,13 @@
 package rules_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,6 +33,8 @@ type memShard struct {
 	recs   []record.Record
 	more   chan struct{}
 	waited uint64 // what a reader waits for: all before it was stepped
+
+	parents, children []record.ShardID // children: no more come
 }
 
 // readTo is the sequence number that the shard's reader waits for.
@@ -64,17 +68,18 @@ func (l *memLog) create(stream string, ids ...record.ShardID) {
 	}
 }
 
-func (l *memLog) Shards(_ context.Context, stream string) ([]record.ShardID, error) {
+func (l *memLog) Shards(_ context.Context, stream string) ([]rules.Shard, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.streams[stream] == nil {
 		return nil, record.ErrNoStream
 	}
-	var ids []record.ShardID
-	for id := range l.streams[stream] {
-		ids = append(ids, id)
+	var shards []rules.Shard
+	for id, s := range l.streams[stream] {
+		shards = append(shards, rules.Shard{ID: id, Parents: s.parents})
 	}
-	return ids, nil
+	slices.SortFunc(shards, func(a, b rules.Shard) int { return cmp.Compare(a.ID, b.ID) })
+	return shards, nil
 }
 
 func (l *memLog) Follow(_ context.Context, stream string, shard record.ShardID, after uint64) (rules.Reader, error) {
@@ -107,13 +112,16 @@ func (r *memReader) Next(ctx context.Context, limit int) (record.Batch, error) {
 			r.log.mu.Unlock()
 			return record.Batch{}, err
 		}
-		recs, more := r.shard.recs, r.shard.more
+		recs, more, children := r.shard.recs, r.shard.more, r.shard.children
 		r.shard.waited = r.next
 		r.log.mu.Unlock()
 		if n := uint64(len(recs)); r.next <= n {
 			out := recs[r.next-1 : min(n, r.next-1+uint64(limit))]
 			r.next += uint64(len(out))
 			return record.Batch{Shard: r.id, Recs: append([]record.Record(nil), out...), Next: r.next}, nil
+		}
+		if children != nil {
+			return record.Batch{}, &record.ShardEndError{Shard: r.id, Children: children}
 		}
 		select {
 		case <-ctx.Done():

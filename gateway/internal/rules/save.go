@@ -7,7 +7,7 @@ import (
 
 // dirty reports whether rules.db lacks anything.
 func (l *Loop) dirty() bool {
-	if len(l.pending)+len(l.engine.changed)+len(l.engine.gone)+len(l.engine.moved)+len(l.newName) > 0 {
+	if len(l.pending)+len(l.engine.changed)+len(l.engine.gone)+len(l.engine.moved)+len(l.newName)+len(l.dropped) > 0 {
 		return true
 	}
 	for _, f := range l.feeds {
@@ -46,7 +46,7 @@ func (l *Loop) trySave(ctx context.Context) bool {
 // save commits everything that rules.db lacks, in one transaction.
 func (l *Loop) save(ctx context.Context) error {
 	e := l.engine
-	c := change{states: e.changed, gone: e.gone, firsts: map[string]uint64{}, streams: l.newName, cursors: map[spot]uint64{}, outbox: l.pending}
+	c := change{states: e.changed, gone: e.gone, firsts: map[string]uint64{}, streams: l.newName, cursors: map[spot]uint64{}, dropped: l.dropped, outbox: l.pending}
 	for r := range e.moved {
 		c.firsts[r] = e.first[r]
 	}
@@ -58,7 +58,7 @@ func (l *Loop) save(ctx context.Context) error {
 	if !l.tick.Equal(l.stored) {
 		c.tick = l.tick
 	}
-	if len(c.states)+len(c.gone)+len(c.firsts)+len(c.streams)+len(c.cursors)+len(c.outbox) == 0 && c.tick.IsZero() {
+	if len(c.states)+len(c.gone)+len(c.firsts)+len(c.streams)+len(c.cursors)+len(c.dropped)+len(c.outbox) == 0 && c.tick.IsZero() {
 		return nil
 	}
 	if err := l.store.commit(ctx, &c); err != nil {
@@ -70,6 +70,7 @@ func (l *Loop) save(ctx context.Context) error {
 	for at, n := range c.cursors {
 		l.feeds[at].stored = n
 	}
+	l.dropped = nil
 	l.newName, l.stored, l.commit = nil, l.tick, time.Now()
 	if len(l.pending) > 0 {
 		l.outbox = append(l.outbox, l.pending...)

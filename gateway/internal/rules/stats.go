@@ -31,7 +31,7 @@ func (l *Loop) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := Stats{
-		Counts: l.engine.Counts(), Rules: l.engine.Rules(), Instances: l.engine.Instances(), Shards: len(l.feeds), Outbox: len(l.outbox) + len(l.pending),
+		Counts: l.engine.Counts(), Rules: l.engine.Rules(), Instances: l.engine.Instances(), Shards: l.followed(), Outbox: len(l.outbox) + len(l.pending),
 		Sent: l.counts.sent, Repeated: l.counts.repeated, Refused: l.counts.refused, Trimmed: l.counts.trimmed, Corrupt: l.counts.corrupt, ClockJumps: l.counts.jumps,
 		LastTick: l.tick, CatchingUp: !l.live,
 	}
@@ -55,6 +55,16 @@ func (l *Loop) Stats() Stats {
 		s.Problems = append(s.Problems, fmt.Sprintf("A rule reads the stream %q, which does not exist yet", name))
 	}
 	return s
+}
+
+// followed is how many shards may bring something; mu is held.
+func (l *Loop) followed() (n int) {
+	for _, f := range l.feeds {
+		if !f.ended {
+			n++
+		}
+	}
+	return n
 }
 
 func feedStreams(feeds map[spot]*feed) []string {

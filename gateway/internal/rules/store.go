@@ -74,6 +74,7 @@ type change struct {
 	firsts  map[string]uint64
 	streams []string
 	cursors map[spot]uint64
+	dropped []spot
 	outbox  []entry
 	tick    time.Time
 }
@@ -329,6 +330,9 @@ func (c *change) write(ctx context.Context, tx *sql.Tx) error {
 	}
 	for p, n := range c.cursors {
 		exec("INSERT INTO cursors VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next = excluded.next", p.stream, int64(p.shard), int64(n))
+	}
+	for _, p := range c.dropped {
+		exec("DELETE FROM cursors WHERE stream = ? AND shard = ?", p.stream, int64(p.shard))
 	}
 	for _, x := range c.outbox {
 		exec("INSERT INTO outbox VALUES (?, ?, ?, ?)", x.id, x.key, x.at.Format(time.RFC3339Nano), x.data)
