@@ -94,9 +94,9 @@ func TestRunaways(t *testing.T) {
 		limit := 300 * time.Millisecond
 		if c.kind == query.TooLarge {
 			limit = 30 * time.Second
-		}
-		if testing.Short() {
-			limit = time.Second
+			if testing.Short() {
+				limit = time.Second
+			}
 		}
 		_, err := e.Run(t.Context(), query.Query{SQL: c.sql, Timeout: limit, MaxRows: query.MaxRows}, &s)
 		told, ok := errors.AsType[*query.Error](err)
