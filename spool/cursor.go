@@ -46,6 +46,9 @@ func (t *Stream) Cursor(ctx context.Context, name string, shard record.ShardID, 
 		return nil, err
 	}
 	sp.leave()
+	if t.shape.Load().gone {
+		return nil, t.deleted()
+	}
 	if t.beginsAgain() {
 		from = Oldest() // where it stood was lost with state.db
 	}

@@ -208,6 +208,9 @@ func (r *Reader) Poll(ctx context.Context, max int) (record.Batch, error) {
 		return record.Batch{}, record.ErrClosed
 	default:
 	}
+	if t := r.sh.stream; t.shape.Load().gone {
+		return record.Batch{Shard: r.sh.id, Next: r.pos}, t.deleted()
+	}
 	for {
 		if r.has && r.cur.left() > 0 {
 			if e, gone := r.erasedSince(r.cur.b); gone {
@@ -231,11 +234,8 @@ func (r *Reader) Poll(ctx context.Context, max int) (record.Batch, error) {
 }
 
 // ended is why nothing comes behind what was read, if that is so: the shard was
-// split or merged, or its stream deleted.
+// split or merged.
 func (r *Reader) ended() error {
-	if t := r.sh.stream; t.shape.Load().gone {
-		return t.deleted()
-	}
 	if r.limit != 0 && r.pos >= r.limit {
 		return nil // of a scan
 	}

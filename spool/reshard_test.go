@@ -372,6 +372,9 @@ func TestADeletedStreamIsGone(t *testing.T) {
 	if _, err := c.Next(t.Context(), 1); !errors.Is(err, record.ErrNoStream) {
 		t.Errorf("its cursor gets %v", err)
 	}
+	if _, err := st.Cursor(t.Context(), "late", st.Shards()[0].ID, spool.Oldest()); !errors.Is(err, record.ErrNoStream) {
+		t.Errorf("a new cursor gets %v", err)
+	}
 	if err := st.Append(t.Context(), []record.Record{{Key: "a"}}, func([]record.Result) {}); !errors.Is(err, record.ErrNoStream) {
 		t.Errorf("an append gets %v", err)
 	}
