@@ -56,7 +56,7 @@ func (in *getShardIteratorInput) check() error {
 	return nil
 }
 
-func (s *Server) getShardIterator(_ context.Context, c *call, in *getShardIteratorInput) (any, error) {
+func (s *Server) getShardIterator(ctx context.Context, c *call, in *getShardIteratorInput) (any, error) {
 	if err := in.check(); err != nil {
 		return nil, err
 	}
@@ -82,7 +82,7 @@ func (s *Server) getShardIterator(_ context.Context, c *call, in *getShardIterat
 		}
 	default:
 		q, err := parseSequence(*in.StartingSequenceNumber)
-		after, ok := q.after(st, sh, *in.ShardIteratorType == "AT_SEQUENCE_NUMBER")
+		after, ok := q.after(ctx, st, sh, *in.ShardIteratorType == "AT_SEQUENCE_NUMBER")
 		if err != nil || !ok {
 			return nil, invalidArgument("StartingSequenceNumber %s used in GetShardIterator on shard %s in stream %s under account %s is invalid.", *in.StartingSequenceNumber, *in.ShardID, st.Name(), s.cfg.Account)
 		}
@@ -286,11 +286,11 @@ func (w *shardWriter) add(recs []record.Record) bool {
 	for i := range recs {
 		want += codec.getRoom(&recs[i])
 	}
-	if w.num == nil {
-		w.num = w.at.numbered()
-	}
 	for i := range recs {
 		r := &recs[i]
+		if w.at.moveTo(r) || w.num == nil {
+			w.num = w.at.numbered()
+		}
 		size := len(r.Data) + len(r.Key)
 		if w.records > 0 && w.bytes+size > maxGetBytes {
 			return false

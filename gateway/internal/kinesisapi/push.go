@@ -279,6 +279,9 @@ func (p *pusher) add(recs []record.Record) bool {
 	}
 	p.frame = slices.Grow(p.frame, room+eventTail)
 	for i := range recs[:fit] {
+		if p.at.moveTo(&recs[i]) {
+			p.num = p.at.numbered()
+		}
 		p.frame = p.codec.getRecord(p.frame, p.records, p.num, &recs[i])
 		p.records++
 		p.upTo, p.last = recs[i].Pos.Seq+1, recs[i].Arrived

@@ -136,7 +136,7 @@ func (s *Server) putRecord(ctx context.Context, c *call, in *putRecordInput) (an
 // isSequenceOf reports whether a shard of the stream may have given the number.
 func isSequenceOf(st *spool.Stream, number string) bool {
 	n, err := parseSequence(number)
-	return err == nil && slices.ContainsFunc(st.Shards(), func(sh spool.Shard) bool { return placeOf(st, sh).sequence(n.seq) == n })
+	return err == nil && slices.ContainsFunc(st.Shards(), func(sh spool.Shard) bool { return placeOf(st, sh).sequence(n.seq) == n.place() })
 }
 
 type putRecordsInput struct {

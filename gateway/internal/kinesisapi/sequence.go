@@ -6,7 +6,6 @@ import (
 	"math/big"
 	"math/bits"
 	"strconv"
-	"time"
 
 	"forebay/spool/record"
 )
@@ -20,12 +19,24 @@ import (
 // is the record's number in its shard, as the log gives it: with the shard's
 // time of creation and index the two are the same thing said twice, no table
 // stands between them, and a number of another shard or of a deleted stream's
-// namesake is told apart. The second "seconds" field repeats the time of
-// creation: the time of a put is not part of a record's identity.
+// namesake is told apart.
+//
+// Where AWS has the time of the put a second time, stand bits of the epoch in
+// which the log stored the record: a spool that was set back to a backup gives
+// the same counters again, to other records, and a number of those that were
+// lost must not pass for one of theirs. 0 is a place in the shard rather than a
+// record.
 type sequence struct {
 	created uint64 // seconds since 1970, 36 bits; of the shard
 	shard   uint32 // index of the shard in its stream
 	seq     uint64 // 63 bits; 0 is the place before the first record
+	epoch   uint64 // its lower 36 bits
+}
+
+// place is q without its epoch.
+func (q sequence) place() sequence {
+	q.epoch = 0
+	return q
 }
 
 const (
@@ -36,8 +47,9 @@ const (
 
 var errSequence = errors.New("not a sequence number of this endpoint")
 
-func newSequence(created time.Time, shard int, seq uint64) sequence {
-	return sequence{created: uint64(created.Unix()) & (1<<36 - 1), shard: uint32(shard), seq: seq & maxCounter}
+func newSequence(p place, seq uint64) sequence {
+	const bits36 = 1<<36 - 1
+	return sequence{created: uint64(p.created.Unix()) & bits36, shard: uint32(p.index), seq: seq & maxCounter, epoch: uint64(p.epoch) & bits36}
 }
 
 // appendTo writes the 56 digits.
@@ -49,7 +61,7 @@ func (q sequence) appendTo(b []byte) []byte {
 	w.put(uint64(q.shard&0xf), 4)
 	w.put(q.seq, 64)
 	w.put(0, 8)
-	w.put(q.created, 36)
+	w.put(q.epoch, 36)
 	w.put(uint64(q.shard), 32)
 	w.put(2, 4)
 	return appendDecimal(b, n)
@@ -121,7 +133,7 @@ func parseSequence(s string) (sequence, error) {
 		v, _ := strconv.ParseUint(hex[from:to], 16, 64)
 		return v
 	}
-	q := sequence{created: field(1, 10), seq: field(11, 27), shard: uint32(field(38, 46))}
+	q := sequence{created: field(1, 10), seq: field(11, 27), epoch: field(29, 38), shard: uint32(field(38, 46))}
 	if q.seq > maxCounter || q.String() != s {
 		return sequence{}, errSequence
 	}

@@ -13,14 +13,14 @@ func TestSequenceNumbers(t *testing.T) {
 	created := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
 	var prev string
 	for _, seq := range []uint64{0, 1, 2, 9, 10, 1 << 31, 1<<32 - 1, 1 << 32, 1 << 62, maxCounter} {
-		s := newSequence(created, 3, seq).String()
+		s := newSequence(place{index: 3, created: created, epoch: 0xfedcba987654321}, seq).String()
 		if len(s) != 56 {
 			t.Errorf("%s has %d digits, want 56", s, len(s))
 		}
 		// The layout, said a second time: digits of the hexadecimal form.
 		n, _ := new(big.Int).SetString(s, 10)
 		hex := n.Text(16)
-		want := "2" + hexDigits(uint64(created.Unix()), 9) + "3" + hexDigits(seq, 16) + "00" + hexDigits(uint64(created.Unix()), 9) + "00000003" + "2"
+		want := "2" + hexDigits(uint64(created.Unix()), 9) + "3" + hexDigits(seq, 16) + "00" + "987654321" + "00000003" + "2"
 		if hex != want {
 			t.Errorf("hexadecimal form of %d is %s, want %s", seq, hex, want)
 		}
@@ -29,7 +29,7 @@ func TestSequenceNumbers(t *testing.T) {
 		}
 		prev = s
 		q, err := parseSequence(s)
-		if err != nil || q.seq != seq || q.shard != 3 || q.created != uint64(created.Unix()) {
+		if err != nil || q.seq != seq || q.shard != 3 || q.created != uint64(created.Unix()) || q.epoch != 0x987654321 {
 			t.Errorf("parse %s: %+v, %v", s, q, err)
 		}
 	}
@@ -41,7 +41,7 @@ func hexDigits(v uint64, digits int) string {
 }
 
 func TestForeignSequenceNumbers(t *testing.T) {
-	good := newSequence(time.Now(), 0, 7).String()
+	good := newSequence(place{created: time.Now()}, 7).String()
 	for _, s := range []string{
 		"", "0", "1", good + "0", good[:55], "0" + good[1:], "9" + good[1:], " " + good[1:], "-" + good[1:],
 		good[:30] + "x" + good[31:], strings.Repeat("9", 56), strings.Repeat("1", 56), good[:55] + string('0'+(good[55]-'0'+1)%10),
@@ -53,8 +53,8 @@ func TestForeignSequenceNumbers(t *testing.T) {
 }
 
 func FuzzSequence(f *testing.F) {
-	f.Add(newSequence(time.Unix(1, 0), 0, 0).String())
-	f.Add(newSequence(time.Now(), 1<<20, maxCounter).String())
+	f.Add(newSequence(place{created: time.Unix(1, 0)}, 0).String())
+	f.Add(newSequence(place{index: 1 << 20, created: time.Now(), epoch: 77}, maxCounter).String())
 	f.Add(strings.Repeat("9", 56))
 	f.Add("")
 	f.Fuzz(func(t *testing.T, s string) {

@@ -150,7 +150,7 @@ func New(cfg Config, sp *spool.Spool, in Inlet, now func() time.Time, log *slog.
 		}
 		s.tls = cert.config()
 	}
-	s.shards.live = s.knows
+	s.shards.live, s.shards.epoch = s.knows, s.epoch
 	if cfg.Listen.Off() {
 		s.reason = "switched off"
 		return s, nil

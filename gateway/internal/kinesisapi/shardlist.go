@@ -90,19 +90,38 @@ func (p place) ending() sequence   { return p.sequence(maxCounter) }
 // asked for q, or for what comes after q. q is the number of a record, or one
 // of the two that a description of the shard gives; false if it is none of the
 // shard's.
-func (q sequence) after(st *spool.Stream, sh spool.Shard, inclusive bool) (uint64, bool) {
+func (q sequence) after(ctx context.Context, st *spool.Stream, sh spool.Shard, inclusive bool) (uint64, bool) {
 	at := placeOf(st, sh)
 	switch {
-	case q != at.sequence(q.seq):
+	case q.place() != at.sequence(q.seq):
 		return 0, false
 	case !sh.Open() && q == at.ending():
 		return sh.Next - 1, true
-	case q.seq >= sh.Next:
+	case q.seq >= sh.Next || !q.stored(ctx, st, sh):
 		return 0, false
 	case inclusive:
 		return max(q.seq, 1) - 1, true
 	}
 	return q.seq, true
+}
+
+// stored reports whether the record that q numbers is the one that the log has
+// there, as far as that can be told.
+func (q sequence) stored(ctx context.Context, st *spool.Stream, sh spool.Shard) bool {
+	if q.epoch == 0 || q.seq < sh.First {
+		return true
+	}
+	rd, err := st.Reader(sh.ID, spool.After(q.seq-1))
+	if err != nil {
+		return true
+	}
+	defer rd.Close()
+	b, err := rd.Poll(ctx, 1)
+	if err != nil || len(b.Recs) == 0 || b.Recs[0].Origin == nil {
+		return true
+	}
+	at := place{epoch: b.Recs[0].Origin.Epoch}
+	return q.epoch == at.sequence(0).epoch
 }
 
 type sequenceNumberRange struct {

@@ -82,7 +82,7 @@ func (in *subscribeToShardInput) check() error {
 }
 
 // startOf is where a subscription to a shard begins.
-func (s *Server) startOf(st *spool.Stream, sh spool.Shard, p *startingPosition) (spool.Start, error) {
+func (s *Server) startOf(ctx context.Context, st *spool.Stream, sh spool.Shard, p *startingPosition) (spool.Start, error) {
 	switch *p.Type {
 	case "TRIM_HORIZON":
 		return spool.Oldest(), nil
@@ -96,7 +96,7 @@ func (s *Server) startOf(st *spool.Stream, sh spool.Shard, p *startingPosition) 
 		return spool.Since(since), nil
 	}
 	q, err := parseSequence(*p.SequenceNumber)
-	after, ok := q.after(st, sh, *p.Type == "AT_SEQUENCE_NUMBER")
+	after, ok := q.after(ctx, st, sh, *p.Type == "AT_SEQUENCE_NUMBER")
 	if err != nil || !ok {
 		return spool.Start{}, invalidArgument("StartingSequenceNumber %s used in SubscribeToShard on shard %s in stream %s under account %s is invalid.", *p.SequenceNumber, shardName(sh.Index), st.Name(), s.cfg.Account)
 	}
@@ -118,7 +118,7 @@ func (s *Server) subscribeToShard(ctx context.Context, c *call, in *subscribeToS
 	if !ok {
 		return nil, s.noShard(*in.ShardID, st.Name())
 	}
-	from, err := s.startOf(st, sh, in.StartingPosition)
+	from, err := s.startOf(ctx, st, sh, in.StartingPosition)
 	if err != nil {
 		return nil, err
 	}
