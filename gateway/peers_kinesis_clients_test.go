@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -235,6 +236,15 @@ func (c goSDK) do(t *testing.T, k call) answer {
 		t.Fatalf("%s: %v", k.Op, err)
 	}
 	res := method.Call([]reflect.Value{reflect.ValueOf(t.Context()), in})
+	// Over HTTP/1.1 this SDK loses an answer now and then (its issues 1825 and
+	// 2737); it is asked again where that does nothing twice.
+	for range 3 {
+		if err, ok := reflect.TypeAssert[error](res[1]); !ok || !errors.Is(err, net.ErrClosed) || strings.HasPrefix(k.Op, "Put") {
+			break
+		}
+		t.Logf("%s again: the SDK lost the answer", k.Op)
+		res = method.Call([]reflect.Value{reflect.ValueOf(t.Context()), in})
+	}
 	if err, ok := reflect.TypeAssert[error](res[1]); ok && err != nil {
 		return goError(err)
 	}

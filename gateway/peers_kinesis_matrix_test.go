@@ -305,6 +305,11 @@ func kinesisPeers(t *testing.T, plain, secure *gw, cert string, pool *x509.CertP
 			return goSDK{endpoint: https, http: h2Client(t, trusting(pool)), clients: map[[2]string]any{}}
 		}},
 	}
+	peers = append(peers, peer{"cbor h1", func(*testing.T) apiClient {
+		return rawCBOR{endpoint: http1, http: &http.Client{Transport: &http.Transport{}}}
+	}}, peer{"cbor h2 tls", func(t *testing.T) apiClient {
+		return rawCBOR{endpoint: https, http: h2Client(t, trusting(pool))}
+	}})
 	if cli := os.Getenv("FOREBAY_AWS"); cli != "" {
 		peers = append(peers, peer{"awscli", func(*testing.T) apiClient { return awsCLI{program: cli, endpoint: http1, env: peerEnv()} }})
 	}

@@ -23,6 +23,13 @@ var sections = []section{
 	{"putting", (*column).putting},
 	{"reading", (*column).reading},
 	{"errors", (*column).errors},
+	{"retention", (*column).retention},
+	{"tags", (*column).tags},
+	{"settings", (*column).settings},
+	{"dry runs", (*column).dryRuns},
+	{"resharding", (*column).resharding},
+	{"what a box has not", (*column).notOnABox},
+	{"deleting", (*column).deleting},
 }
 
 const matrixShards = 3
