@@ -104,7 +104,7 @@ func TestPeerFluentBit(t *testing.T) {
 }
 
 // fluentOutputs are outputs and how they call their stream.
-var fluentOutputs = [][2]string{{"kinesis_streams", "stream=fluent"}}
+var fluentOutputs = [][2]string{{"kinesis_streams", "stream=fluent"}, {"kinesis_firehose", "delivery_stream=fluent"}}
 
 func fluentBit(t *testing.T, g *gw, cert, host, port string, output [2]string) {
 	t.Helper()

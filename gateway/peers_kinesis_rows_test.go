@@ -29,6 +29,7 @@ var sections = []section{
 	{"dry runs", (*column).dryRuns},
 	{"resharding", (*column).resharding},
 	{"what a box has not", (*column).notOnABox},
+	{"firehose", (*column).firehose},
 	{"deleting", (*column).deleting},
 }
 
