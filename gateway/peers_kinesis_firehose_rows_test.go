@@ -24,8 +24,16 @@ func (r *column) firehose() {
 	r.check(num(batch, "FailedPutCount") == 0 && len(list(batch, "RequestResponses")) == 500, "firehose:PutRecordBatch: 500 records", "%v", batch["FailedPutCount"])
 	r.refused("firehose:PutRecordBatch", "501 records", "ValidationException", obj{"DeliveryStreamName": r.stream, "Records": append(recs, recs[0])})
 	r.refused("firehose:PutRecord", "no such stream", "ResourceNotFoundException", obj{"DeliveryStreamName": "nobody-made-it", "Record": obj{"Data": "eA=="}})
-	r.refused("firehose:CreateDeliveryStream", "", "InvalidArgumentException", obj{"DeliveryStreamName": "made-here"})
-	r.refused("firehose:DeleteDeliveryStream", "", "ResourceInUseException", obj{"DeliveryStreamName": r.stream})
+	const invalid = "InvalidArgumentException"
+	name := obj{"DeliveryStreamName": r.stream}
+	r.refused("firehose:CreateDeliveryStream", "", invalid, obj{"DeliveryStreamName": "made-here"})
+	r.refused("firehose:DeleteDeliveryStream", "", "ResourceInUseException", name)
+	r.refused("firehose:UpdateDestination", "", invalid, obj{"DeliveryStreamName": r.stream, "CurrentDeliveryStreamVersionId": "1", "DestinationId": "destinationId-000000000001"})
+	r.refused("firehose:TagDeliveryStream", "", invalid, obj{"DeliveryStreamName": r.stream, "Tags": []any{obj{"Key": "a", "Value": "b"}}})
+	r.refused("firehose:UntagDeliveryStream", "", invalid, obj{"DeliveryStreamName": r.stream, "TagKeys": []any{"a"}})
+	r.refused("firehose:ListTagsForDeliveryStream", "", invalid, name)
+	r.refused("firehose:StartDeliveryStreamEncryption", "", invalid, name)
+	r.refused("firehose:StopDeliveryStreamEncryption", "", invalid, name)
 	found := map[string]int{}
 	for _, v := range list(r.ok("ListShards", "", obj{"StreamName": r.stream}), "Shards") {
 		for _, x := range r.readShard(str(v.(obj), "ShardId"), obj{"ShardIteratorType": "TRIM_HORIZON"}, 0) {
