@@ -71,7 +71,7 @@ func scanCBOR(b []byte) (records, size int, err error) {
 		b = b[at+len(cborData):]
 		n, at, ok := cborHead(b, cborBytes)
 		if !ok {
-			return 0, 0, fmt.Errorf("GetRecords: record %d has no byte string", records)
+			return 0, 0, fmt.Errorf("GetRecords: record %d has no byte string: % x", records, b[:min(len(b), 8)])
 		}
 		size += n
 		records++
