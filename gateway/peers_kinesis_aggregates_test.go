@@ -44,7 +44,7 @@ secret_key = "`+peerSecretKey+`"
 		u, err := cell.client.Uplinks(context.Background())
 		return err == nil && len(u) == 1 && u[0].Delivered >= keys*each && u[0].Waiting == 0
 	})
-	client := kinesis.NewFromConfig(peerConfig("http://"+site.kinesis, peerSecretKey, nil))
+	client := kinesis.NewFromConfig(h2cConfig(t, site))
 	var all []obj
 	for i := range 3 {
 		for _, r := range readAll(t, client, "plant", shardName(i)) {

@@ -33,7 +33,7 @@ func makeStream(t *testing.T, client *kinesis.Client, name string, shards int32)
 // Telegraf writes lines of the InfluxDB protocol, the key from a tag.
 func TestPeerTelegraf(t *testing.T) {
 	g := startGateway(t, "edge", kinesisConfig)
-	makeStream(t, kinesis.NewFromConfig(peerConfig("http://"+g.kinesis, peerSecretKey, nil)), "telegraf", 2)
+	makeStream(t, kinesis.NewFromConfig(h2cConfig(t, g)), "telegraf", 2)
 	dir := t.TempDir()
 	const machines, each = 7, 300
 	var lines bytes.Buffer

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"math/big"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -255,11 +254,7 @@ func start(t *testing.T, sh types.Shard) *big.Int {
 // the same.
 func TestPeerConsumerFollowsReshards(t *testing.T) {
 	g := startGateway(t, "edge", kinesisConfig)
-	var h2c http.Protocols // over HTTP/1.1 this SDK loses an answer now and then
-	h2c.SetUnencryptedHTTP2(true)
-	tr := &http.Transport{Protocols: &h2c}
-	defer tr.CloseIdleConnections()
-	client := kinesis.NewFromConfig(peerConfig("http://"+g.kinesis, peerSecretKey, &http.Client{Transport: tr}))
+	client := kinesis.NewFromConfig(h2cConfig(t, g))
 	const stream = "reshard"
 	makeStream(t, client, stream, 2)
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
