@@ -374,6 +374,7 @@ func TestPeerKinesisMatrix(t *testing.T) {
 		})
 	}
 	t.Logf("operations by clients; - is not offered by the client, the rest is the error's code without Exception:\n%s", m)
+	m.covers(t)
 	for _, g := range []*gw{plain, secure} {
 		l, err := g.client.Ledger(context.Background())
 		if err != nil || !l.Balance {

@@ -27,6 +27,7 @@ var sections = []section{
 	{"tags", (*column).tags},
 	{"settings", (*column).settings},
 	{"dry runs", (*column).dryRuns},
+	{"consumers", (*column).consumers},
 	{"resharding", (*column).resharding},
 	{"what a box has not", (*column).notOnABox},
 	{"firehose", (*column).firehose},
