@@ -7,7 +7,7 @@ STATIC := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 30s
 
-.PHONY: build gateway sim console fmt vet lint test test-peers race crash powercut soak fuzz bench cross docs demo clean
+.PHONY: build gateway sim console fmt vet lint test test-peers race crash powercut soak fuzz bench bench-kinesis cross docs demo clean
 
 build: gateway sim ## the programs into bin/; the console where cgo and its packages are there
 	@if .ci/console-packages --check; then $(MAKE) --no-print-directory console; \
@@ -32,7 +32,7 @@ test: ## everything that needs nothing but Go, git and make
 	CGO_ENABLED=0 $(GO) vet ./...
 	CGO_ENABLED=0 $(GO) test -timeout 20m ./...
 
-test-peers: ## against real peers: mosquitto, the AWS CLI, kinesalite, aws-kinesis-agg, ffmpeg
+test-peers: ## against real peers: mosquitto, the AWS CLI and SDKs, kinesalite, aws-kinesis-agg, Telegraf, ffmpeg
 	.ci/peers
 
 # Thousands of openings of damaged files tell the race detector nothing.
@@ -65,7 +65,11 @@ bench: gateway sim ## figures with a rival in the same run; BENCHFLAGS=--full fo
 	bin/forebay bench spool $(BENCHFLAGS)
 	.ci/bench-weak
 	.ci/bench-mqtt
+	.ci/bench-kinesis
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchtime 1s ./gateway/internal/rules ./uplink/... ./ui/hmi
+
+bench-kinesis: gateway sim ## the Kinesis endpoint beside kinesalite
+	.ci/bench-kinesis
 
 cross: ## the static programs for every machine they are meant for
 	@set -e; for t in linux/amd64 linux/arm64 linux/arm windows/amd64; do \

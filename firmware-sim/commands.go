@@ -154,7 +154,8 @@ func (c linkCmd) Run(ctx context.Context, e *env) error {
 }
 
 type benchCmd struct {
-	MQTT benchMQTTCmd `cmd:"" name:"mqtt" help:"Rate and latency from QoS 1 PUBLISH to PUBACK."`
+	MQTT    benchMQTTCmd    `cmd:"" name:"mqtt" help:"Rate and latency from QoS 1 PUBLISH to PUBACK."`
+	Kinesis benchKinesisCmd `cmd:"" name:"kinesis" help:"Rates and latencies of a Kinesis endpoint."`
 }
 
 type benchMQTTCmd struct {

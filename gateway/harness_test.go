@@ -151,15 +151,25 @@ func (c *child) wait(d time.Duration) {
 	}
 }
 
-// freePort is an address that nothing listens on.
+// given are the addresses that freePort gave: the system may offer one again.
+var given sync.Map
+
+// freePort is an address that nothing listens on and that no other test has.
 func freePort(t *testing.T) string {
 	t.Helper()
-	ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		addr := ln.Addr().String()
+		if err := ln.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, again := given.LoadOrStore(addr, true); !again {
+			return addr
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 // eventually polls until ok, with a deadline.

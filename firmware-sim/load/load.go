@@ -1,7 +1,8 @@
-// Package load measures how fast a broker acknowledges QoS 1 messages. The
-// generator is as cheap as it can be, because it shares the machine with what
-// it measures: one goroutine per connection, packets made once and patched,
-// one write and one read for as many messages as there are.
+// Package load measures how fast a broker acknowledges QoS 1 messages, and how
+// fast a Kinesis endpoint takes, gives and pushes records. The generator is as
+// cheap as it can be, because it shares the machine with what it measures: one
+// goroutine per connection, packets made once and patched, one write and one
+// read for as many messages as there are; requests made before the clock runs.
 package load
 
 import (
