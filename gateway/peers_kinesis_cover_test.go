@@ -16,9 +16,7 @@ func (m *matrix) covers(t *testing.T) {
 	t.Helper()
 	n := 0
 	for prefix, client := range map[string]any{"": &kinesis.Client{}, "firehose:": &firehose.Client{}} {
-		typ := reflect.TypeOf(client)
-		for i := range typ.NumMethod() {
-			f := typ.Method(i)
+		for f := range reflect.TypeOf(client).Methods() {
 			if f.Type.NumIn() != 4 || !f.Type.IsVariadic() { // ctx, input, options
 				continue
 			}

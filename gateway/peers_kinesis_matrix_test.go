@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -343,8 +344,9 @@ type section struct {
 // stream, because the client lost the answer to a put.
 func (r *column) all() (done bool) {
 	defer func() {
-		if p := recover(); p == errLostAnswer {
-			r.Log("once more: ", p)
+		p := recover()
+		if err, ok := p.(error); ok && errors.Is(err, errLostAnswer) {
+			r.Log("once more: ", err)
 		} else if p != nil {
 			panic(p)
 		}
