@@ -306,7 +306,7 @@ func (p *endpointPeer) active(t *testing.T, stream string) {
 }
 
 // divisions are the numbers of shards whose hash ranges are compared.
-var divisions = []int{1, 2, 3, 4, 5, 8, 16}
+var divisions = []int{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 16}
 
 // sameShards compares hash ranges, where keys go, and the form of sequence
 // numbers, for a stream of n shards. kinesis-local divides 2^128-1 and not
