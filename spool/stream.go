@@ -415,9 +415,12 @@ func (t *Stream) attach(l *commitLog) {
 // hashRange is the i-th of n equal parts of the ring, both ends inclusive.
 func hashRange(i, n int) (from, to record.HashKey) {
 	ring := new(big.Int).Lsh(big.NewInt(1), 128)
+	part := new(big.Int).Div(ring, big.NewInt(int64(n)))
 	at := func(i int) *big.Int {
-		v := new(big.Int).Mul(ring, big.NewInt(int64(i)))
-		return v.Div(v, big.NewInt(int64(n)))
+		if i == n {
+			return new(big.Int).Set(ring)
+		}
+		return new(big.Int).Mul(part, big.NewInt(int64(i)))
 	}
 	at(i).FillBytes(from[:])
 	end := at(i + 1)
