@@ -74,7 +74,7 @@ func (s *Spool) Erase(ctx context.Context, stream, by string) (Erased, error) {
 	l.key.Store(fresh)
 	l.forgetCached()
 	s.enterErased(t, old, by)
-	if told := s.flushState(ctx); told != nil {
+	if told := s.flushState(context.WithoutCancel(ctx)); told != nil {
 		s.log.Warn("erasure is not in the ledger's file yet; it is tried again", "stream", stream, "error", told)
 	}
 	s.log.Warn("stream was erased: its key is deleted", "stream", stream, "records", out.Records, "keys", out.Keys)
@@ -148,7 +148,7 @@ func (s *Spool) eraseKeys(ctx context.Context, t *Stream, first map[record.Shard
 	if err != nil {
 		return nil, old, storeError(err)
 	}
-	return fresh, old, s.state.db.truncateWAL(ctx)
+	return fresh, old, s.state.db.truncateWAL(context.WithoutCancel(ctx))
 }
 
 // readSealed adds ranges from the table sealed.

@@ -183,7 +183,7 @@ func (s *Spool) reshape(ctx context.Context, t *Stream, plan func(*reshaping) er
 	if err := s.writeShards(ctx, p); err != nil {
 		return err
 	}
-	p.publish(ctx)
+	p.publish(context.WithoutCancel(ctx))
 	s.log.Info("stream has other shards", "stream", t.name, "closed", len(p.closing), "opened", len(p.fresh), "open", len(t.shape.Load().open))
 	s.writeShapes()
 	return nil
@@ -221,7 +221,7 @@ func (s *Spool) writeShards(ctx context.Context, p *reshaping) error {
 	if err != nil {
 		return storeError(err)
 	}
-	if err := s.state.db.truncateWAL(ctx); err != nil { // as for a new stream
+	if err := s.state.db.truncateWAL(context.WithoutCancel(ctx)); err != nil { // as for a new stream
 		s.log.Warn("split or merge stays in the WAL of state.db for now", "stream", p.t.name, "error", err)
 	}
 	return nil

@@ -412,8 +412,10 @@ func (t *Stream) beginsAgain() bool {
 
 // nameShards writes shards that the active segment's head does not list into
 // it, so that state.db can be made again from the segments. wmu is held and
-// nothing is under way.
+// nothing is under way. The end of ctx does not end it: half a transaction would
+// be in the way of the next commit.
 func (l *commitLog) nameShards(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
 	if l.w == nil {
 		return nil // the next segment lists them
 	}

@@ -268,17 +268,23 @@ func each(ctx context.Context, db *database, query string, f func(scan func(...a
 	return rows.Err()
 }
 
-// txn runs f in a transaction; disk is held.
+// txn runs f in a transaction; disk is held. The end of ctx may end f, and then
+// nothing was written; it ends neither the commit, whose outcome must be known,
+// nor the rollback, without which no other transaction could begin.
 func (s *stateDB) txn(ctx context.Context, f func() error) error {
-	if err := s.db.run(ctx, "BEGIN IMMEDIATE"); err != nil {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	whole := context.WithoutCancel(ctx)
+	if err := s.db.run(whole, "BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
 	err := f()
 	if err == nil {
-		err = s.db.run(ctx, "COMMIT")
+		err = s.db.run(whole, "COMMIT")
 	}
 	if err != nil {
-		_ = s.db.run(ctx, "ROLLBACK") // may have ended by itself
+		_ = s.db.run(whole, "ROLLBACK") // may have ended by itself
 	}
 	return err
 }

@@ -316,6 +316,7 @@ func (s *Spool) makeStream(ctx context.Context, c StreamConfig) (*Stream, error)
 		}
 		return err
 	})
+	ctx = context.WithoutCancel(ctx) // what was begun is brought to its end
 	if err == nil {
 		// What streams there are must not hang on the WAL: it is the one file
 		// whose damaged end cannot be told from one that was never written.
