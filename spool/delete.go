@@ -38,11 +38,6 @@ func (s *Spool) Delete(ctx context.Context, name, by string) error {
 	if err != nil {
 		return err
 	}
-	if t.Config().Encrypt {
-		if _, err := s.Erase(ctx, name, by); err != nil {
-			return fmt.Errorf("delete stream %q: %w", name, err)
-		}
-	}
 	s.create.Lock()
 	defer s.create.Unlock()
 	s.mu.RLock()
@@ -59,18 +54,15 @@ func (s *Spool) Delete(ctx context.Context, name, by string) error {
 		return fmt.Errorf("delete stream %q: %w", name, err)
 	}
 	defer t.log.resume(old)
-	s.state.disk.Lock()
-	err = s.state.txn(ctx, func() error {
-		return s.state.exec(ctx, "UPDATE streams SET name=?, deleted=? WHERE id=?", fmt.Sprintf("%s %d", name, t.id), s.now().UnixNano(), t.id)
-	})
-	if err == nil {
-		if err := s.state.db.truncateWAL(ctx); err != nil { // as for a new stream
-			s.log.Warn("deletion stays in the WAL of state.db for now", "stream", name, "error", err)
-		}
-	}
-	s.state.disk.Unlock()
+	keys, trace, err := s.writeDeleted(ctx, t)
 	if err != nil {
 		return fmt.Errorf("delete stream %q: %w", name, storeError(err))
+	}
+	ctx = context.WithoutCancel(ctx) // what was begun is brought to its end
+	if len(keys.keys) > 0 {
+		s.state.addErased(keys.ranges)
+		s.keys.replace(keys, nil)
+		t.log.forgetCached()
 	}
 	gone := newShape(t, old.all)
 	gone.gone = true
@@ -86,7 +78,38 @@ func (s *Spool) Delete(ctx context.Context, name, by string) error {
 	touch(s.state.moved)
 	s.log.Warn("stream was deleted", "stream", name, "by", by, "undelivered", undelivered)
 	s.writeShapes()
+	if trace != nil && len(keys.keys) > 0 {
+		return fmt.Errorf("stream %q is deleted, but a trace of its wrapped key may be left in state.db until the spool is opened again: %w", name, trace)
+	}
 	return nil
+}
+
+// writeDeleted writes a deletion to state.db, that of the stream's keys with it,
+// in one transaction; nothing of the stream is on its way into its log. trace is
+// why they may still lie in the WAL.
+func (s *Spool) writeDeleted(ctx context.Context, t *Stream) (keys erasure, trace, err error) {
+	at := s.now()
+	keys = erasure{at: at, ranges: map[record.ShardID][]sealedRange{}}
+	ends := map[record.ShardID]uint64{}
+	for _, sh := range t.all() {
+		ends[sh.id], _ = sh.end()
+	}
+	s.state.disk.Lock()
+	defer s.state.disk.Unlock()
+	err = s.state.txn(ctx, func() error {
+		err := s.state.exec(ctx, "UPDATE streams SET name=?, deleted=? WHERE id=?", fmt.Sprintf("%s %d", t.name, t.id), at.UnixNano(), t.id)
+		if err == nil {
+			err = s.voidKeys(ctx, t, ends, &keys)
+		}
+		return err
+	})
+	if err != nil {
+		return keys, nil, err
+	}
+	if trace = s.state.db.truncateWAL(context.WithoutCancel(ctx)); trace != nil { // as for a new stream
+		s.log.Warn("deletion stays in the WAL of state.db for now", "stream", t.name, "error", trace)
+	}
+	return keys, trace, nil
 }
 
 // enterDeleted takes a deleted stream's records out of what is kept, and its

@@ -120,35 +120,44 @@ func (s *Spool) eraseKeys(ctx context.Context, t *Stream, first map[record.Shard
 	defer s.state.disk.Unlock()
 	old = erasure{at: at, ranges: map[record.ShardID][]sealedRange{}}
 	err = s.state.txn(ctx, func() error {
-		err := each(ctx, s.state.db, "SELECT id FROM keys WHERE stream=? AND wrapped IS NOT NULL", func(scan func(...any) error) error {
-			var id uint32
-			err := scan(&id)
-			old.keys = append(old.keys, id)
-			return err
-		}, t.id)
-		if err != nil {
-			return err
+		err := s.voidKeys(ctx, t, first, &old)
+		if err == nil {
+			fresh, err = s.makeKey(ctx, t.id, first)
 		}
-		for _, id := range old.keys {
-			if err := s.state.exec(ctx, "UPDATE keys SET wrapped=NULL, erased=? WHERE id=?", at.UnixNano(), id); err != nil {
-				return err
-			}
-			for shard, next := range first {
-				if err := s.state.exec(ctx, "UPDATE sealed SET past=? WHERE key=? AND shard=? AND past=0", int64(next), id, shard); err != nil {
-					return err
-				}
-			}
-			if err := readSealed(ctx, s.state.db, old.ranges, "WHERE key=?", id); err != nil {
-				return err
-			}
-		}
-		fresh, err = s.makeKey(ctx, t.id, first)
 		return err
 	})
 	if err != nil {
 		return nil, old, storeError(err)
 	}
 	return fresh, old, s.state.db.truncateWAL(context.WithoutCancel(ctx))
+}
+
+// voidKeys deletes a stream's keys, within a transaction of state.db; what they
+// sealed ends before first.
+func (s *Spool) voidKeys(ctx context.Context, t *Stream, first map[record.ShardID]uint64, old *erasure) error {
+	err := each(ctx, s.state.db, "SELECT id FROM keys WHERE stream=? AND wrapped IS NOT NULL", func(scan func(...any) error) error {
+		var id uint32
+		err := scan(&id)
+		old.keys = append(old.keys, id)
+		return err
+	}, t.id)
+	if err != nil {
+		return err
+	}
+	for _, id := range old.keys {
+		if err := s.state.exec(ctx, "UPDATE keys SET wrapped=NULL, erased=? WHERE id=?", old.at.UnixNano(), id); err != nil {
+			return err
+		}
+		for shard, next := range first {
+			if err := s.state.exec(ctx, "UPDATE sealed SET past=? WHERE key=? AND shard=? AND past=0", int64(next), id, shard); err != nil {
+				return err
+			}
+		}
+		if err := readSealed(ctx, s.state.db, old.ranges, "WHERE key=?", id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readSealed adds ranges from the table sealed.
@@ -162,7 +171,8 @@ func readSealed(ctx context.Context, db *database, to map[record.ShardID][]seale
 	}, args...)
 }
 
-// replace puts a fresh key in the place of erased ones.
+// replace puts a fresh key in the place of erased ones; nil where no more is
+// sealed.
 func (r *keyring) replace(old erasure, fresh *dataKey) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -175,7 +185,9 @@ func (r *keyring) replace(old erasure, fresh *dataKey) {
 		delete(r.lastOf, id)
 		r.erased[id] = old.at
 	}
-	r.live[fresh.id] = fresh
+	if fresh != nil {
+		r.live[fresh.id] = fresh
+	}
 }
 
 // loadErased reads which records were erased. A state.db of before has no such

@@ -3,6 +3,7 @@ package spool
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/big"
 	"slices"
 	"time"
@@ -91,6 +92,7 @@ type reshaping struct {
 	fresh   []*shard
 	parents map[*shard][]*shard
 	now     int64
+	heirs   map[cursorKey]*place // as they were written, see inherited
 }
 
 func (p *reshaping) open(id record.ShardID) (*shard, error) {
@@ -207,6 +209,12 @@ func (s *Spool) writeShards(ctx context.Context, p *reshaping) error {
 				return err
 			}
 		}
+		p.heirs = p.inherited()
+		for k, at := range p.heirs {
+			if err := s.state.writeCursor(ctx, k, at); err != nil {
+				return err
+			}
+		}
 		for _, sh := range p.closing {
 			next := uint64(1) // of one that is closed before it was ever open
 			if sh.log != nil {
@@ -263,6 +271,7 @@ func (p *reshaping) publish(ctx context.Context) {
 		sh.closed = max(p.now, sh.opened)
 		sh.wake()
 	}
+	p.bequeath()
 	// In one step with the end of the parents: who reads that sees the children.
 	next := newShape(t, p.all)
 	t.shape.Store(next)
@@ -275,6 +284,58 @@ func (p *reshaping) publish(ctx context.Context) {
 	t.mu.Lock()
 	t.cfg.Shards = len(next.open)
 	t.mu.Unlock()
+}
+
+// inherited is the places that the cursors of the parents get in their children:
+// what comes into those is as undelivered as what is left in the parents, and
+// must not go because nobody has come to it yet.
+func (p *reshaping) inherited() map[cursorKey]*place {
+	st := p.t.sp.state
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return p.inheritedLocked()
+}
+
+func (p *reshaping) inheritedLocked() map[cursorKey]*place {
+	st := p.t.sp.state
+	names := map[record.ShardID]map[string]bool{}
+	for k := range st.cursors {
+		if names[k.shard] == nil {
+			names[k.shard] = map[string]bool{}
+		}
+		names[k.shard][k.name] = true
+	}
+	out := map[cursorKey]*place{}
+	for _, sh := range p.fresh { // parents before their children
+		all := map[string]bool{}
+		for _, parent := range p.parents[sh] {
+			maps.Copy(all, names[parent.id])
+		}
+		names[sh.id] = all
+		if slices.Contains(p.closing, sh) {
+			continue // it never takes a record
+		}
+		for name := range all {
+			out[cursorKey{name, sh.id}] = &place{start: 1, next: 1, moved: p.t.sp.clock.now()}
+		}
+	}
+	return out
+}
+
+// bequeath takes up the inherited places, of the cursors that there are now.
+func (p *reshaping) bequeath() {
+	st := p.t.sp.state
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	heirs := p.inheritedLocked()
+	maps.Copy(st.cursors, heirs)
+	for k := range heirs {
+		st.dirtyC[k] = struct{}{}
+	}
+	for k := range p.heirs { // dropped since it was written, or the same
+		st.dirtyC[k] = struct{}{}
+	}
+	touch(st.kick)
 }
 
 // wake lets the shard's readers look again; the log's mu is held.
