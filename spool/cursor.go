@@ -59,6 +59,10 @@ func (t *Stream) Cursor(ctx context.Context, name string, shard record.ShardID, 
 	key := cursorKey{name, shard}
 	st := sp.state
 	st.mu.Lock()
+	if t.shape.Load().gone { // its cursors were forgotten before
+		st.mu.Unlock()
+		return nil, t.deleted()
+	}
 	p := st.cursors[key]
 	fresh := p == nil
 	if fresh {

@@ -2,6 +2,7 @@ package spool_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -130,5 +131,54 @@ func TestWhoAsksForAChangeMayGoAwayAtAnyMoment(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A trap does something when it is asked for the first time whether it has
+// ended.
+type trap struct {
+	context.Context
+	once sync.Once
+	do   func()
+}
+
+func (c *trap) Done() <-chan struct{} {
+	c.once.Do(c.do)
+	return c.Context.Done()
+}
+
+func (c *trap) Err() error {
+	c.once.Do(c.do)
+	return c.Context.Err()
+}
+
+// A cursor that is being opened while its stream is deleted is none: it would
+// claim what is not there any more.
+func TestACursorOfAStreamThatIsDeletedMeanwhile(t *testing.T) {
+	b := newBox(t, spool.Config{})
+	st := b.stream(spool.StreamConfig{Name: "mqtt"})
+	put(t, st, record.Record{Key: "a"}, record.Record{Key: "b"})
+	begun := time.Now()
+	if err := spool.Roll(st); err != nil {
+		t.Fatal(err)
+	}
+	put(t, st, record.Record{Key: "a"})
+	ctx := &trap{Context: t.Context()}
+	sprung := false
+	ctx.do = func() {
+		sprung = true
+		if err := b.Delete(context.Background(), "mqtt", ""); err != nil {
+			t.Error(err)
+		}
+	}
+	_, err := st.Cursor(ctx, "up", only(st), spool.Since(begun.Add(-time.Hour)))
+	if !sprung {
+		t.Fatal("nothing was deleted: that was no test")
+	}
+	if !errors.Is(err, record.ErrNoStream) {
+		t.Errorf("it is opened: %v", err)
+	}
+	for _, c := range b.Ledger().Cursors {
+		t.Errorf("the ledger has the cursor %+v", c)
 	}
 }

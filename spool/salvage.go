@@ -128,6 +128,7 @@ func planSalvage(ctx context.Context, dir, why string) (*salvage, error) {
 			}
 		}
 		deleted := p.shapes.forget(num, l.names, l.met)
+		p.shapes.name(l.names, l.met)
 		p.streams = append(p.streams, l.streams(taken)...)
 		p.deleted = append(p.deleted, deleted...)
 	}

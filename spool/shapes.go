@@ -127,6 +127,22 @@ func (f shapes) forget(num uint32, names map[record.ShardID]headName, met map[re
 	return out
 }
 
+// name gives the shards that blocks of a log hold and no head names the names
+// that they have in the copy, where their stream is in the log.
+func (f shapes) name(names map[record.ShardID]headName, met map[record.ShardID]bool) {
+	here := map[string]bool{}
+	for _, n := range names {
+		here[n.stream] = true
+	}
+	for _, one := range f.Streams {
+		for i, d := range one.Shards {
+			if _, named := names[d.ID]; !named && met[d.ID] && here[one.Name] {
+				names[d.ID] = headName{one.Name, i}
+			}
+		}
+	}
+}
+
 // of is the shape of a stream that was found in the segments, nil where it was
 // not written down or cannot be.
 func (f shapes) of(t salvagedStream) *streamShape {
