@@ -1,10 +1,13 @@
 package spool
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -84,6 +87,28 @@ func (s *Spool) writeShapes() {
 	if err == nil {
 		err = s.seam.replace(filepath.Join(s.dir, shapesFile), b)
 	}
+	s.tellShapes(err)
+}
+
+// mendShapes brings the copy up to date at opening: a crash may have come
+// before it was written, a backup does not hold it.
+func (s *Spool) mendShapes() {
+	now := s.shapesNow()
+	b, err := json.Marshal(now)
+	if err != nil {
+		s.tellShapes(err)
+		return
+	}
+	path := filepath.Join(s.dir, shapesFile)
+	switch old, err := os.ReadFile(path); {
+	case err == nil && bytes.Equal(old, b):
+	case errors.Is(err, fs.ErrNotExist) && len(now.Streams)+len(now.Deleted) == 0:
+	default: // also where it cannot be read
+		s.tellShapes(s.seam.replace(path, b))
+	}
+}
+
+func (s *Spool) tellShapes(err error) {
 	if err != nil {
 		s.log.Warn("copy of the streams' shapes could not be written", "file", shapesFile, "error", err)
 	}

@@ -189,6 +189,7 @@ func openOnce(ctx context.Context, dir string, cfg Config, log *slog.Logger, sm 
 	s.scrubs = newScrubber(s)
 	s.scrubs.load(ctx)
 	if !sm.still {
+		s.mendShapes()
 		s.parts.Go(s.keeper)
 		s.parts.Go(s.scrubs.scrub)
 	}
