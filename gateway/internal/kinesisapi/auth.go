@@ -26,8 +26,12 @@ const (
 )
 
 // identify reads who signed the request and what it asks for, before its body
-// is read, and refuses what no body can make right.
+// is read, and refuses what no body can make right. Without keys the signature
+// says nothing, and a web page could write one as well as anybody.
 func (c *call) identify(r *http.Request) error {
+	if len(c.s.cfg.Keys) == 0 && byBrowser(r) && c.fromPage(r) {
+		return refuse("AccessDeniedException", "Requests of web pages are not taken without a [[kinesis.key]] to sign them with.")
+	}
 	sig, err := sigv4.Parse(r)
 	if err != nil {
 		return asRefusal(err)
@@ -71,6 +75,12 @@ func (c *call) identifyPlain(r *http.Request) (signed bool, err error) {
 		return false, asRefusal(err)
 	}
 	return true, asRefusal(c.s.verifier.Precheck(c.sig, serviceKinesis, serviceFirehose))
+}
+
+// byBrowser reports whether a browser sent the request for a page. No SDK sends
+// such headers outside of one.
+func byBrowser(r *http.Request) bool {
+	return r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != ""
 }
 
 // fromPage reports whether a request may come from a web page: a browser says
