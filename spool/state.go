@@ -279,14 +279,35 @@ func (s *stateDB) txn(ctx context.Context, f func() error) error {
 	if err := s.db.run(whole, "BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
-	err := f()
-	if err == nil {
-		err = s.db.run(whole, "COMMIT")
-	}
-	if err != nil {
+	if err := f(); err != nil {
 		_ = s.db.run(whole, "ROLLBACK") // may have ended by itself
+		return err
+	}
+	err := s.db.run(whole, "COMMIT")
+	if err != nil {
+		_ = s.db.run(whole, "ROLLBACK")
+		s.void(whole)
 	}
 	return err
+}
+
+// void writes over what a commit left in the WAL that failed, perhaps only in
+// its sync: a crash must not bring it back. disk is held.
+func (s *stateDB) void(ctx context.Context) {
+	if s.clock == nil {
+		return // of a spool that nobody has open
+	}
+	err := s.db.run(ctx, "BEGIN IMMEDIATE")
+	if err == nil {
+		err = s.stampClock(ctx)
+	}
+	if err == nil {
+		err = s.db.run(ctx, "COMMIT")
+	}
+	if err != nil {
+		_ = s.db.run(ctx, "ROLLBACK")
+		s.stampSoon() // the next flush does it
+	}
 }
 
 // exec runs a statement with arguments and drops its result.
