@@ -14,18 +14,24 @@ import (
 	"forebay/spool/record"
 )
 
+// A still context has no end and no values.
+type still struct{}
+
+func (still) Deadline() (at time.Time, ok bool) { return at, false }
+func (still) Done() <-chan struct{}             { return nil }
+func (still) Err() error                        { return nil }
+func (still) Value(any) any                     { return nil }
+
 // An endsAt is a context that ends when it is asked for the n-th time whether
 // it has.
 type endsAt struct {
-	context.Context
+	still
 	mu   sync.Mutex
 	left int
 	done chan struct{}
 }
 
-func newEndsAt(ctx context.Context, n int) *endsAt {
-	return &endsAt{Context: ctx, left: n, done: make(chan struct{})}
-}
+func newEndsAt(n int) *endsAt { return &endsAt{left: n, done: make(chan struct{})} }
 
 func (e *endsAt) ask() {
 	e.mu.Lock()
@@ -116,7 +122,7 @@ func TestWhoAsksForAChangeMayGoAwayAtAnyMoment(t *testing.T) {
 			st := b.stream(spool.StreamConfig{Name: "mqtt"})
 			put(t, st, record.Record{Key: "a"})
 			for n := 1; ; n++ {
-				ctx := newEndsAt(t.Context(), n)
+				ctx := newEndsAt(n)
 				before := st.Shards()
 				err := change(ctx, b.Spool, st, n)
 				if err != nil && !ctx.ended() {
@@ -137,19 +143,19 @@ func TestWhoAsksForAChangeMayGoAwayAtAnyMoment(t *testing.T) {
 // A trap does something when it is asked for the first time whether it has
 // ended.
 type trap struct {
-	context.Context
+	still
 	once sync.Once
 	do   func()
 }
 
 func (c *trap) Done() <-chan struct{} {
 	c.once.Do(c.do)
-	return c.Context.Done()
+	return nil
 }
 
 func (c *trap) Err() error {
 	c.once.Do(c.do)
-	return c.Context.Err()
+	return nil
 }
 
 // A cursor that is being opened while its stream is deleted is none: it would
@@ -163,7 +169,7 @@ func TestACursorOfAStreamThatIsDeletedMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, st, record.Record{Key: "a"})
-	ctx := &trap{Context: t.Context()}
+	ctx := &trap{}
 	sprung := false
 	ctx.do = func() {
 		sprung = true
