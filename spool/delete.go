@@ -98,6 +98,11 @@ func (s *Spool) writeDeleted(ctx context.Context, t *Stream) (keys erasure, trac
 	defer s.state.disk.Unlock()
 	err = s.state.txn(ctx, func() error {
 		err := s.state.exec(ctx, "UPDATE streams SET name=?, deleted=? WHERE id=?", fmt.Sprintf("%s %d", t.name, t.id), at.UnixNano(), t.id)
+		for id, next := range ends {
+			if err == nil {
+				err = s.state.exec(ctx, "UPDATE shards SET next=? WHERE id=?", int64(next), id)
+			}
+		}
 		if err == nil {
 			err = s.voidKeys(ctx, t, ends, &keys)
 		}

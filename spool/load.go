@@ -181,6 +181,8 @@ func (l *commitLog) applyHints(hints map[record.ShardID]uint64, exact bool) (who
 		// before anything came behind it.
 		exact := exact || sh.closed != 0
 		switch hint, doubt := hints[sh.id], l.doubt[sh.id]; {
+		case sh.stream.isDeleted: // as that of its deletion, and nobody misses what is lost of it
+			sh.next = max(sh.next, hint)
 		case exact && len(l.segs) > 0 && hint > sh.next:
 			if doubt == 0 {
 				l.sp.raise("corrupt", 2, fmt.Sprintf("shard %d of stream %q ends at %d, but %d was its end when the spool was closed; the records between are lost", sh.id, sh.stream.name, sh.next-1, hint-1))
