@@ -28,7 +28,7 @@ func (t *Stream) deleted() error {
 // returns nil. What was appended before is settled first, what comes after gets
 // record.ErrNoStream, and so do readers and cursors. Its cursors are dropped.
 // The ledger counts the records as gone and says how many of them a cursor had
-// not passed, and that by did it; by may be empty. An encrypted stream's key is
+// not passed, and that by did it; by may be empty. An encrypted stream's keys are
 // destroyed. Another stream may have the name at once.
 //
 // The room of its records comes free when nothing that is kept lies before them

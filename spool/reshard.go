@@ -18,7 +18,8 @@ const maxClosed = 8 * MaxShards
 // Split closes an open shard and opens two in its place: the upper one takes
 // the hashes from at on. When it returns nil the change is durable and whole:
 // everything that was appended before is in the parent, and everything after it
-// in the children. Appends wait meanwhile. record.ErrNoShard,
+// in the children. Appends wait meanwhile. The parent's cursors get places at
+// the beginning of the children, which count as undelivered. record.ErrNoShard,
 // record.ErrShardClosed, a *record.InvalidError where at is not inside of the
 // shard's range; after any error nothing has changed.
 func (s *Spool) Split(ctx context.Context, t *Stream, id record.ShardID, at record.HashKey) error {

@@ -42,6 +42,18 @@ func newShape(t *Stream, all []*shard) *shape {
 	return s
 }
 
+// covers reports whether shards, by hash range, cover the ring once.
+func covers(open []*shard) bool {
+	var next record.HashKey
+	for i, sh := range open {
+		if sh.from != next || sh.from.Compare(sh.to) > 0 || i > 0 && next == (record.HashKey{}) {
+			return false
+		}
+		next = hashAfter(sh.to)
+	}
+	return len(open) > 0 && next == record.HashKey{}
+}
+
 // all is every shard of the stream, open and closed, by index.
 func (t *Stream) all() []*shard { return t.shape.Load().all }
 

@@ -581,18 +581,6 @@ func (s *Spool) loadShards(ctx context.Context, byID map[int64]*Stream, logOf ma
 	return order, nil
 }
 
-// covers reports whether shards, by hash range, cover the ring once.
-func covers(open []*shard) bool {
-	var next record.HashKey
-	for i, sh := range open {
-		if sh.from != next || sh.from.Compare(sh.to) > 0 || i > 0 && next == (record.HashKey{}) {
-			return false
-		}
-		next = hashAfter(sh.to)
-	}
-	return len(open) > 0 && next == record.HashKey{}
-}
-
 // openFirst makes a log's directory and first segment; wmu is held.
 func (l *commitLog) openFirst(ctx context.Context) error {
 	if err := l.sp.seam.disk.mkdir(l.dir); err != nil {
