@@ -103,7 +103,7 @@ func (s *Server) roomFor(open, made int) error {
 			s.cfg.Account, s.cfg.Region, have, shardLimit, open)
 	}
 	if listed+made > knownShardLimit {
-		return refuse("LimitExceededException", "This request would exceed the limit of %d shards for the account %s in %s, closed shards within their retention counted. Try again when closed shards have expired.",
+		return refuse("LimitExceededException", "This request would exceed the limit of %d shards for the account %s in %s, closed shards counted.",
 			knownShardLimit, s.cfg.Account, s.cfg.Region)
 	}
 	return nil

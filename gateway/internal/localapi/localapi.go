@@ -300,8 +300,26 @@ func show(s *Server, mux *http.ServeMux, path string, get func() any) {
 	mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { s.answer(w, http.StatusOK, get()) })
 }
 
+// fromForeignPage reports whether a browser sent the request for a page that is
+// not ours: one of another origin, or, where no token is asked for, one whose
+// own name was pointed at this machine (DNS rebinding).
+func (s *Server) fromForeignPage(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if u, err := url.Parse(origin); origin != "" && (err != nil || u.Host != r.Host) {
+		return true
+	}
+	if s.token != "" || origin == "" && r.Header.Get("Sec-Fetch-Site") == "" {
+		return false
+	}
+	host, _, err := net.SplitHostPort(r.Host)
+	if err != nil {
+		host = r.Host // without a port
+	}
+	return host != "localhost" && net.ParseIP(strings.Trim(host, "[]")) == nil
+}
+
 // guard contains panics, checks the token and turns away pages of other sites
-// that a browser on the box would let in (a foreign Origin).
+// that a browser on the box would let in.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
@@ -316,11 +334,9 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			s.log.Error("request ended in a panic", "path", r.URL.Path, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 			s.fail(w, http.StatusInternalServerError, "the gateway could not answer", "see its log")
 		}()
-		if o := r.Header.Get("Origin"); o != "" {
-			if u, err := url.Parse(o); err != nil || u.Host != r.Host {
-				s.fail(w, http.StatusForbidden, "requests from the page "+o+" are not taken", "")
-				return
-			}
+		if s.fromForeignPage(r) {
+			s.fail(w, http.StatusForbidden, "requests of a web page from elsewhere are not taken", "open it by the machine's IP address or localhost, or set a token")
+			return
 		}
 		if s.token != "" && !s.authorised(r) && r.URL.Path != "/healthz" {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="forebay"`)

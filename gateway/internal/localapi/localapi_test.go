@@ -402,6 +402,36 @@ func TestTheDoorIsShutToStrangers(t *testing.T) {
 			t.Errorf("%s with %v: %d, want %d", c.path, c.h, got, c.want)
 		}
 	}
+	open := serve(t, localapi.Config{})
+	for _, c := range []struct {
+		host string
+		h    http.Header
+		want int
+	}{
+		{"", http.Header{}, 200},
+		{"", http.Header{"Sec-Fetch-Site": {"same-origin"}}, 200},
+		{"localhost:8480", http.Header{"Origin": {"http://localhost:8480"}}, 200},
+		{"box.local", http.Header{}, 200}, // no browser
+		{"evil.example", http.Header{"Sec-Fetch-Site": {"same-origin"}}, 403},
+		{"evil.example", http.Header{"Origin": {"http://evil.example"}}, 403},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+open.server.Addr()+"/v1/status", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = c.h
+		if c.host != "" {
+			req.Host = c.host
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != c.want {
+			t.Errorf("for %q with %v: %d, want %d", c.host, c.h, resp.StatusCode, c.want)
+		}
+	}
 	st, err := os.Stat(w.sock)
 	if err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("socket: %v, %v", st, err)
