@@ -430,7 +430,7 @@ func (s *Server) count(p *putResult, n int, st *spool.Stream) {
 	var first error
 	bad := uint64(0)
 	for i := range n {
-		if err := p.err(i); err != nil && p.code(i) == codeInternal && !errors.Is(err, context.Canceled) {
+		if err := p.err(i); err != nil && p.code(i) == codeInternal && !nobodysFault(err) {
 			bad++
 			if first == nil {
 				first = err
@@ -441,6 +441,12 @@ func (s *Server) count(p *putResult, n int, st *spool.Stream) {
 		s.failures.Add(bad)
 		s.log.Error("records could not be stored", "stream", st.Name(), "records", bad, "error", first)
 	}
+}
+
+// nobodysFault reports whether a put that was right failed for what a client or
+// the operator did meanwhile: it left, the stream was deleted, the gateway stops.
+func nobodysFault(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, record.ErrNoStream) || errors.Is(err, record.ErrClosed)
 }
 
 // putFailure is the answer to a single record that failed by our own fault;
