@@ -87,3 +87,26 @@ func reach(all, listed []types.Shard) map[string]bool {
 	}
 	return out
 }
+
+// TestParentsGoTogether: an empty shard that was merged stays listed as long as
+// the one that it was merged with, so that the oldest shards cover every key.
+func TestParentsGoTogether(t *testing.T) {
+	b := start(t, kinesisapi.Config{}, spool.Config{})
+	b.create("s", 2)
+	cl := b.client()
+	in := putRecord("s", "k", "x")
+	in.ExplicitHashKey = aws.String(hashEnd)
+	if _, err := cl.PutRecord(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	b.split(cl, "s", 0, hashLow) // 2 and 3
+	b.merge(cl, "s", 3, 1)       // 4
+	b.clock.Move(9000 * time.Hour)
+	oldest := b.shards(cl, "s", &types.ShardFilter{Type: types.ShardFilterTypeAtTrimHorizon}, 0)
+	if !coverOnce(oldest) {
+		t.Errorf("the oldest shards%s do not cover every hash key once", numbers(oldest))
+	}
+	if got := numbers(b.shards(cl, "s", nil, 0)); got != " 1 2 3 4" {
+		t.Errorf("listed:%s", got)
+	}
+}

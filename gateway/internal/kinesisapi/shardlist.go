@@ -21,7 +21,8 @@ type shardView struct {
 
 // view looks at a stream's shards. A closed shard is shown until it has been
 // closed for the retention and its last record has gone, and as long as one of
-// its parents is shown. Where the quota alone ends a record's life, an empty
+// its parents is shown, or the one that it was merged with: so the oldest that
+// are shown have all hash keys. Where the quota alone ends a record's life, an empty
 // closed shard is shown for as long as on a stream that nobody configured.
 func (s *Server) view(st *spool.Stream) shardView {
 	all := st.Shards() // by index, so that parents come before their children
@@ -40,8 +41,14 @@ func (s *Server) view(st *spool.Stream) shardView {
 			all[i], v.of[sh.ID] = sh, sh
 		}
 		expired := !sh.Open() && sh.First >= sh.Next && sh.Closed.Before(horizon)
-		if !expired || v.hasShownParent(sh) {
-			v.shown[sh.ID] = true
+		led := v.hasShownParent(sh)
+		v.shown[sh.ID] = led || !expired
+		for _, id := range sh.Parents {
+			v.shown[id] = led
+		}
+	}
+	for _, sh := range all {
+		if v.shown[sh.ID] {
 			v.listed = append(v.listed, sh)
 		}
 	}
