@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -37,13 +39,27 @@ func (jsonCodec) decode(body []byte, into any) error {
 	if len(body) > maxValues && jsonValues(body) > maxValues {
 		return serialization("The request has more than %d values.", maxValues)
 	}
-	if err := json.Unmarshal(body, into); err != nil {
-		if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			return serialization("%s can not be converted to the type of%s.", kind.Value, quoted(kind.Field))
-		}
-		return serialization("The request is not one JSON object: %s.", err)
+	err := json.Unmarshal(body, into)
+	if err == nil {
+		return nil
 	}
-	return nil
+	if kind, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		if kind.Field == "" {
+			return serialization("The request is not one JSON object but %s.", kind.Value)
+		}
+		return serialization("%s can not be converted to the type of%s.", kind.Value, quoted(memberPath(kind.Field)))
+	}
+	if _, ok := errors.AsType[base64.CorruptInputError](err); ok {
+		return serialization("A blob is not in base64: %s.", err)
+	}
+	return serialization("The request is not one JSON object: %s.", err)
+}
+
+// memberPath is a path of fields without the embedded structs, which are no
+// members of a request.
+func memberPath(fields string) string {
+	path := slices.DeleteFunc(strings.Split(fields, "."), func(f string) bool { return f == "" || f[0] >= 'a' })
+	return strings.Join(path, ".")
 }
 
 // jsonValues is about how many values a text has, if it is JSON.
@@ -211,7 +227,7 @@ func appendEpoch(b []byte, t time.Time) []byte {
 func (e *epoch) UnmarshalJSON(b []byte) error {
 	sec, err := strconv.ParseFloat(string(b), 64)
 	if err != nil || !(math.Abs(sec) <= latestTime) { // NaN too
-		return &json.UnmarshalTypeError{Value: "value", Field: "Timestamp"}
+		return &json.UnmarshalTypeError{Value: "value"}
 	}
 	*e = epoch(time.UnixMilli(int64(math.Round(sec * 1000))))
 	return nil

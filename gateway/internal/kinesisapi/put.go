@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -104,10 +103,11 @@ func (s *Server) putRecord(ctx context.Context, c *call, in *putRecordInput) (an
 	if err != nil {
 		return nil, err
 	}
-	// A shard's numbers only rise, whatever the number before was.
-	if q := in.SequenceNumberForOrdering; q != nil {
-		if !isSequenceOf(st, *q) {
-			return nil, invalidArgument("SequenceNumberForOrdering %s is not a sequence number of stream %s under account %s.", *q, st.Name(), s.cfg.Account)
+	// A shard's numbers only rise, whatever the number before was; 0 stands for
+	// none, and one of a stream that was made anew is as good as any.
+	if q := in.SequenceNumberForOrdering; q != nil && *q != "0" {
+		if _, err := parseSequence(*q); err != nil {
+			return nil, invalidArgument("SequenceNumberForOrdering %s used in PutRecord on stream %s under account %s is invalid.", *q, st.Name(), s.cfg.Account)
 		}
 	}
 	rec, err := in.record()
@@ -131,12 +131,6 @@ func (s *Server) putRecord(ctx context.Context, c *call, in *putRecordInput) (an
 	}
 	at := s.placeOf(st, &rec, p.results[0].Pos)
 	return putRecordOutput{shardName(at.index), at.sequence(p.results[0].Pos.Seq).String(), "NONE"}, nil
-}
-
-// isSequenceOf reports whether a shard of the stream may have given the number.
-func isSequenceOf(st *spool.Stream, number string) bool {
-	n, err := parseSequence(number)
-	return err == nil && slices.ContainsFunc(st.Shards(), func(sh spool.Shard) bool { return placeOf(st, sh).sequence(n.seq) == n.place() })
 }
 
 type putRecordsInput struct {
@@ -436,7 +430,7 @@ func (s *Server) count(p *putResult, n int, st *spool.Stream) {
 	var first error
 	bad := uint64(0)
 	for i := range n {
-		if err := p.err(i); err != nil && p.code(i) == codeInternal && !errors.Is(err, context.Canceled) {
+		if err := p.err(i); err != nil && p.code(i) == codeInternal && !nobodysFault(err) {
 			bad++
 			if first == nil {
 				first = err
@@ -447,6 +441,12 @@ func (s *Server) count(p *putResult, n int, st *spool.Stream) {
 		s.failures.Add(bad)
 		s.log.Error("records could not be stored", "stream", st.Name(), "records", bad, "error", first)
 	}
+}
+
+// nobodysFault reports whether a put that was right failed for what a client or
+// the operator did meanwhile: it left, the stream was deleted, the gateway stops.
+func nobodysFault(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, record.ErrNoStream) || errors.Is(err, record.ErrClosed)
 }
 
 // putFailure is the answer to a single record that failed by our own fault;

@@ -13,18 +13,20 @@ import (
 // A shardView is a stream's shards at one moment.
 type shardView struct {
 	st     *spool.Stream
-	of     map[record.ShardID]spool.Shard // all that the log knows
+	all    []spool.Shard                  // that the log knows, by index
+	of     map[record.ShardID]spool.Shard // the same
 	listed []spool.Shard                  // those that clients are shown, by index
 	shown  map[record.ShardID]bool        // the same
 }
 
 // view looks at a stream's shards. A closed shard is shown until it has been
 // closed for the retention and its last record has gone, and as long as one of
-// its parents is shown. Where the quota alone ends a record's life, an empty
+// its parents is shown, or the one that it was merged with: so the oldest that
+// are shown have all hash keys. Where the quota alone ends a record's life, an empty
 // closed shard is shown for as long as on a stream that nobody configured.
 func (s *Server) view(st *spool.Stream) shardView {
 	all := st.Shards() // by index, so that parents come before their children
-	v := shardView{st: st, of: make(map[record.ShardID]spool.Shard, len(all)), shown: make(map[record.ShardID]bool, len(all))}
+	v := shardView{st: st, all: all, of: make(map[record.ShardID]spool.Shard, len(all)), shown: make(map[record.ShardID]bool, len(all))}
 	age := st.Config().MaxAge.D()
 	if age <= 0 {
 		age = newRetention
@@ -33,14 +35,20 @@ func (s *Server) view(st *spool.Stream) shardView {
 	for _, sh := range all {
 		v.of[sh.ID] = sh
 	}
-	for _, sh := range all {
+	for i, sh := range all {
 		if v.closing(sh) {
 			sh.Closed = time.Time{}
-			v.of[sh.ID] = sh
+			all[i], v.of[sh.ID] = sh, sh
 		}
 		expired := !sh.Open() && sh.First >= sh.Next && sh.Closed.Before(horizon)
-		if !expired || v.hasShownParent(sh) {
-			v.shown[sh.ID] = true
+		led := v.hasShownParent(sh)
+		v.shown[sh.ID] = led || !expired
+		for _, id := range sh.Parents {
+			v.shown[id] = led
+		}
+	}
+	for _, sh := range all {
+		if v.shown[sh.ID] {
 			v.listed = append(v.listed, sh)
 		}
 	}
@@ -57,17 +65,38 @@ func (v *shardView) hasShownParent(sh spool.Shard) bool {
 	return slices.ContainsFunc(sh.Parents, func(p record.ShardID) bool { return v.shown[p] })
 }
 
-// opened is when a shard took over from its parents: its time of creation may
-// be set a little later, see place.
-func (v *shardView) opened(sh spool.Shard) time.Time {
-	at := sh.Created
-	for _, id := range sh.Parents {
-		if p, ok := v.of[id]; ok && p.Closed.Before(at) {
-			at = p.Closed
+// A life is the time from which on and until which a shard counts as open;
+// to is zero while it is.
+type life struct{ from, to time.Time }
+
+// lives dates the changes of shards, each so that all its parents end and all
+// its children begin at one time: at any time there is one shard for every hash
+// key. A shard's own dates leave gaps and overlap where changes follow each
+// other quickly, as those of UpdateShardCount do: it counts as created a second
+// after its parents or later. No change is dated before it was made, so that
+// what arrived at a time is in the shards of that time or behind them.
+func (v *shardView) lives() map[record.ShardID]life {
+	of := make(map[record.ShardID]life, len(v.all))
+	for _, sh := range v.all {
+		l := life{from: sh.Created}
+		var changed time.Time
+		for _, id := range sh.Parents {
+			if p, ok := of[id]; ok {
+				changed = latest(changed, p.from, v.of[id].Closed)
+			}
 		}
+		for _, id := range sh.Parents {
+			if p, ok := of[id]; ok {
+				of[id] = life{p.from, changed}
+				l.from = changed
+			}
+		}
+		of[sh.ID] = l
 	}
-	return at
+	return of
 }
+
+func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
 // open counts the open shards.
 func (v *shardView) open() int {
@@ -255,17 +284,18 @@ type listing struct {
 // oldest shards that there are stand for a moment before them.
 func (v *shardView) lets(l listing) func(spool.Shard) bool {
 	oldest := func(sh spool.Shard) bool { return !v.hasShownParent(sh) }
-	at := time.UnixMilli(l.At)
-	until := func(sh spool.Shard) bool { return sh.Open() || !sh.Closed.Before(at) }
 	switch l.Filter {
 	case "AT_LATEST":
 		return spool.Shard.Open
 	case "AT_TRIM_HORIZON":
 		return oldest
-	case "AT_TIMESTAMP":
-		return func(sh spool.Shard) bool { return until(sh) && (oldest(sh) || !v.opened(sh).After(at)) }
-	case "FROM_TIMESTAMP":
-		return until
+	case "AT_TIMESTAMP", "FROM_TIMESTAMP":
+		at, of := time.UnixMilli(l.At), v.lives()
+		from := l.Filter == "FROM_TIMESTAMP"
+		return func(sh spool.Shard) bool {
+			lived := of[sh.ID]
+			return (sh.Open() || !lived.to.Before(at)) && (from || oldest(sh) || !lived.from.After(at))
+		}
 	}
 	return func(spool.Shard) bool { return true } // AFTER_SHARD_ID, FROM_TRIM_HORIZON, none
 }

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -217,18 +216,16 @@ func (f *faults) resource(arn *string) {
 // findResource finds what a checked ARN names; a consumer is looked for when
 // its tags are.
 func (c *call) findResource(arn string) (resource, error) {
-	r := resource{arn: arn}
-	stream, rest, isConsumer := strings.Cut(arn, "/consumer/")
-	if isConsumer {
-		name, created, _ := strings.Cut(rest, ":")
-		at, err := strconv.ParseInt(created, 10, 64)
-		if err != nil || !nameRE.MatchString(name) {
+	r, ref := resource{arn: arn}, streamRef{StreamARN: &arn}
+	if strings.Contains(arn, "/consumer/") {
+		n, ok := parseConsumerARN(arn)
+		if !ok {
 			return r, invalidArgument("ResourceARN%s names neither a stream nor a consumer.", quoted(arn))
 		}
-		r.consumer, r.created = name, at
+		r.consumer, r.created, ref = n.name, n.created, streamRef{StreamName: &n.stream}
 	}
 	var err error
-	r.st, err = c.find(streamRef{StreamARN: &stream})
+	r.st, err = c.find(ref)
 	return r, err
 }
 
@@ -238,7 +235,7 @@ func (r resource) tags(n *note) (*map[string]string, error) {
 		return &n.Tags, nil
 	}
 	for i := range n.Consumers {
-		if k := &n.Consumers[i]; k.Name == r.consumer && k.Created.Unix() == r.created {
+		if k := &n.Consumers[i]; k.is(r.consumer, r.created) {
 			return &k.Tags, nil
 		}
 	}
