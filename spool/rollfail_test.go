@@ -151,7 +151,7 @@ func TestWhatFailsFillsNoSegments(t *testing.T) {
 	}
 	fail.Store(false)
 	spool.Keep(b.Spool)
-	put(t, st, record.Record{Key: "cam", Blob: make([]byte, 1000)})
+	putSoon(t, st, record.Record{Key: "cam", Blob: make([]byte, 1000)})
 	if files, err := spool.SegmentFiles(spool.LogDir(st)); err != nil || len(files) != 1 || refused < 10 {
 		t.Errorf("%d segments after %d refused commits, %v", len(files), refused, err)
 	}
