@@ -187,11 +187,12 @@ func (s *stateDB) dropDeleted(streams map[int64]*Stream) {
 // what deleted streams held. roomMu is held.
 func (s *Spool) sweepDead(ctx context.Context, l *commitLog, mins map[record.ShardID]uint64) {
 	for {
+		judged, _ := l.oldest()
 		dead, err := l.oldestDead(ctx)
 		if err != nil {
 			s.cannotJudge(l, err)
 		}
-		if !dead || !s.removeOldest(ctx, l, mins, removal{StepDeleted, "the stream was deleted"}) {
+		if !dead || s.removeOldest(ctx, l, judged, mins, removal{StepDeleted, "the stream was deleted"}) == stuck {
 			return
 		}
 	}

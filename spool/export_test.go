@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"testing"
 	"time"
 
 	"forebay/spool/faultdisk"
@@ -289,3 +290,22 @@ func FullIn(step time.Duration, bytes []int64, limit int64) string {
 
 // MakeAhead makes the files of the next segment now.
 func MakeAhead(t *Stream, seg string) { t.log.ahead.make(t.log, seg, true) }
+
+// DeleteAndSweep deletes a stream, finds that its log's oldest segment may go,
+// lets something happen and removes it.
+func DeleteAndSweep(t *testing.T, s *Spool, st *Stream, between func()) {
+	t.Helper()
+	s.roomMu.Lock() // the keeper must not be first
+	if err := s.Delete(context.Background(), st.name, ""); err != nil {
+		t.Fatal(err)
+	}
+	judged, _ := st.log.oldest()
+	if dead, err := st.log.oldestDead(context.Background()); !dead || err != nil {
+		t.Fatalf("the segment may not go: %v", err)
+	}
+	s.roomMu.Unlock()
+	between()
+	s.roomMu.Lock()
+	defer s.roomMu.Unlock()
+	s.removeOldest(context.Background(), st.log, judged, s.state.mins(), removal{StepDeleted, "the stream was deleted"})
+}

@@ -219,10 +219,11 @@ func (l *commitLog) undelivered(ctx context.Context, segs []*segment, i int, min
 func (s *Spool) expireByAge(ctx context.Context, l *commitLog, mins map[record.ShardID]uint64) {
 	r := l.retention()
 	for r.maxAge > 0 || r.hard > 0 {
-		segs := l.segments()
-		if len(segs) == 0 {
+		judged, there := l.oldest()
+		if !there {
 			return
 		}
+		segs := l.segments()
 		written, err := l.writtenAt(ctx, segs, 0)
 		if err != nil {
 			s.cannotJudge(l, err)
@@ -245,10 +246,11 @@ func (s *Spool) expireByAge(ctx context.Context, l *commitLog, mins map[record.S
 		case n > 0 && !r.expire:
 			return
 		}
-		if !s.removeOldest(ctx, l, mins, why) {
+		done := s.removeOldest(ctx, l, judged, mins, why)
+		if done == stuck {
 			return
 		}
-		if legal && n > 0 {
+		if done == removed && legal && n > 0 {
 			s.raise("max-age", 2, fmt.Sprintf("max_age_hard removed %d records of class %s that were not delivered; forebay ledger --steps tells which", n, r.class))
 		}
 	}
@@ -292,32 +294,70 @@ func (l *commitLog) writtenAt(ctx context.Context, segs []*segment, i int) (int6
 // A removal says why a segment goes: a kind of step, and words.
 type removal struct{ kind, reason string }
 
-// removeOldest unlinks a log's oldest segment; the active one is closed first.
+// A judgement is of the oldest segment as it was: what is decided about it holds
+// only while it holds no more.
+type judgement struct {
+	seg    *segment
+	blocks int64 // -1 where that was not known, which is so of closed ones only
+}
+
+// oldest is what is to be judged; false where there is nothing to remove.
+func (l *commitLog) oldest() (judgement, bool) {
+	segs := l.segments()
+	if len(segs) == 0 {
+		return judgement{}, false
+	}
+	j := judgement{segs[0], segs[0].blocks.Load()}
+	return j, len(segs) > 1 || j.blocks > 0
+}
+
+// An outcome is what became of a removal.
+type outcome byte
+
+const (
+	stuck    outcome = iota // it cannot be done now
+	outdated                // what was judged is not so any more: look again
+	removed
+)
+
+// holds reports whether the judged segment is still the oldest and as it was.
+func (j judgement) holds(segs []*segment) bool {
+	return len(segs) > 0 && segs[0] == j.seg && (j.blocks < 0 || j.seg.blocks.Load() == j.blocks)
+}
+
+// removeOldest unlinks a log's oldest segment as it was judged; the active one
+// is closed first. Where something was stored in it since, nothing is removed.
 // It is written down in the ledger before: where a crash comes in between, the
 // next opening sees that the records are still there. A ledger that cannot be
 // written does not stop it, because it may be what makes room. roomMu is held.
-func (s *Spool) removeOldest(ctx context.Context, l *commitLog, mins map[record.ShardID]uint64, why removal) bool {
+func (s *Spool) removeOldest(ctx context.Context, l *commitLog, judged judgement, mins map[record.ShardID]uint64, why removal) outcome {
 	if l.keepsAll() {
-		return false
+		return stuck
 	}
 	segs := l.segments()
 	if len(segs) == 1 {
 		if segs[0].blocks.Load() <= 0 {
-			return false
+			return stuck
 		}
 		l.lockEmpty()
-		err := l.rollNow()
+		var err error
+		if judged.holds(l.segments()) {
+			err = l.rollNow()
+		}
 		l.wmu.Unlock()
 		if err != nil {
 			s.log.Warn("active segment could not be closed to make room", "log", l.num, "error", err)
-			return false
+			return stuck
 		}
 		segs = l.segments()
+	}
+	if len(segs) == 1 || !judged.holds(segs) {
+		return outdated
 	}
 	next, err := l.firstAfter(ctx, segs)
 	if err != nil {
 		s.log.Warn("oldest segment cannot be removed yet", "log", l.num, "error", err)
-		return false
+		return stuck
 	}
 	steps := s.announce(l, next, mins, why)
 	if err := s.flushState(ctx); err != nil {
@@ -339,7 +379,7 @@ func (s *Spool) removeOldest(ctx context.Context, l *commitLog, mins map[record.
 	s.used.Add(-segs[0].size.Load())
 	s.doomed = append(s.doomed, segs[0])
 	s.removeDoomed()
-	return true
+	return removed
 }
 
 // announce lets the next flush write what is about to go, a step per shard.

@@ -519,3 +519,16 @@ func streamLine(t *testing.T, s *spool.Spool, name string) spool.StreamLedger {
 	t.Fatalf("the ledger has no stream %q", name)
 	return spool.StreamLedger{}
 }
+
+// What goes because a stream was deleted takes nothing along that is stored
+// between the moment when that was found and the one when it goes.
+func TestWhatIsStoredBesideADeletedStreamStays(t *testing.T) {
+	b := newBox(t, spool.Config{Quota: 64 << 20})
+	st := b.stream(spool.StreamConfig{Name: "gone"})
+	put(t, st, record.Record{Key: "a"})
+	kept := b.stream(spool.StreamConfig{Name: "kept"})
+	spool.DeleteAndSweep(t, b.Spool, st, func() { put(t, kept, record.Record{Key: "k"}) })
+	if sh := kept.Shards()[0]; sh.First != 1 || sh.Next != 2 {
+		t.Errorf("the record is gone: %+v", sh)
+	}
+}

@@ -293,20 +293,25 @@ func (s *Spool) relieveLog(ctx context.Context, l *commitLog, mins map[record.Sh
 		if missing <= 0 {
 			return missing
 		}
-		segs := l.segments()
-		if len(segs) == 0 {
+		judged, there := l.oldest()
+		if !there {
 			return missing
 		}
-		n, err := l.undelivered(ctx, segs, 0, mins)
+		n, err := l.undelivered(ctx, l.segments(), 0, mins)
 		if err != nil {
 			s.cannotJudge(l, err)
 			return missing
 		}
 		why := removal{StepDropped, fmt.Sprintf("to keep within max_bytes, %v", conf.Size(r.maxBytes))}
-		if (n > 0 && r.hold) || !s.removeOldest(ctx, l, mins, why) {
+		if n > 0 && r.hold {
 			return missing
 		}
-		s.noteDropped(r.class, n)
+		switch s.removeOldest(ctx, l, judged, mins, why) {
+		case stuck:
+			return missing
+		case removed:
+			s.noteDropped(r.class, n)
+		}
 	}
 }
 
@@ -320,16 +325,21 @@ func (s *Spool) relieve(ctx context.Context, mins map[record.ShardID]uint64, nee
 		if missing <= 0 {
 			return missing
 		}
-		l, n := s.victim(ctx, mins, by)
-		if l == nil || !s.removeOldest(ctx, l, mins, removal{StepDropped, s.whyShort(need)}) {
+		l, judged, n := s.victim(ctx, mins, by)
+		if l == nil {
 			return missing
 		}
-		s.noteDropped(l.retention().class, n)
+		switch s.removeOldest(ctx, l, judged, mins, removal{StepDropped, s.whyShort(need)}) {
+		case stuck:
+			return missing
+		case removed:
+			s.noteDropped(l.retention().class, n)
+		}
 	}
 }
 
 // victim chooses the log whose oldest segment goes next, nil if none may go.
-func (s *Spool) victim(ctx context.Context, mins map[record.ShardID]uint64, by record.Class) (best *commitLog, undelivered uint64) {
+func (s *Spool) victim(ctx context.Context, mins map[record.ShardID]uint64, by record.Class) (best *commitLog, judged judgement, undelivered uint64) {
 	type rank struct {
 		lost  bool
 		class record.Class
@@ -337,10 +347,11 @@ func (s *Spool) victim(ctx context.Context, mins map[record.ShardID]uint64, by r
 	}
 	var first rank
 	for _, l := range s.allLogs() {
-		segs := l.segments()
-		if len(segs) == 0 || (len(segs) == 1 && segs[0].blocks.Load() == 0) {
+		oldest, there := l.oldest()
+		if !there {
 			continue
 		}
+		segs := l.segments()
 		keeps := l.retention()
 		n, err := l.undelivered(ctx, segs, 0, mins)
 		if err != nil {
@@ -361,8 +372,8 @@ func (s *Spool) victim(ctx context.Context, mins map[record.ShardID]uint64, by r
 			less = r.class < first.class || (r.class == first.class && r.at < first.at)
 		}
 		if less {
-			best, undelivered, first = l, n, r
+			best, judged, undelivered, first = l, oldest, n, r
 		}
 	}
-	return best, undelivered
+	return best, judged, undelivered
 }
