@@ -84,6 +84,35 @@ func TestADamagedWALIsMended(t *testing.T) {
 	}
 }
 
+// A frame whose salts alone are damaged is told by its checksum, and a commit
+// that it ends is counted: of what lies behind only the last one may be unsaid.
+func TestDamagedSaltsHideNoCommit(t *testing.T) {
+	wal := sampleWAL(t)
+	frame := 24 + int(binary.BigEndian.Uint32(wal[8:]))
+	var commits []int // the frames that end one
+	for f := 32; f+frame <= len(wal); f += frame {
+		if binary.BigEndian.Uint32(wal[f+4:]) != 0 {
+			commits = append(commits, f)
+		}
+	}
+	if len(commits) < 3 {
+		t.Fatalf("the sample has %d commits", len(commits))
+	}
+	for i, f := range commits[:len(commits)-1] {
+		for at := f + 8; at < f+16; at++ {
+			bad := bytes.Clone(wal)
+			bad[at] ^= 0x04
+			mended, lost, after, err := spool.MendWAL(bad)
+			if want := len(commits) - i - 1; err != nil || after != 0 || lost != want {
+				t.Errorf("commit %d, byte %d: %d lost, want %d; %d after mending, %v", i, at, lost, want, after, err)
+			}
+			if !bytes.Equal(mended, wal) {
+				t.Errorf("commit %d, byte %d: it is not as it was", i, at)
+			}
+		}
+	}
+}
+
 // A WAL may hold anything: what is mended counts as whole, and nothing is
 // written behind its end.
 func FuzzMendWAL(f *testing.F) {

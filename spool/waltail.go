@@ -186,8 +186,12 @@ func (w *walScan) run(frames io.Reader) error {
 		if w.valid {
 			s1, s2 := walSum(w.order, frame[:8], w.s1, w.s2)
 			s1, s2 = walSum(w.order, frame[walFrameBytes:], s1, s2)
-			w.valid = ours && binary.BigEndian.Uint32(frame[16:]) == s1 && binary.BigEndian.Uint32(frame[20:]) == s2
+			whole := binary.BigEndian.Uint32(frame[16:]) == s1 && binary.BigEndian.Uint32(frame[20:]) == s2
+			w.valid = ours && whole
 			w.s1, w.s2 = s1, s2
+			// The checksums go on from the header's, salts included: no frame of an
+			// earlier round has them. Where only its salts differ they are damaged.
+			ours = ours || whole
 		}
 		if ours && binary.BigEndian.Uint32(frame[4:]) != 0 {
 			w.last = i
