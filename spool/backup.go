@@ -345,7 +345,7 @@ func (b *backupWriter) copyDB(ctx context.Context, path string, blocks int64) (s
 	}
 	err = db.run(ctx, "PRAGMA journal_mode=WAL")
 	if err == nil && blocks >= 0 {
-		_, err = db.ExecContext(ctx, "DELETE FROM block WHERE id > ?", blocks)
+		_, err = db.ExecContext(ctx, "DELETE FROM block WHERE rowid > ?", blocks)
 	}
 	if err == nil {
 		err = db.truncateWAL(ctx)

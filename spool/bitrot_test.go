@@ -1,6 +1,7 @@
 package spool_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -415,4 +416,24 @@ func TestCutFilesOfAWholeSpool(t *testing.T) {
 		}
 		sp.tryAll(t, damages)
 	}
+}
+
+// The words that make id another name of rowid may be damaged: the blocks are
+// there all the same.
+func TestDamagedWordsOfTheSchemaHideNoBlock(t *testing.T) {
+	sp := makeSpecimen(t, true)
+	var damages []damage
+	for _, p := range sp.paths() {
+		if !strings.HasSuffix(p, ".seg") {
+			continue
+		}
+		from := bytes.Index(sp.files[p], []byte("CREATE TABLE block("))
+		if from < 0 {
+			t.Fatalf("%s has no table of blocks", p)
+		}
+		for off := from; off < from+80; off++ {
+			damages = append(damages, damage{p, fmt.Sprintf("byte %d ^ 0x4", off), false, func(b []byte) []byte { b[off] ^= 4; return b }})
+		}
+	}
+	sp.tryAll(t, damages)
 }

@@ -409,7 +409,7 @@ func (sh *checkedShard) knownNote(next uint64) string {
 }
 
 func (s *checkedSegment) readBlocks(ctx context.Context, db *database) (int64, error) {
-	rows, err := db.QueryContext(ctx, "SELECT id, head, body FROM block WHERE id > ? ORDER BY id", s.blocks)
+	rows, err := db.QueryContext(ctx, "SELECT rowid, head, body FROM block WHERE rowid > ? ORDER BY rowid", s.blocks)
 	if err != nil {
 		return s.blocks, asDamage(err)
 	}

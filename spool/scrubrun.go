@@ -78,7 +78,7 @@ func (r *scrubRun) blocks(ctx context.Context, segs []*segment, i int) error {
 
 // piece verifies the next blocks, about scrubPiece bytes of them.
 func (r *scrubRun) piece(ctx context.Context, end int64) (n int64, err error) {
-	rows, err := r.db.QueryContext(ctx, "SELECT id, head, body FROM block WHERE id > ? AND id <= ? ORDER BY id", r.last, end)
+	rows, err := r.db.QueryContext(ctx, "SELECT rowid, head, body FROM block WHERE rowid > ? AND rowid <= ? ORDER BY rowid", r.last, end)
 	if err != nil {
 		return 0, asDamage(err)
 	}

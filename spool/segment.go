@@ -121,7 +121,7 @@ func (s *segment) open(ctx context.Context) error {
 	}
 	err = db.run(ctx, "PRAGMA cache_size=-256")
 	if err == nil {
-		s.run, err = db.PrepareContext(ctx, "SELECT id, head, body FROM block WHERE id BETWEEN ? AND ? ORDER BY id")
+		s.run, err = db.PrepareContext(ctx, "SELECT rowid, head, body FROM block WHERE rowid BETWEEN ? AND ? ORDER BY rowid")
 		err = asDamage(err)
 	}
 	if err != nil {
@@ -388,7 +388,7 @@ func (s *segment) scanHeads(ctx context.Context, from, to int64, f func(stored) 
 // scanHeads returns the last block it passed.
 func scanHeads(ctx context.Context, db *database, from, to int64, seg uint64, f func(stored) error) (int64, error) {
 	last := from - 1
-	rows, err := db.QueryContext(ctx, "SELECT id, head FROM block WHERE id BETWEEN ? AND ? ORDER BY id", from, to)
+	rows, err := db.QueryContext(ctx, "SELECT rowid, head FROM block WHERE rowid BETWEEN ? AND ? ORDER BY rowid", from, to)
 	if err != nil {
 		return last, err
 	}
@@ -425,7 +425,7 @@ func (s *segment) lastBlock(ctx context.Context) (int64, error) {
 		return 0, err
 	}
 	var n int64
-	err := s.db.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM block").Scan(&n)
+	err := s.db.QueryRowContext(ctx, "SELECT coalesce(max(rowid), 0) FROM block").Scan(&n)
 	return n, asDamage(err)
 }
 
@@ -526,6 +526,9 @@ func createSegment(ctx context.Context, sm seam, path string, n newSegment) erro
 			`CREATE TABLE heads(shard INTEGER PRIMARY KEY, stream TEXT NOT NULL, idx INTEGER NOT NULL, next INTEGER NOT NULL,
 				bytes INTEGER NOT NULL, arrived INTEGER NOT NULL)`,
 			`CREATE TABLE sources(source TEXT PRIMARY KEY, taken INTEGER NOT NULL, quarantined INTEGER NOT NULL, last INTEGER NOT NULL) WITHOUT ROWID`,
+			// Blocks are asked for by rowid, which id is another word for: a byte
+			// of "INTEGER PRIMARY KEY" that is damaged would make id a column of
+			// its own, empty, and hide every block.
 			`CREATE TABLE block(id INTEGER PRIMARY KEY, head BLOB NOT NULL, body BLOB)`)
 		if err != nil {
 			return err

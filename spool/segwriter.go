@@ -71,10 +71,10 @@ func (l *commitLog) openSegWriter(ctx context.Context, seg *segment, fresh bool)
 		"PRAGMA cache_size=-2048",
 		fmt.Sprintf("PRAGMA wal_autocheckpoint=%d", max(wal/segmentPageSize, 16)))
 	if err == nil {
-		w.insert, err = db.PrepareContext(ctx, "INSERT INTO block(id, head, body) VALUES(?,?,?)")
+		w.insert, err = db.PrepareContext(ctx, "INSERT INTO block(rowid, head, body) VALUES(?,?,?)")
 	}
 	if err == nil {
-		err = db.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM block").Scan(&w.last)
+		err = db.QueryRowContext(ctx, "SELECT coalesce(max(rowid), 0) FROM block").Scan(&w.last)
 	}
 	if err == nil {
 		err = w.openChunks(false)
