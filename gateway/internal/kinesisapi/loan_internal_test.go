@@ -29,9 +29,10 @@ func TestStalledGiveWay(t *testing.T) {
 				if !at.Before(time.Now()) {
 					t.Errorf("%s is given until %v", name, at)
 				}
-				if !slices.Contains(cut, name) { // one that was slow to go is cut off again
-					cut = append(cut, name)
+				if slices.Contains(cut, name) { // one that was slow to go is cut off again
+					return errors.New("over")
 				}
+				cut = append(cut, name)
 				go func() { // as the request does that was cut off
 					l.goOn()
 					l.giveBack()
