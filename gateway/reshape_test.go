@@ -21,6 +21,7 @@ import (
 	"forebay/spool"
 	"forebay/spool/record"
 	"forebay/uplink"
+	"forebay/uplink/envelope"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
 )
@@ -317,7 +318,7 @@ func TestAChainKeepsTheOrderOverSplits(t *testing.T) {
 	cfg := uplink.Config{Kinesis: &kinesis.Config{Endpoint: "http://" + far.kinesis, Region: "us-east-1", Stream: "site", AccessKey: "any", SecretKey: conf.NewSecret("any")}}
 	r, w := newReshaped(t, 13), newWitness(t)
 	for run := range 3 {
-		sink, err := uplink.New(cfg, r.sp.Identity(), slog.New(slog.DiscardHandler))
+		sink, err := uplink.New(cfg, lane.Home{ID: r.sp.Identity(), Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -343,7 +344,7 @@ func TestAChainKeepsTheOrderOverSplits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in, err := kinesis.Open(rec.Data)
+		in, err := envelope.Open(rec.Data)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -30,6 +31,7 @@ import (
 	"forebay/spool"
 	"forebay/spool/record"
 	"forebay/uplink"
+	"forebay/uplink/lane"
 )
 
 type runCmd struct {
@@ -251,7 +253,7 @@ func (g *gateway) declares(stream string) bool {
 func (g *gateway) buildUplinks(ctx context.Context) error {
 	for _, c := range g.cfg.Uplinks {
 		log := g.log.With("part", "uplink")
-		sink, err := uplink.New(c, g.sp.Identity(), log)
+		sink, err := uplink.New(c, lane.Home{ID: g.sp.Identity(), Chunk: g.openChunk, Log: log})
 		if err != nil {
 			return fmt.Errorf("uplink %s: %w", c.ID, err)
 		}
@@ -264,6 +266,15 @@ func (g *gateway) buildUplinks(ctx context.Context) error {
 		g.pumps = append(g.pumps, uplink.NewPump(c, sink, view, uplink.Options{Logger: log}))
 	}
 	return nil
+}
+
+// openChunk opens what lies beside a record of a stream.
+func (g *gateway) openChunk(stream string, ref record.ChunkRef) (io.ReadSeekCloser, error) {
+	t, err := g.sp.Stream(stream)
+	if err != nil {
+		return nil, err
+	}
+	return t.OpenChunk(ref)
 }
 
 // buildIntake opens the doors.

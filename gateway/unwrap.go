@@ -5,7 +5,7 @@ import (
 
 	"forebay/spool"
 	"forebay/spool/record"
-	"forebay/uplink/kinesis"
+	"forebay/uplink/envelope"
 	"forebay/uplink/kpl"
 )
 
@@ -73,7 +73,7 @@ func (u *unwrapped) Next(ctx context.Context, limit int) (record.Batch, error) {
 // time of a record that has none of its sender's is when the gateway before us
 // took it. A payload's bytes that lie at that gateway are not ours to point at.
 func opened(r record.Record) record.Record {
-	in, err := kinesis.Open(r.Data)
+	in, err := envelope.Open(r.Data)
 	if err != nil {
 		return r // a payload of somebody else
 	}

@@ -11,7 +11,7 @@ import (
 	"forebay/gateway/internal/rules"
 	"forebay/spool"
 	"forebay/spool/record"
-	"forebay/uplink/kinesis"
+	"forebay/uplink/envelope"
 	"forebay/uplink/kpl"
 )
 
@@ -38,7 +38,7 @@ func TestReadersSeeWhatIsInside(t *testing.T) {
 		Key: "a/b", At: then, Arrived: then.Add(time.Second), Source: "mqtt", Type: "application/json",
 		Attrs: map[string]string{"x": "y"}, Data: []byte(`{"value":1}`), Pos: record.Pos{Shard: 1, Seq: 2}, Blob: []byte("beside"),
 	}
-	env := kinesis.NewEnvelope(record.Identity{Gateway: "edge", Epoch: 3})
+	env := envelope.New(record.Identity{Gateway: "edge", Epoch: 3})
 	with := env.Append(nil, "mqtt", &inner)
 	inner.At, inner.Attrs, inner.Type, inner.Data = time.Time{}, nil, "", []byte{0, 1}
 	without := env.Append(nil, "mqtt", &inner)

@@ -13,6 +13,7 @@ import (
 	"forebay/spool/record"
 	"forebay/uplink"
 	"forebay/uplink/kinesis"
+	"forebay/uplink/lane"
 )
 
 // realPump runs a pump with the real Kinesis sink against a cloud.
@@ -23,7 +24,7 @@ func realPump(t *testing.T, c *cloud, log *memLog, k kinesis.Config) (p *uplink.
 		t.Fatal(err)
 	}
 	quiet := slog.New(slog.DiscardHandler)
-	sink, err := uplink.New(cfg, identity, quiet)
+	sink, err := uplink.New(cfg, lane.Home{ID: identity, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func kinesisConfig(c *cloud, cfg kinesis.Config) *kinesis.Config {
 func kinesisFar(t *testing.T, cfg kinesis.Config) (uplink.Sink, *far) {
 	c := newCloud(t)
 	c.add(4)
-	s, err := uplink.New(uplink.Config{ID: "x", Kinesis: kinesisConfig(c, cfg)}, identity, slog.New(slog.DiscardHandler))
+	s, err := uplink.New(uplink.Config{ID: "x", Kinesis: kinesisConfig(c, cfg)}, lane.Home{ID: identity, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"forebay/spool/record"
 	"forebay/uplink"
 	"forebay/uplink/kinesis"
+	"forebay/uplink/lane"
 )
 
 // endless is a cursor over as many equal records as it is told.
@@ -88,7 +89,7 @@ func BenchmarkDrain(b *testing.B) {
 				defer srv.Close()
 				cfg := uplink.Config{ID: "x", Kinesis: kinesisConfig(&cloud{srv: srv}, kinesis.Config{Format: format})}
 				quiet := slog.New(slog.DiscardHandler)
-				sink, err := uplink.New(cfg, identity, quiet)
+				sink, err := uplink.New(cfg, lane.Home{ID: identity, Log: quiet})
 				if err != nil {
 					b.Fatal(err)
 				}

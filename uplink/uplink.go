@@ -7,7 +7,6 @@ package uplink
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"path"
 	"strings"
 	"time"
@@ -118,7 +117,7 @@ type kind struct {
 	used   func(c *Config) bool
 	check  func(c *Config) error
 	target func(c *Config) string
-	open   func(c *Config, id record.Identity, log *slog.Logger) (Sink, error)
+	open   func(c *Config, home lane.Home) (Sink, error)
 }
 
 func kinds() []kind {
@@ -128,8 +127,8 @@ func kinds() []kind {
 			used:   func(c *Config) bool { return c.Kinesis != nil },
 			check:  func(c *Config) error { return c.Kinesis.Check() },
 			target: func(c *Config) string { return c.Kinesis.Target() },
-			open: func(c *Config, id record.Identity, log *slog.Logger) (Sink, error) {
-				return kinesis.New(*c.Kinesis, id, log)
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return kinesis.New(*c.Kinesis, home)
 			},
 		},
 	}
@@ -226,14 +225,14 @@ func (c Config) Match(stream string) bool {
 	return false
 }
 
-// New makes the sink that a config names. id signs what is sent. Nothing is
-// sent yet.
-func New(c Config, id record.Identity, log *slog.Logger) (Sink, error) {
+// New makes the sink that a config names. Nothing is sent yet.
+func New(c Config, home lane.Home) (Sink, error) {
+	home.Uplink = string(c.ID)
 	k, err := c.kind()
 	if err != nil {
 		return nil, err
 	}
-	s, err := k.open(&c, id, log)
+	s, err := k.open(&c, home)
 	if err != nil {
 		return nil, fmt.Errorf("open uplink %q: %w", c.ID, err)
 	}

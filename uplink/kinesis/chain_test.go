@@ -1,14 +1,10 @@
 package kinesis_test
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +12,7 @@ import (
 
 	"forebay/gateway/conf"
 	"forebay/spool/record"
+	"forebay/uplink/envelope"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/kpl"
 	"forebay/uplink/lane"
@@ -58,7 +55,7 @@ func newHop(t *testing.T, name string, change func(*kinesis.Config)) *hop {
 		change(&cfg)
 	}
 	var err error
-	h.sink, err = kinesis.New(cfg, record.Identity{Gateway: name, Epoch: 7}, slog.New(slog.DiscardHandler))
+	h.sink, err = kinesis.New(cfg, lane.Home{ID: record.Identity{Gateway: name, Epoch: 7}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +128,7 @@ func TestChainForwardsUnchanged(t *testing.T) {
 			if !slices.Equal(got, want) {
 				t.Fatalf("%d records at the top, %d at the first hop, or they differ", len(got), len(want))
 			}
-			e := kinesis.NewEnvelope(record.Identity{Gateway: "near", Epoch: 7})
+			e := envelope.New(record.Identity{Gateway: "near", Epoch: 7})
 			for i := range recs {
 				if w := string(e.Append(nil, "cell", &recs[i])); got[i].data != w || got[i].key != recs[i].Key {
 					t.Fatalf("record %d:\n got %s %s\nwant %s %s", i, got[i].key, got[i].data, recs[i].Key, w)
@@ -247,7 +244,7 @@ func TestLargeAggregateIsCut(t *testing.T) {
 	}
 	var got []string
 	for _, u := range h.users() {
-		in, err := kinesis.Open([]byte(u.data))
+		in, err := envelope.Open([]byte(u.data))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -261,83 +258,4 @@ func TestLargeAggregateIsCut(t *testing.T) {
 			t.Errorf("a Kinesis record of %d bytes", n)
 		}
 	}
-}
-
-func TestIsEnvelope(t *testing.T) {
-	files, err := filepath.Glob("testdata/envelope/*.json")
-	if err != nil || len(files) < 15 {
-		t.Fatalf("golden files: %d, %v", len(files), err)
-	}
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var c struct{ Want string }
-		if err := json.Unmarshal(b, &c); err != nil {
-			t.Fatal(err)
-		}
-		if !kinesis.IsEnvelope([]byte(c.Want)) {
-			t.Errorf("%s is taken for none", f)
-		}
-	}
-	swap := func(old, new string) string { return strings.Replace(golden, old, new, 1) }
-	for _, s := range []string{
-		swap("/5\"", "/5/1\""), swap("/5\"", "/18446744073709551615\""), swap("\"k\"", `"\"\\"`), swap("near", `e\"`),
-		swap(`"arrived"`, `"at":"2026-11-22T10:00:00Z","arrived"`), swap(`"source"`, `"new":{},"source"`),
-	} {
-		if !kinesis.IsEnvelope([]byte(s)) {
-			t.Errorf("taken for none: %s", s)
-		}
-	}
-	for _, s := range []string{
-		"", "{", `{"id":"`, `{"id":"x"}`, golden[:len(golden)-1], golden + "\n", " " + golden, golden + golden,
-		swap("/5\"", "\""), swap("/5\"", "/5/1/1\""), swap("/5\"", "/x\""), swap("/5\"", "/-5\""), swap("/5\"", "/\""), swap("near/", "/"), swap("near/", ""),
-		swap("0007", "007"), swap("0007", "000A"), swap(`"stream"`, `"Stream"`), swap(`"key":"k",`, ""), swap(`"key":"k"`, `"key":1`),
-		swap(`"arrived"`, `"when"`), swap(":1}", ":}"), swap(":1}", ":\n1}"), swap(":1}", ":\"\xff\"}"),
-	} {
-		if kinesis.IsEnvelope([]byte(s)) {
-			t.Errorf("taken for an envelope: %s", s)
-		}
-		if _, err := kinesis.Open([]byte(s)); err == nil {
-			t.Errorf("opened: %s", s)
-		}
-	}
-	if _, err := kinesis.Open([]byte(swap("22T10", "22X10"))); err == nil {
-		t.Error("a time that is none is opened")
-	}
-}
-
-// FuzzOpen: nothing makes it fail but by an error; what a sink wrote opens to
-// what it was; what is taken for an envelope is handed on byte for byte.
-func FuzzOpen(f *testing.F) {
-	f.Add([]byte(golden), "k", int64(1))
-	f.Add([]byte(`{"id":"e/0000000000000007/1/2/3","stream":"s","key":"","at":"x","arrived":1}`), "\"", int64(0))
-	f.Add([]byte(`{"id":"\`), "", int64(-5))
-	f.Add([]byte(`{"id":"e/0000000000000007/1/2","stream":"s","key":"\u0000","arrived":"2026-11-22T10:00:00Z","data_b64":"AA=="}`), "\x00", int64(9))
-	f.Fuzz(func(t *testing.T, data []byte, key string, at int64) {
-		in, err := kinesis.Open(data)
-		if err == nil && (!kinesis.IsEnvelope(data) || !json.Valid(data) || len(in.Data) > len(data)) {
-			t.Fatalf("opened %q", data)
-		}
-		r := record.Record{Key: key, Data: data, Pos: record.Pos{Shard: 1, Seq: 2}, Source: key, Attrs: map[string]string{"k": key}}
-		if at >= 0 && at < 1<<35 {
-			r.At = time.Unix(at, 5).UTC()
-		}
-		b := kinesis.NewEnvelope(identity).Append(nil, "s", &r)
-		out, err := kinesis.Open(b)
-		if err != nil {
-			t.Fatalf("our own %q: %v", b, err)
-		}
-		key = strings.ToValidUTF8(key, "\ufffd")
-		if out.ID != identity.ID(r.Pos) || out.Stream != "s" || !bytes.Equal(out.Data, data) || !out.At.Equal(r.At) {
-			t.Fatalf("%q opened to %+v", b, out)
-		}
-		if strings.ContainsRune(key, '\ufffd') {
-			return // how many marks stand for broken bytes is not ours to say
-		}
-		if out.Key != key || out.Source != key || out.Attrs["k"] != key {
-			t.Fatalf("%q opened to %+v", b, out)
-		}
-	})
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"forebay/spool/record"
+	"forebay/uplink/envelope"
 	"forebay/uplink/lane"
 
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
@@ -47,10 +48,9 @@ type begun struct {
 // parallel is how many target streams one Send serves at a time.
 const parallel = 4
 
-// New makes a sink of a config that Check has passed. id signs the envelopes.
-// Nothing is sent before the first Send or Probe. Errors: the CA file cannot
+// New makes a sink of a config that Check has passed. Nothing is sent before the first Send or Probe. Errors: the CA file cannot
 // be read, or neither config nor environment says where to send.
-func New(cfg Config, id record.Identity, log *slog.Logger) (*Sink, error) {
+func New(cfg Config, home lane.Home) (*Sink, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func New(cfg Config, id record.Identity, log *slog.Logger) (*Sink, error) {
 		maxUnit: int(cfg.MaxRecord.Or(defaultUnit)),
 		timeout: cfg.RequestTimeout.Or(defaultLimit),
 		signer:  v4.NewSigner(),
-		log:     log,
+		log:     home.Log,
 		checked: make(map[string]time.Time),
 		begun:   make(map[lane.Lane]begun),
 	}
@@ -78,7 +78,7 @@ func New(cfg Config, id record.Identity, log *slog.Logger) (*Sink, error) {
 	s.packers.New = func() any {
 		p := &packer{aggregate: cfg.Aggregate != "off", maxUnit: s.maxUnit}
 		if cfg.Format != "raw" {
-			p.env = NewEnvelope(id)
+			p.env = envelope.New(home.ID)
 		}
 		return p
 	}

@@ -23,6 +23,8 @@ import (
 	"forebay/uplink/lane"
 )
 
+var identity = record.Identity{Gateway: "edge-07", Epoch: 0x0123456789abcdef}
+
 const secret = "wJalrXUtnFEMI-very-secret"
 
 func config(endpoint string) kinesis.Config {
@@ -34,7 +36,7 @@ func config(endpoint string) kinesis.Config {
 
 func open(t *testing.T, cfg kinesis.Config) *kinesis.Sink {
 	t.Helper()
-	s, err := kinesis.New(cfg, identity, slog.New(slog.DiscardHandler))
+	s, err := kinesis.New(cfg, lane.Home{ID: identity, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"forebay/spool/record"
+	"forebay/uplink/envelope"
 	"forebay/uplink/kpl"
 	"forebay/uplink/lane"
 )
@@ -14,7 +15,7 @@ import (
 // A packer turns records of a lane into one Kinesis record. It keeps its
 // memory and is not safe for concurrent use.
 type packer struct {
-	env       *Envelope // nil: the payload alone
+	env       *envelope.Writer // nil: the payload alone
 	aggregate bool
 	maxUnit   int // bytes of data and key of one Kinesis record
 
@@ -132,18 +133,12 @@ func (p *packer) open(l *lane.Lane, r *record.Record) {
 // add adds a part: number n of its record, 0 if the record has no others.
 func (p *packer) add(l *lane.Lane, r *record.Record, n int) {
 	data := r.Data
-	if p.env != nil && !forwarded(r) {
+	if p.env != nil && !envelope.Forwarded(r) {
 		start := len(p.text)
-		p.text = p.env.appendPart(p.text, l.Stream, r, n)
+		p.text = p.env.AppendPart(p.text, l.Stream, r, n)
 		data = p.text[start:len(p.text):len(p.text)] // stays when p.text moves
 	}
 	p.parts = append(p.parts, part{r.Key, data})
-}
-
-// forwarded reports whether a record is another gateway's envelope and nothing
-// beside it, which then needs none of ours.
-func forwarded(r *record.Record) bool {
-	return len(r.Attrs) == 0 && r.Chunk.Len == 0 && len(r.Blob) == 0 && IsEnvelope(r.Data)
 }
 
 // nested is what a payload holds that is an aggregate itself, nil if it is
@@ -167,7 +162,7 @@ func appendUnit(dst []byte, u unit, hash string) []byte {
 	dst = append(dst, `{"Data":"`...)
 	dst = base64.StdEncoding.AppendEncode(dst, u.data)
 	dst = append(append(dst, `","ExplicitHashKey":"`...), hash...)
-	dst = appendEscaped(append(dst, `","PartitionKey":"`...), u.key)
+	dst = envelope.AppendEscaped(append(dst, `","PartitionKey":"`...), u.key)
 	return append(dst, `"}`...)
 }
 

@@ -5,6 +5,8 @@
 package lane
 
 import (
+	"io"
+	"log/slog"
 	"time"
 
 	"forebay/spool/record"
@@ -71,4 +73,54 @@ type Outcome struct {
 	RetryAfter time.Duration
 	// Bytes is what went over the link for this batch, headers not counted.
 	Bytes int
+	// Requests is how many requests it took, or its share of them, and Units
+	// what the target's price list counts of it (PUT payload units at Kinesis);
+	// 0 where there is nothing to count.
+	Requests, Units int
 }
+
+// A Home is what a sink may use of the gateway that it works for.
+type Home struct {
+	// Uplink is the uplink's id in the config, for names at the far side.
+	Uplink string
+	// ID signs envelopes, and tells gateways and their epochs apart.
+	ID record.Identity
+	// Chunk opens the bytes that belong to a record and lie beside the log.
+	// Reading them to the end fails with a *record.CorruptError where they are
+	// damaged; fs.ErrNotExist means that they are kept no longer. nil where
+	// there are none.
+	Chunk func(stream string, ref record.ChunkRef) (io.ReadSeekCloser, error)
+	Log   *slog.Logger
+}
+
+// An Error says why a far side did not do what was asked, in words for an
+// operator. It never holds a secret.
+type Error struct {
+	Class Class
+	// Code is the far side's own word for it, "" where it gave none.
+	Code string
+	// Text says what is wrong, and what to do where a person can help.
+	Text string
+	// RetryAfter is the far side's wish, 0 if it has none.
+	RetryAfter time.Duration
+	Err        error
+}
+
+func (e *Error) Error() string {
+	s := e.Text
+	switch {
+	case e.Code != "" && s != "":
+		s = e.Code + ": " + s
+	case e.Code != "":
+		s = e.Code
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// LaneClass is Class.
+func (e *Error) LaneClass() Class { return e.Class }

@@ -1,4 +1,4 @@
-package kinesis
+package envelope
 
 import (
 	"bytes"
@@ -7,16 +7,18 @@ import (
 	"fmt"
 	"time"
 	"unicode/utf8"
+
+	"forebay/spool/record"
 )
 
-// ErrNotEnvelope is returned for bytes that no Envelope wrote.
+// ErrNotEnvelope is returned for bytes that no Writer wrote.
 var ErrNotEnvelope = errors.New("not an envelope")
 
-// IsEnvelope reports whether data is an envelope, of whatever gateway: one
+// Is reports whether data is an envelope, of whatever gateway: one
 // line of JSON in UTF-8 that begins with an id (GATEWAY/EPOCH/SHARD/SEQ, the
 // epoch in 16 hexadecimal digits, and perhaps /INDEX), a stream, a key and a
 // time. What is none costs the look at a few bytes, as a rule.
-func IsEnvelope(data []byte) bool {
+func Is(data []byte) bool {
 	rest, ok := bytes.CutPrefix(data, []byte(`{"id":"`))
 	if !ok || data[len(data)-1] != '}' {
 		return false
@@ -37,6 +39,12 @@ func IsEnvelope(data []byte) bool {
 		return false
 	}
 	return !bytes.ContainsAny(data, "\r\n") && utf8.Valid(data) && json.Valid(data)
+}
+
+// Forwarded reports whether a record is another gateway's envelope and nothing
+// beside it: it needs none of ours, and keeps its id however far it goes.
+func Forwarded(r *record.Record) bool {
+	return len(r.Attrs) == 0 && r.Chunk.Len == 0 && len(r.Blob) == 0 && Is(r.Data)
 }
 
 // cutString takes the inside of a JSON string off the front of b, whose
@@ -100,7 +108,7 @@ type Opened struct {
 // Open takes an envelope apart. Errors: ErrNotEnvelope, or what is wrong with
 // the value of a field.
 func Open(data []byte) (Opened, error) {
-	if !IsEnvelope(data) {
+	if !Is(data) {
 		return Opened{}, ErrNotEnvelope
 	}
 	var in struct {

@@ -1,4 +1,4 @@
-package kinesis_test
+package envelope_test
 
 import (
 	"bytes"
@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 
 	"forebay/spool/record"
-	"forebay/uplink/kinesis"
+	"forebay/uplink/envelope"
 )
 
 var identity = record.Identity{Gateway: "edge-07", Epoch: 0x0123456789abcdef}
@@ -47,7 +47,7 @@ func TestEnvelopeGolden(t *testing.T) {
 				Chunk: record.ChunkRef{Len: c.Record.Chunk}, Pos: record.Pos{Shard: c.Record.Shard, Seq: c.Record.Seq},
 				At: parse(t, c.Record.At), Arrived: parse(t, c.Record.Arrived),
 			}
-			e := kinesis.NewEnvelope(identity)
+			e := envelope.New(identity)
 			got := string(e.Append([]byte("prefix"), "mqtt", &r))
 			if got != "prefix"+c.Want {
 				t.Errorf("\n got %s\nwant %s", got, c.Want)
@@ -61,7 +61,7 @@ func TestEnvelopeGolden(t *testing.T) {
 
 // A record that was stored under another name or epoch keeps its id.
 func TestTheIDIsThatOfWhereItWasStored(t *testing.T) {
-	e := kinesis.NewEnvelope(identity)
+	e := envelope.New(identity)
 	before := &record.Origin{Gateway: "edge-\"6\"", Epoch: 7}
 	for _, c := range []struct {
 		origin *record.Origin
@@ -115,7 +115,7 @@ func FuzzEnvelope(f *testing.F) {
 			Key: key, Source: value, Type: name, Attrs: map[string]string{name: value}, Data: data,
 			At: time.Unix(at, 1), Arrived: time.Unix(at/2, 0), Chunk: record.ChunkRef{Len: chunk}, Pos: record.Pos{Shard: 1, Seq: 2},
 		}
-		b := kinesis.NewEnvelope(record.Identity{Gateway: name}).Append(nil, "s", &r)
+		b := envelope.New(record.Identity{Gateway: name}).Append(nil, "s", &r)
 		if bytes.ContainsAny(b, "\r\n") || !utf8.Valid(b) {
 			t.Fatalf("not one line of UTF-8: %q", b)
 		}
@@ -150,7 +150,7 @@ func TestEnvelopeAllocatesNothing(t *testing.T) {
 		Key: "site/area/line/press-1/temp", Source: "mqtt", Type: "application/json", Attrs: map[string]string{"qos": "1", "retain": "0"},
 		At: time.Now(), Arrived: time.Now(), Data: []byte(`{"value":21.5,"unit":"Cel"}`), Pos: record.Pos{Shard: 1, Seq: 1},
 	}
-	e := kinesis.NewEnvelope(identity)
+	e := envelope.New(identity)
 	dst := make([]byte, 0, 4096)
 	if n := testing.AllocsPerRun(100, func() { dst = e.Append(dst[:0], "mqtt", &r) }); n != 0 {
 		t.Errorf("%v allocations a record", n)

@@ -1,4 +1,7 @@
-package kinesis
+// Package envelope is the JSON in which a record travels to a far side that
+// knows nothing of records: its id, times, key, source and payload, so that a
+// consumer can drop what came twice and a chain of gateways loses nothing.
+package envelope
 
 import (
 	"encoding/base64"
@@ -11,28 +14,28 @@ import (
 	"forebay/spool/record"
 )
 
-// An Envelope writes records as JSON objects that lose nothing of a record but
+// A Writer writes records as JSON objects that lose nothing of a record but
 // its monotonic time, its explicit hash key and, where a string is not UTF-8,
 // the bytes that are not. It is not safe for concurrent use.
-type Envelope struct {
+type Writer struct {
 	head  []byte // {"id":"GATEWAY/EPOCH/
 	of    record.Origin
 	here  record.Origin
 	names []string
 }
 
-// NewEnvelope writes the records of one gateway. id counts for records that do
+// New writes the records of one gateway. id counts for records that do
 // not say themselves where they were stored.
-func NewEnvelope(id record.Identity) *Envelope {
-	e := &Envelope{here: record.Origin{Gateway: id.Gateway, Epoch: id.Epoch}}
+func New(id record.Identity) *Writer {
+	e := &Writer{here: record.Origin{Gateway: id.Gateway, Epoch: id.Epoch}}
 	e.begin(e.here)
 	return e
 }
 
 // begin makes ids begin with an origin.
-func (e *Envelope) begin(o record.Origin) {
+func (e *Writer) begin(o record.Origin) {
 	e.of = o
-	e.head = appendEscaped(append(e.head[:0], `{"id":"`...), o.Gateway)
+	e.head = AppendEscaped(append(e.head[:0], `{"id":"`...), o.Gateway)
 	e.head = append(e.head, '/')
 	e.head = append(e.head, o.Epoch.String()...)
 	e.head = append(e.head, '/')
@@ -45,13 +48,13 @@ func (e *Envelope) begin(o record.Origin) {
 // is not UTF-8 or nests deeper than 512 counts as not JSON here, so that no
 // reader changes a byte of it. The bytes of r's chunk are not written, only
 // their number.
-func (e *Envelope) Append(dst []byte, stream string, r *record.Record) []byte {
-	return e.appendPart(dst, stream, r, 0)
+func (e *Writer) Append(dst []byte, stream string, r *record.Record) []byte {
+	return e.AppendPart(dst, stream, r, 0)
 }
 
-// appendPart is Append for part number part, from 1, of what is stored as one
+// AppendPart is Append for part number part, from 1, of what is stored as one
 // record: the number stands in the id. 0 is the whole record.
-func (e *Envelope) appendPart(dst []byte, stream string, r *record.Record, part int) []byte {
+func (e *Writer) AppendPart(dst []byte, stream string, r *record.Record, part int) []byte {
 	o := &e.here
 	if r.Origin != nil {
 		o = r.Origin
@@ -66,17 +69,17 @@ func (e *Envelope) appendPart(dst []byte, stream string, r *record.Record, part 
 	if part > 0 {
 		dst = strconv.AppendInt(append(dst, '/'), int64(part), 10)
 	}
-	dst = appendEscaped(append(dst, `","stream":"`...), stream)
-	dst = appendEscaped(append(dst, `","key":"`...), r.Key)
+	dst = AppendEscaped(append(dst, `","stream":"`...), stream)
+	dst = AppendEscaped(append(dst, `","key":"`...), r.Key)
 	dst = append(dst, '"')
 	if !r.At.IsZero() {
 		dst = appendTime(append(dst, `,"at":`...), r.At)
 	}
 	dst = appendTime(append(dst, `,"arrived":`...), r.Arrived)
-	dst = appendEscaped(append(dst, `,"source":"`...), r.Source)
+	dst = AppendEscaped(append(dst, `,"source":"`...), r.Source)
 	dst = append(dst, '"')
 	if r.Type != "" {
-		dst = appendEscaped(append(dst, `,"type":"`...), r.Type)
+		dst = AppendEscaped(append(dst, `,"type":"`...), r.Type)
 		dst = append(dst, '"')
 	}
 	if len(r.Attrs) > 0 {
@@ -96,7 +99,7 @@ func (e *Envelope) appendPart(dst []byte, stream string, r *record.Record, part 
 	return append(dst, '}')
 }
 
-func (e *Envelope) appendAttrs(dst []byte, attrs map[string]string) []byte {
+func (e *Writer) appendAttrs(dst []byte, attrs map[string]string) []byte {
 	e.names = e.names[:0]
 	for k := range attrs {
 		e.names = append(e.names, k)
@@ -106,8 +109,8 @@ func (e *Envelope) appendAttrs(dst []byte, attrs map[string]string) []byte {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = appendEscaped(append(dst, '"'), k)
-		dst = appendEscaped(append(dst, `":"`...), attrs[k])
+		dst = AppendEscaped(append(dst, '"'), k)
+		dst = AppendEscaped(append(dst, `":"`...), attrs[k])
 		dst = append(dst, '"')
 	}
 	clear(e.names)
@@ -177,11 +180,11 @@ func deep(data []byte) bool {
 
 const hexDigits = "0123456789abcdef"
 
-// appendEscaped appends s as the inside of a JSON string (RFC 8259, section
+// AppendEscaped appends s as the inside of a JSON string (RFC 8259, section
 // 7): quotation mark, reverse solidus and all control characters are escaped,
 // DEL and the line separators that JavaScript minds too, and what is not
 // UTF-8 becomes U+FFFD.
-func appendEscaped(dst []byte, s string) []byte {
+func AppendEscaped(dst []byte, s string) []byte {
 	start := 0
 	for i := 0; i < len(s); {
 		c := s[i]

@@ -1,0 +1,95 @@
+package envelope_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"forebay/spool/record"
+	"forebay/uplink/envelope"
+)
+
+const golden = `{"id":"near/0000000000000007/2/5","stream":"mqtt","key":"k","arrived":"2026-11-22T10:00:00Z","source":"mqtt","data":1}`
+
+func TestIsEnvelope(t *testing.T) {
+	files, err := filepath.Glob("testdata/envelope/*.json")
+	if err != nil || len(files) < 15 {
+		t.Fatalf("golden files: %d, %v", len(files), err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var c struct{ Want string }
+		if err := json.Unmarshal(b, &c); err != nil {
+			t.Fatal(err)
+		}
+		if !envelope.Is([]byte(c.Want)) {
+			t.Errorf("%s is taken for none", f)
+		}
+	}
+	swap := func(old, new string) string { return strings.Replace(golden, old, new, 1) }
+	for _, s := range []string{
+		swap("/5\"", "/5/1\""), swap("/5\"", "/18446744073709551615\""), swap("\"k\"", `"\"\\"`), swap("near", `e\"`),
+		swap(`"arrived"`, `"at":"2026-11-22T10:00:00Z","arrived"`), swap(`"source"`, `"new":{},"source"`),
+	} {
+		if !envelope.Is([]byte(s)) {
+			t.Errorf("taken for none: %s", s)
+		}
+	}
+	for _, s := range []string{
+		"", "{", `{"id":"`, `{"id":"x"}`, golden[:len(golden)-1], golden + "\n", " " + golden, golden + golden,
+		swap("/5\"", "\""), swap("/5\"", "/5/1/1\""), swap("/5\"", "/x\""), swap("/5\"", "/-5\""), swap("/5\"", "/\""), swap("near/", "/"), swap("near/", ""),
+		swap("0007", "007"), swap("0007", "000A"), swap(`"stream"`, `"Stream"`), swap(`"key":"k",`, ""), swap(`"key":"k"`, `"key":1`),
+		swap(`"arrived"`, `"when"`), swap(":1}", ":}"), swap(":1}", ":\n1}"), swap(":1}", ":\"\xff\"}"),
+	} {
+		if envelope.Is([]byte(s)) {
+			t.Errorf("taken for an envelope: %s", s)
+		}
+		if _, err := envelope.Open([]byte(s)); err == nil {
+			t.Errorf("opened: %s", s)
+		}
+	}
+	if _, err := envelope.Open([]byte(swap("22T10", "22X10"))); err == nil {
+		t.Error("a time that is none is opened")
+	}
+}
+
+// FuzzOpen: nothing makes it fail but by an error; what a sink wrote opens to
+// what it was; what is taken for an envelope is handed on byte for byte.
+func FuzzOpen(f *testing.F) {
+	f.Add([]byte(golden), "k", int64(1))
+	f.Add([]byte(`{"id":"e/0000000000000007/1/2/3","stream":"s","key":"","at":"x","arrived":1}`), "\"", int64(0))
+	f.Add([]byte(`{"id":"\`), "", int64(-5))
+	f.Add([]byte(`{"id":"e/0000000000000007/1/2","stream":"s","key":"\u0000","arrived":"2026-11-22T10:00:00Z","data_b64":"AA=="}`), "\x00", int64(9))
+	f.Fuzz(func(t *testing.T, data []byte, key string, at int64) {
+		in, err := envelope.Open(data)
+		if err == nil && (!envelope.Is(data) || !json.Valid(data) || len(in.Data) > len(data)) {
+			t.Fatalf("opened %q", data)
+		}
+		r := record.Record{Key: key, Data: data, Pos: record.Pos{Shard: 1, Seq: 2}, Source: key, Attrs: map[string]string{"k": key}}
+		if at >= 0 && at < 1<<35 {
+			r.At = time.Unix(at, 5).UTC()
+		}
+		b := envelope.New(identity).Append(nil, "s", &r)
+		out, err := envelope.Open(b)
+		if err != nil {
+			t.Fatalf("our own %q: %v", b, err)
+		}
+		key = strings.ToValidUTF8(key, "\ufffd")
+		if out.ID != identity.ID(r.Pos) || out.Stream != "s" || !bytes.Equal(out.Data, data) || !out.At.Equal(r.At) {
+			t.Fatalf("%q opened to %+v", b, out)
+		}
+		if strings.ContainsRune(key, '\ufffd') {
+			return // how many marks stand for broken bytes is not ours to say
+		}
+		if out.Key != key || out.Source != key || out.Attrs["k"] != key {
+			t.Fatalf("%q opened to %+v", b, out)
+		}
+	})
+}
