@@ -60,16 +60,16 @@ secret_key = "`+peerSecretKey+`"
 	for line := range bytes.Lines(tool(t, in, "node", "testdata/deaggregate.js")) {
 		var user struct{ Key, Data string }
 		var env struct {
-			Key  string
+			ID   string
 			Data struct{ N int }
 		}
-		if json.Unmarshal(line, &user) != nil || json.Unmarshal([]byte(user.Data), &env) != nil || user.Key != env.Key {
+		if json.Unmarshal(line, &user) != nil || json.Unmarshal([]byte(user.Data), &env) != nil || env.ID == "" {
 			t.Fatalf("not an envelope: %s", line)
 		}
-		if env.Data.N != next[env.Key] {
-			t.Fatalf("%s: record %d after %d", env.Key, env.Data.N, next[env.Key]-1)
+		if env.Data.N != next[user.Key] {
+			t.Fatalf("%s: record %d after %d", user.Key, env.Data.N, next[user.Key]-1)
 		}
-		next[env.Key]++
+		next[user.Key]++
 		n++
 	}
 	if n != keys*each || len(all) >= n/10 {

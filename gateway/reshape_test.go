@@ -352,7 +352,7 @@ func TestAChainKeepsTheOrderOverSplits(t *testing.T) {
 		if err := json.Unmarshal(in.Data, &x); err != nil {
 			t.Fatal(err)
 		}
-		w.see(in.Key, x.N, 0)
+		w.see(rec.Key, x.N, 0)
 	}
 	if !w.has(r.put) {
 		t.Errorf("%d of %d records arrived", w.total, r.put)

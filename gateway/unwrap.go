@@ -77,7 +77,10 @@ func opened(r record.Record) record.Record {
 	if err != nil {
 		return r // a payload of somebody else
 	}
-	r.Key, r.At, r.Type, r.Attrs, r.Data = in.Key, in.At, in.Type, in.Attrs, in.Data
+	if in.Key != "" {
+		r.Key = in.Key
+	}
+	r.At, r.Type, r.Attrs, r.Data = in.At, in.Type, in.Attrs, in.Data
 	if r.At.IsZero() {
 		r.At = in.Arrived
 	}

@@ -41,7 +41,7 @@ func TestReadersSeeWhatIsInside(t *testing.T) {
 	env := envelope.New(record.Identity{Gateway: "edge", Epoch: 3})
 	with := env.Append(nil, "mqtt", &inner)
 	inner.At, inner.Attrs, inner.Type, inner.Data = time.Time{}, nil, "", []byte{0, 1}
-	without := env.Append(nil, "mqtt", &inner)
+	without := envelope.NewBeside(record.Identity{Gateway: "edge", Epoch: 3}).Append(nil, "mqtt", &inner)
 	var enc kpl.Encoder
 	enc.Add("outer", "", with)
 	enc.Add("p", "7", []byte("plain"))
@@ -89,7 +89,7 @@ func TestReadersSeeWhatIsInside(t *testing.T) {
 		`1 k "before"  t map[]`,
 		`2 a/b "{\"value\":1}" 0s application/json map[x:y]`,
 		`2 p "plain"  t map[]`,
-		`2 a/b "\x00\x01" 1s  map[]`,
+		`2 outer "\x00\x01" 1s  map[]`,
 		`3 a/b "{\"value\":1}" 0s application/json map[x:y]`,
 		fmt.Sprintf("4 k %q  t map[]", broken),
 		fmt.Sprintf("5 k %q  t map[]", new(kpl.Encoder).AppendTo(nil)),

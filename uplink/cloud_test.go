@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"forebay/uplink/envelope"
 	"forebay/uplink/kpl"
 )
 
@@ -247,22 +248,14 @@ func (c *cloud) store(s *cloudStream, e putEntry) int {
 }
 
 func openEnvelope(t *testing.T, key string, data []byte) cloudRecord {
-	var env struct {
-		ID, Stream, Key string
-		Data            json.RawMessage
-		B64             []byte `json:"data_b64"`
-	}
-	if err := json.Unmarshal(data, &env); err != nil {
+	env, err := envelope.Open(data)
+	if err != nil {
 		t.Errorf("envelope %q: %v", data, err)
 	}
-	if env.Key != key {
-		t.Errorf("key %q outside, %q in the envelope", key, env.Key)
+	if env.Key != "" {
+		t.Errorf("the key %q travels twice", env.Key)
 	}
-	payload := string(env.Data)
-	if env.B64 != nil {
-		payload = string(env.B64)
-	}
-	return cloudRecord{env.ID, env.Stream, env.Key, payload}
+	return cloudRecord{env.ID, env.Stream, key, string(env.Data)}
 }
 
 // all gives what a stream holds, in the order it came.

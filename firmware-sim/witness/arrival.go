@@ -41,16 +41,20 @@ func unwrap(key string, data []byte) arrival {
 	a := arrival{key: key}
 	var env struct {
 		ID      string          `json:"id"`
-		Stream  string          `json:"stream"`
+		Stream  *string         `json:"stream"` // "mqtt" if it is left out
 		Key     *string         `json:"key"`
-		Arrived string          `json:"arrived"`
+		T       *json.Number    `json:"t"`
+		Arrived string          `json:"arrived"` // instead of t, in the first form of envelopes
 		Data    json.RawMessage `json:"data"`
 		Base64  *string         `json:"data_b64"`
 	}
 	payload, stream := data, ""
 	if bytes.HasPrefix(data, []byte(`{"id":`)) && json.Unmarshal(data, &env) == nil &&
-		strings.Count(env.ID, "/") >= 3 && env.Stream != "" && env.Arrived != "" {
-		a.envelope, stream, payload = env.ID, env.Stream, env.Data
+		strings.Count(env.ID, "/") >= 3 && (env.T != nil || env.Arrived != "") {
+		a.envelope, stream, payload = env.ID, "mqtt", env.Data
+		if env.Stream != nil {
+			stream = *env.Stream
+		}
 		if env.Key != nil {
 			a.key = *env.Key
 		}

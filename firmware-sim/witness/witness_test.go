@@ -165,7 +165,7 @@ func (s *scene) note(what, device string, seqs ...uint64) {
 
 // envelope wraps a payload as a gateway does.
 func (s *scene) envelope(number int, stream, key string, payload []byte) []byte {
-	head := fmt.Sprintf(`{"id":"edge/00000000000000aa/3/%d","stream":%q,"key":%q,"arrived":"2026-01-01T00:00:00Z","source":"mqtt"`, number, stream, key)
+	head := fmt.Sprintf(`{"id":"edge/00000000000000aa/3/%d","stream":%q,"key":%q,"t":1767225600000,"source":"mqtt"`, number, stream, key)
 	if json.Valid(payload) {
 		return []byte(head + `,"data":` + string(payload) + "}")
 	}

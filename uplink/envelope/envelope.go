@@ -14,21 +14,51 @@ import (
 	"forebay/spool/record"
 )
 
+// The names that are left out of an envelope where they are the usual ones: a
+// record lies in the stream "mqtt" unless it says otherwise, and came from the
+// source that is called like its stream.
+const usualStream = "mqtt"
+
 // A Writer writes records as JSON objects that lose nothing of a record but
-// its monotonic time, its explicit hash key and, where a string is not UTF-8,
-// the bytes that are not. It is not safe for concurrent use.
+// its monotonic time, its explicit hash key, what is less than a millisecond of
+// its arrival and, where a string is not UTF-8, the bytes that are not. It is
+// not safe for concurrent use.
+//
+// The fields, in this order; "id" stands always, and "t" or "at":
+//
+//	id        GATEWAY/EPOCH/SHARD/SEQ, the record's name in the whole world
+//	stream    where it lay; left out: "mqtt"
+//	key       the partition key; left out where it travels beside the envelope
+//	at        the sender's time, in milliseconds since 1970 with as many
+//	          decimals as it has; left out where the sender gave none
+//	t         when the gateway took it, in whole milliseconds since 1970
+//	source    what took it; left out: the same as stream
+//	type      the payload's media type; left out where it is not known
+//	attrs     an object of strings; left out where there are none
+//	chunk     bytes that lie beside the record at its gateway; left out: none
+//	data      the payload, byte for byte, where it is JSON
+//	data_b64  the payload in base64, where it is not; neither: it is empty
 type Writer struct {
-	head  []byte // {"id":"GATEWAY/EPOCH/
-	of    record.Origin
-	here  record.Origin
-	names []string
+	head   []byte // {"id":"GATEWAY/EPOCH/
+	of     record.Origin
+	here   record.Origin
+	names  []string
+	beside bool // the key travels beside
 }
 
-// New writes the records of one gateway. id counts for records that do
-// not say themselves where they were stored.
+// New writes the records of one gateway. id counts for records that do not say
+// themselves where they were stored.
 func New(id record.Identity) *Writer {
 	e := &Writer{here: record.Origin{Gateway: id.Gateway, Epoch: id.Epoch}}
 	e.begin(e.here)
+	return e
+}
+
+// NewBeside is New for a far side that is told a record's key beside its
+// envelope, which then goes without.
+func NewBeside(id record.Identity) *Writer {
+	e := New(id)
+	e.beside = true
 	return e
 }
 
@@ -48,6 +78,10 @@ func (e *Writer) begin(o record.Origin) {
 // is not UTF-8 or nests deeper than 512 counts as not JSON here, so that no
 // reader changes a byte of it. The bytes of r's chunk are not written, only
 // their number.
+//
+// A record that is another gateway's envelope, and nothing beside it, keeps
+// that one, id and all, however far it goes; r's key is added to it where it
+// has none and none travels beside.
 func (e *Writer) Append(dst []byte, stream string, r *record.Record) []byte {
 	return e.AppendPart(dst, stream, r, 0)
 }
@@ -55,6 +89,9 @@ func (e *Writer) Append(dst []byte, stream string, r *record.Record) []byte {
 // AppendPart is Append for part number part, from 1, of what is stored as one
 // record: the number stands in the id. 0 is the whole record.
 func (e *Writer) AppendPart(dst []byte, stream string, r *record.Record, part int) []byte {
+	if Forwarded(r) {
+		return e.forward(dst, r)
+	}
 	o := &e.here
 	if r.Origin != nil {
 		o = r.Origin
@@ -69,15 +106,23 @@ func (e *Writer) AppendPart(dst []byte, stream string, r *record.Record, part in
 	if part > 0 {
 		dst = strconv.AppendInt(append(dst, '/'), int64(part), 10)
 	}
-	dst = AppendEscaped(append(dst, `","stream":"`...), stream)
-	dst = AppendEscaped(append(dst, `","key":"`...), r.Key)
 	dst = append(dst, '"')
-	if !r.At.IsZero() {
-		dst = appendTime(append(dst, `,"at":`...), r.At)
+	if stream != usualStream {
+		dst = AppendEscaped(append(dst, `,"stream":"`...), stream)
+		dst = append(dst, '"')
 	}
-	dst = appendTime(append(dst, `,"arrived":`...), r.Arrived)
-	dst = AppendEscaped(append(dst, `,"source":"`...), r.Source)
-	dst = append(dst, '"')
+	if !e.beside {
+		dst = AppendEscaped(append(dst, `,"key":"`...), r.Key)
+		dst = append(dst, '"')
+	}
+	if !r.At.IsZero() {
+		dst = appendMillis(append(dst, `,"at":`...), r.At)
+	}
+	dst = strconv.AppendInt(append(dst, `,"t":`...), r.Arrived.UnixMilli(), 10)
+	if r.Source != stream {
+		dst = AppendEscaped(append(dst, `,"source":"`...), r.Source)
+		dst = append(dst, '"')
+	}
 	if r.Type != "" {
 		dst = AppendEscaped(append(dst, `,"type":"`...), r.Type)
 		dst = append(dst, '"')
@@ -117,19 +162,39 @@ func (e *Writer) appendAttrs(dst []byte, attrs map[string]string) []byte {
 	return append(dst, '}')
 }
 
-// appendTime writes t in UTC as RFC 3339, which has four digits for the year:
-// a clock beyond that is written as the nearest time there is.
-func appendTime(dst []byte, t time.Time) []byte {
-	t = t.UTC()
-	switch y := t.Year(); {
-	case y < 1:
-		t = time.Time{}
-	case y > 9999:
-		t = time.Date(9999, 12, 31, 23, 59, 59, 999999999, time.UTC)
+// forward appends another gateway's envelope.
+func (e *Writer) forward(dst []byte, r *record.Record) []byte {
+	at := 0
+	if !e.beside {
+		at = keyless(r.Data)
 	}
-	dst = append(dst, '"')
-	dst = t.AppendFormat(dst, time.RFC3339Nano)
-	return append(dst, '"')
+	dst = append(dst, r.Data[:at]...)
+	if at > 0 {
+		dst = AppendEscaped(append(dst, `,"key":"`...), r.Key)
+		dst = append(dst, '"')
+	}
+	return append(dst, r.Data[at:]...)
+}
+
+// appendMillis writes t as milliseconds since 1970, down to the nanosecond.
+func appendMillis(dst []byte, t time.Time) []byte {
+	ms, ns := t.UnixMilli(), t.Nanosecond()%1e6
+	if ms < 0 && ns > 0 { // ms is rounded down, and the fraction counts up from it
+		ms, ns = ms+1, 1e6-ns
+		if ms == 0 {
+			dst = append(dst, '-')
+		}
+	}
+	dst = strconv.AppendInt(dst, ms, 10)
+	if ns == 0 {
+		return dst
+	}
+	dst = append(dst, '.')
+	for d := 100_000; ns > 0; d /= 10 {
+		dst = append(dst, byte('0'+ns/d))
+		ns %= d
+	}
+	return dst
 }
 
 // maxInline is how deep JSON may nest to stand in the envelope: common parsers

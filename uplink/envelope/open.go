@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -14,35 +16,85 @@ import (
 // ErrNotEnvelope is returned for bytes that no Writer wrote.
 var ErrNotEnvelope = errors.New("not an envelope")
 
-// Is reports whether data is an envelope, of whatever gateway: one
-// line of JSON in UTF-8 that begins with an id (GATEWAY/EPOCH/SHARD/SEQ, the
-// epoch in 16 hexadecimal digits, and perhaps /INDEX), a stream, a key and a
-// time. What is none costs the look at a few bytes, as a rule.
+// Is reports whether data is an envelope, of whatever gateway: one line of
+// JSON in UTF-8 that begins with an id (GATEWAY/EPOCH/SHARD/SEQ, the epoch in
+// 16 hexadecimal digits, and perhaps /INDEX), then perhaps a stream and a key,
+// and a time. What is none costs the look at a few bytes, as a rule.
+//
+// The first form of envelopes, whose times are text ("arrived") and which
+// leave out neither stream nor key, is one too.
 func Is(data []byte) bool {
+	h, ok := headOf(data)
+	return ok && h.timed(data) && !bytes.ContainsAny(data, "\r\n") && utf8.Valid(data) && json.Valid(data)
+}
+
+// A head is what is known of an envelope by its beginning.
+type head struct {
+	id             int // bytes up to the end of the id, its quotation mark included
+	end            int // bytes up to the end of what is named here
+	stream, hasKey bool
+}
+
+// headOf reads the id, and stream and key where they follow.
+func headOf(data []byte) (h head, ok bool) {
 	rest, ok := bytes.CutPrefix(data, []byte(`{"id":"`))
 	if !ok || data[len(data)-1] != '}' {
-		return false
+		return h, false
 	}
 	id, rest, ok := cutString(rest)
 	if !ok || !isID(id) {
-		return false
+		return h, false
 	}
-	for _, name := range []string{`,"stream":"`, `,"key":"`} {
-		if rest, ok = bytes.CutPrefix(rest, []byte(name)); !ok {
-			return false
+	h.id = len(data) - len(rest)
+	if rest, h.stream, ok = cutField(rest, `,"stream":"`); !ok {
+		return h, false
+	}
+	if rest, h.hasKey, ok = cutField(rest, `,"key":"`); !ok {
+		return h, false
+	}
+	h.end = len(data) - len(rest)
+	return h, true
+}
+
+// cutField takes a field off the front of b, if it is the one that begins so;
+// ok is false where its text does not end.
+func cutField(b []byte, name string) (rest []byte, has, ok bool) {
+	rest, has = bytes.CutPrefix(b, []byte(name))
+	if !has {
+		return b, false, true
+	}
+	_, rest, ok = cutString(rest)
+	return rest, true, ok
+}
+
+// timed reports whether a time follows.
+func (h head) timed(data []byte) bool {
+	rest := data[h.end:]
+	for _, name := range []string{`,"t":`, `,"at":`, `,"arrived":`} {
+		v, ok := bytes.CutPrefix(rest, []byte(name))
+		if !ok || len(v) == 0 {
+			continue
 		}
-		if _, rest, ok = cutString(rest); !ok {
-			return false
+		if v[0] == '"' {
+			return name != `,"t":` && h.stream && h.hasKey
 		}
+		return name != `,"arrived":` && (v[0] == '-' || '0' <= v[0] && v[0] <= '9')
 	}
-	if !bytes.HasPrefix(rest, []byte(`,"at":"`)) && !bytes.HasPrefix(rest, []byte(`,"arrived":"`)) {
-		return false
+	return false
+}
+
+// keyless is where the key belongs in an envelope that has none; 0 if it has
+// one.
+func keyless(data []byte) int {
+	h, ok := headOf(data)
+	if !ok || h.hasKey {
+		return 0
 	}
-	return !bytes.ContainsAny(data, "\r\n") && utf8.Valid(data) && json.Valid(data)
+	return h.end
 }
 
 // Forwarded reports whether a record is another gateway's envelope and nothing
-// beside it: it needs none of ours, and keeps its id however far it goes.
+// beside it. Append then writes no envelope of ours around it.
 func Forwarded(r *record.Record) bool {
 	return len(r.Attrs) == 0 && r.Chunk.Len == 0 && len(r.Blob) == 0 && Is(r.Data)
 }
@@ -93,7 +145,8 @@ func only(b []byte, chars string) bool {
 type Opened struct {
 	// ID names the record in the whole world, Stream is where it lay.
 	ID, Stream string
-	Key        string
+	// Key is the partition key; "" where it travels beside the envelope.
+	Key string
 	// At is the sender's time, zero if it gave none; Arrived is when the
 	// gateway that wrote the envelope took the record.
 	At, Arrived  time.Time
@@ -113,11 +166,12 @@ func Open(data []byte) (Opened, error) {
 	}
 	var in struct {
 		ID      string            `json:"id"`
-		Stream  string            `json:"stream"`
+		Stream  *string           `json:"stream"`
 		Key     string            `json:"key"`
-		At      time.Time         `json:"at"`
-		Arrived time.Time         `json:"arrived"`
-		Source  string            `json:"source"`
+		At      moment            `json:"at"`
+		T       moment            `json:"t"`
+		Arrived moment            `json:"arrived"`
+		Source  *string           `json:"source"`
 		Type    string            `json:"type"`
 		Attrs   map[string]string `json:"attrs"`
 		Chunk   int64             `json:"chunk"`
@@ -128,11 +182,44 @@ func Open(data []byte) (Opened, error) {
 		return Opened{}, fmt.Errorf("open an envelope: %w", err)
 	}
 	out := Opened{
-		ID: in.ID, Stream: in.Stream, Key: in.Key, At: in.At, Arrived: in.Arrived,
-		Source: in.Source, Type: in.Type, Attrs: in.Attrs, Chunk: in.Chunk, Data: in.Data,
+		ID: in.ID, Stream: usualStream, Key: in.Key, At: time.Time(in.At), Arrived: time.Time(in.T),
+		Type: in.Type, Attrs: in.Attrs, Chunk: in.Chunk, Data: in.Data,
+	}
+	if out.Arrived.IsZero() {
+		out.Arrived = time.Time(in.Arrived)
+	}
+	if in.Stream != nil {
+		out.Stream = *in.Stream
+	}
+	if out.Source = out.Stream; in.Source != nil {
+		out.Source = *in.Source
 	}
 	if len(in.Base64) > 0 {
 		out.Data = in.Base64
 	}
 	return out, nil
+}
+
+// A moment is a time in either form.
+type moment time.Time
+
+// UnmarshalJSON reads milliseconds since 1970, or text as in RFC 3339.
+func (m *moment) UnmarshalJSON(b []byte) error {
+	if b[0] == '"' {
+		return (*time.Time)(m).UnmarshalJSON(b)
+	}
+	whole, fraction, _ := strings.Cut(string(b), ".")
+	ms, err := strconv.ParseInt(whole, 10, 64)
+	if err != nil || len(fraction) > 6 || fraction != "" && !only([]byte(fraction), hexDigits[:10]) {
+		return fmt.Errorf("%s is not a time in milliseconds", b)
+	}
+	ns, err := strconv.ParseInt((fraction + "000000")[:6], 10, 64)
+	if err != nil {
+		return err
+	}
+	if whole[0] == '-' {
+		ns = -ns
+	}
+	*m = moment(time.UnixMilli(ms).Add(time.Duration(ns)).UTC())
+	return nil
 }

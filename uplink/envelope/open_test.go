@@ -3,8 +3,6 @@ package envelope_test
 import (
 	"bytes"
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -13,27 +11,42 @@ import (
 	"forebay/uplink/envelope"
 )
 
-const golden = `{"id":"near/0000000000000007/2/5","stream":"mqtt","key":"k","arrived":"2026-11-22T10:00:00Z","source":"mqtt","data":1}`
+const first = `{"id":"near/0000000000000007/2/5","stream":"mqtt","key":"k","arrived":"2026-11-22T10:00:00Z","source":"mqtt","data":1}`
 
 func TestIsEnvelope(t *testing.T) {
-	files, err := filepath.Glob("testdata/envelope/*.json")
-	if err != nil || len(files) < 15 {
-		t.Fatalf("golden files: %d, %v", len(files), err)
-	}
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var c struct{ Want string }
-		if err := json.Unmarshal(b, &c); err != nil {
-			t.Fatal(err)
-		}
-		if !envelope.Is([]byte(c.Want)) {
-			t.Errorf("%s is taken for none", f)
+	for _, dir := range []string{"golden", "first"} {
+		for name, c := range goldens(t, dir) {
+			if !envelope.Is([]byte(c.Want)) {
+				t.Errorf("%s/%s is taken for none", dir, name)
+			}
 		}
 	}
-	swap := func(old, new string) string { return strings.Replace(golden, old, new, 1) }
+	now := `{"id":"near/0000000000000007/2/5","t":1763805600000,"data":1}`
+	for _, s := range []string{
+		now, strings.Replace(now, `"t"`, `"stream":"s","t"`, 1), strings.Replace(now, `"t"`, `"key":"k","t"`, 1),
+		strings.Replace(now, `"t"`, `"at":-1.25,"t"`, 1), strings.Replace(now, `/5"`, `/5/7"`, 1),
+	} {
+		if !envelope.Is([]byte(s)) {
+			t.Errorf("taken for none: %s", s)
+		}
+		if _, err := envelope.Open([]byte(s)); err != nil {
+			t.Errorf("not opened: %s: %v", s, err)
+		}
+	}
+	for _, s := range []string{
+		strings.Replace(now, `1763805600000`, `"x"`, 1), strings.Replace(now, `"t":1763805600000,`, ``, 1), strings.Replace(now, `"t"`, `"key":1,"t"`, 1),
+		strings.Replace(now, `"t"`, `"arrived":"2026-11-22T10:00:00Z","t"`, 1), strings.Replace(now, `"t"`, `"arrived"`, 1), strings.Replace(now, `:1763805600000`, `:null`, 1),
+	} {
+		if envelope.Is([]byte(s)) {
+			t.Errorf("taken for an envelope: %s", s)
+		}
+	}
+	for _, s := range []string{`1e3`, `1.1234567`, `99999999999999999999`} {
+		if _, err := envelope.Open([]byte(strings.Replace(now, `1763805600000`, s, 1))); err == nil {
+			t.Errorf("a time of %s is opened", s)
+		}
+	}
+	swap := func(old, new string) string { return strings.Replace(first, old, new, 1) }
 	for _, s := range []string{
 		swap("/5\"", "/5/1\""), swap("/5\"", "/18446744073709551615\""), swap("\"k\"", `"\"\\"`), swap("near", `e\"`),
 		swap(`"arrived"`, `"at":"2026-11-22T10:00:00Z","arrived"`), swap(`"source"`, `"new":{},"source"`),
@@ -43,7 +56,7 @@ func TestIsEnvelope(t *testing.T) {
 		}
 	}
 	for _, s := range []string{
-		"", "{", `{"id":"`, `{"id":"x"}`, golden[:len(golden)-1], golden + "\n", " " + golden, golden + golden,
+		"", "{", `{"id":"`, `{"id":"x"}`, first[:len(first)-1], first + "\n", " " + first, first + first,
 		swap("/5\"", "\""), swap("/5\"", "/5/1/1\""), swap("/5\"", "/x\""), swap("/5\"", "/-5\""), swap("/5\"", "/\""), swap("near/", "/"), swap("near/", ""),
 		swap("0007", "007"), swap("0007", "000A"), swap(`"stream"`, `"Stream"`), swap(`"key":"k",`, ""), swap(`"key":"k"`, `"key":1`),
 		swap(`"arrived"`, `"when"`), swap(":1}", ":}"), swap(":1}", ":\n1}"), swap(":1}", ":\"\xff\"}"),
@@ -63,7 +76,7 @@ func TestIsEnvelope(t *testing.T) {
 // FuzzOpen: nothing makes it fail but by an error; what a sink wrote opens to
 // what it was; what is taken for an envelope is handed on byte for byte.
 func FuzzOpen(f *testing.F) {
-	f.Add([]byte(golden), "k", int64(1))
+	f.Add([]byte(first), "k", int64(1))
 	f.Add([]byte(`{"id":"e/0000000000000007/1/2/3","stream":"s","key":"","at":"x","arrived":1}`), "\"", int64(0))
 	f.Add([]byte(`{"id":"\`), "", int64(-5))
 	f.Add([]byte(`{"id":"e/0000000000000007/1/2","stream":"s","key":"\u0000","arrived":"2026-11-22T10:00:00Z","data_b64":"AA=="}`), "\x00", int64(9))

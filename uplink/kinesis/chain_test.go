@@ -128,7 +128,7 @@ func TestChainForwardsUnchanged(t *testing.T) {
 			if !slices.Equal(got, want) {
 				t.Fatalf("%d records at the top, %d at the first hop, or they differ", len(got), len(want))
 			}
-			e := envelope.New(record.Identity{Gateway: "near", Epoch: 7})
+			e := envelope.NewBeside(record.Identity{Gateway: "near", Epoch: 7})
 			for i := range recs {
 				if w := string(e.Append(nil, "cell", &recs[i])); got[i].data != w || got[i].key != recs[i].Key {
 					t.Fatalf("record %d:\n got %s %s\nwant %s %s", i, got[i].key, got[i].data, recs[i].Key, w)
@@ -158,13 +158,13 @@ func TestAggregateOfOthers(t *testing.T) {
 		{Key: "c", Data: []byte(golden), Attrs: map[string]string{"a": "b"}, Pos: record.Pos{Shard: 3, Seq: 10}, Arrived: time.Unix(0, 0), Source: "mqtt"},
 	}, 10)
 	head := `{"id":"site/0000000000000007/3/`
-	tail := `,"arrived":"1970-01-01T00:00:00Z","source":`
+	tail := `,"stream":"cell","t":0,"source":`
 	want := []part{
-		{"a", head + `8/1","stream":"cell","key":"a"` + tail + `"kinesis","data":{"v":1}}`},
+		{"a", head + `8/1"` + tail + `"kinesis","data":{"v":1}}`},
 		{"k", golden},
-		{"", head + `8/3","stream":"cell","key":""` + tail + `"kinesis","data_b64":"AA=="}`},
-		{"b", head + `9/1","stream":"cell","key":"b"` + tail + `"kinesis","data":2}`},
-		{"c", head + `10","stream":"cell","key":"c"` + tail + `"mqtt","attrs":{"a":"b"},"data":` + golden + `}`},
+		{"", head + `8/3"` + tail + `"kinesis","data_b64":"AA=="}`},
+		{"b", head + `9/1"` + tail + `"kinesis","data":2}`},
+		{"c", head + `10"` + tail + `"mqtt","attrs":{"a":"b"},"data":` + golden + `}`},
 	}
 	got := h.users()
 	if !slices.Equal(got, want) {

@@ -78,7 +78,7 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 	s.packers.New = func() any {
 		p := &packer{aggregate: cfg.Aggregate != "off", maxUnit: s.maxUnit}
 		if cfg.Format != "raw" {
-			p.env = envelope.New(home.ID)
+			p.env = envelope.NewBeside(home.ID)
 		}
 		return p
 	}

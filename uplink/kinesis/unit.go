@@ -133,7 +133,7 @@ func (p *packer) open(l *lane.Lane, r *record.Record) {
 // add adds a part: number n of its record, 0 if the record has no others.
 func (p *packer) add(l *lane.Lane, r *record.Record, n int) {
 	data := r.Data
-	if p.env != nil && !envelope.Forwarded(r) {
+	if p.env != nil {
 		start := len(p.text)
 		p.text = p.env.AppendPart(p.text, l.Stream, r, n)
 		data = p.text[start:len(p.text):len(p.text)] // stays when p.text moves
