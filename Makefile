@@ -7,7 +7,7 @@ STATIC := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 30s
 
-.PHONY: build gateway sim console fmt vet lint test test-peers race crash powercut soak fuzz bench bench-kinesis cross docs demo clean
+.PHONY: build gateway sim console fmt vet lint test test-peers race crash cloud powercut soak fuzz bench bench-kinesis cross docs demo clean
 
 build: gateway sim ## the programs into bin/; the console where cgo and its packages are there
 	@if .ci/console-packages --check; then $(MAKE) --no-print-directory console; \
@@ -45,7 +45,11 @@ crash: ## the long form of the tests that kill, cut, fail and flip: about an hou
 	CGO_ENABLED=0 $(GO) test -v -count=8 -timeout 3h -run 'Kill' ./gateway/internal/rules
 	CGO_ENABLED=0 FOREBAY_IMAGES=10000 FOREBAY_FAILPOINTS=5000 $(GO) test -v -count=1 -timeout 3h -run 'WriteLog|FailPoint|ASyncError' ./spool
 	CGO_ENABLED=0 FOREBAY_FLIPS=10000000 FOREBAY_CUTS=4000 $(GO) test -v -count=1 -timeout 3h -run 'WholeSpool' ./spool
+	$(MAKE) --no-print-directory cloud
 	$(MAKE) --no-print-directory powercut CUTS=100 FULL_SECONDS=60
+
+cloud: ## a million records through a cloud that misbehaves, fifty kills
+	CGO_ENABLED=0 FOREBAY_CLOUD_RECORDS=1000000 FOREBAY_CLOUD_KILLS=50 $(GO) test -v -count=1 -timeout 1h -run 'ACloudThatMisbehaves' ./gateway
 
 CUTS ?= 6
 FULL_SECONDS ?= 5
