@@ -313,4 +313,3 @@ func consume(t *testing.T, addr, stream string, each func(key string, data []byt
 		}
 	}
 }
-
