@@ -40,7 +40,7 @@ var layers = map[string][]string{
 	"gateway/internal/points":     {"spool/record", "gateway/conf"},
 	"gateway/internal/inlet":      {"spool/record", "spool", "gateway/conf"},
 	"gateway/internal/sigv4":      {},
-	"gateway/internal/kinesisapi": {"spool/record", "gateway/conf", "spool", "uplink/kpl", "gateway/internal/sigv4"},
+	"gateway/internal/kinesisapi": {"spool/record", "gateway/conf", "spool", "uplink/kpl", "uplink/envelope", "gateway/internal/sigv4"},
 	"gateway/internal/ingest":     {"spool/record"},
 	"gateway/internal/query":      {"spool/record", "gateway/conf", "spool"},
 	"gateway/internal/localapi":   {"spool/record", "gateway/conf", "gateway/api", "spool", "gateway/internal/rules", "gateway/internal/points", "gateway/internal/query", "uplink/kpl"},

@@ -73,15 +73,29 @@ func fromEnv(t *testing.T, name string, short int) int {
 // every record that the gateway took is there, each key in order, and nothing
 // twice behind a watermark as the consumers' samples keep it.
 func TestACloudThatMisbehaves(t *testing.T) {
-	records, kills := fromEnv(t, "FOREBAY_CLOUD_RECORDS", 60_000), fromEnv(t, "FOREBAY_CLOUD_KILLS", 6)
+	if again := misbehave(t, fromEnv(t, "FOREBAY_CLOUD_RECORDS", 60_000), fromEnv(t, "FOREBAY_CLOUD_KILLS", 6)); again == 0 {
+		t.Error("nothing came twice: the cloud did not misbehave")
+	}
+}
+
+// TestAGatewayBehindABadLink is the same with another gateway that knows what
+// is in front of it: it stores nothing twice.
+func TestAGatewayBehindABadLink(t *testing.T) {
+	if again := misbehave(t, fromEnv(t, "FOREBAY_CLOUD_RECORDS", 30_000), fromEnv(t, "FOREBAY_CLOUD_KILLS", 6), "--header", "X-Forebay-Lanes"); again != 0 {
+		t.Errorf("%d records are stored twice", again)
+	}
+}
+
+// misbehave gives how many records came twice.
+func misbehave(t *testing.T, records, kills int, flags ...string) (again int) {
 	ambiguous := "0.05" // in the short form, so that it happens at all
 	if records >= 1_000_000 {
 		ambiguous = "0.01"
 	}
 	far := startGateway(t, "far", farConfig)
 	cloud, control := freePort(t), freePort(t)
-	spawn(t, "cloud", program(t, "forebay-sim"), "cloud", "--listen", cloud, "--to", "http://"+far.kinesis, "--control", control,
-		"--entry-fails", "0.1", "--cut-after", ambiguous, "--fail-after", ambiguous, "--cut-before", "0.005", "--throttle")
+	spawn(t, "cloud", program(t, "forebay-sim"), append([]string{"cloud", "--listen", cloud, "--to", "http://" + far.kinesis, "--control", control,
+		"--entry-fails", "0.1", "--cut-after", ambiguous, "--fail-after", ambiguous, "--cut-before", "0.005", "--throttle"}, flags...)...)
 	near := startGateway(t, "near", strings.ReplaceAll(badCloudConfig, "CLOUD", cloud))
 
 	var put atomic.Int64
@@ -112,6 +126,10 @@ func TestACloudThatMisbehaves(t *testing.T) {
 		<-time.After(time.Duration(rng.IntN(200)) * time.Millisecond) // a kill at a random moment
 		near.kill()
 		near.start(t, "near")
+		if len(flags) > 0 && i%2 == 0 { // the other gateway forgets nothing either
+			far.kill()
+			far.start(t, "far")
+		}
 	}
 	<-fed
 	eventually(t, 10*time.Minute, "the backlog is drained", func() bool { return waiting(t, near) == 0 })
@@ -124,15 +142,16 @@ func TestACloudThatMisbehaves(t *testing.T) {
 		}
 		taken[r.ID] = r.Key
 	}
-	compare(t, far, taken)
+	again = compare(t, far, taken)
 	t.Logf("taken %d records, %d kills; the cloud says %s", len(taken), kills, tell(t, control, "/", ""))
 	near.sound(t)
 	far.sound(t)
+	return again
 }
 
 // compare reads the far end as a consumer does and holds it against what was
 // taken.
-func compare(t *testing.T, far *gw, taken map[string]string) {
+func compare(t *testing.T, far *gw, taken map[string]string) (again int) {
 	t.Helper()
 	type lane struct {
 		high         uint64
@@ -178,7 +197,6 @@ func compare(t *testing.T, far *gw, taken map[string]string) {
 		}
 		last[key] = place
 	})
-	again := 0
 	for _, l := range lanes {
 		again += l.again
 	}
@@ -186,6 +204,7 @@ func compare(t *testing.T, far *gw, taken map[string]string) {
 	if lost != 0 || disorder != 0 || strange != 0 {
 		t.Errorf("lost %d, out of order %d, strange %d", lost, disorder, strange)
 	}
+	return again
 }
 
 func waiting(t *testing.T, g *gw) uint64 {

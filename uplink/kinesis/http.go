@@ -132,6 +132,9 @@ func (s *Sink) call(ctx context.Context, op string, buf *buffer) (int, http.Head
 	req.Header.Set("Content-Type", "application/x-amz-json-1.1")
 	req.Header.Set("X-Amz-Target", "Kinesis_20131202."+op)
 	req.Header.Set("User-Agent", "forebay")
+	if s.rising {
+		req.Header.Set("X-Forebay-Lanes", "rising")
+	}
 	creds, err := s.creds.get(ctx)
 	if err != nil {
 		return 0, nil, nil, &Error{Class: lane.Auth, Text: "there are no credentials to sign with", Err: err}

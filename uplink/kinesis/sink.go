@@ -27,6 +27,7 @@ type Sink struct {
 	clock    clock
 	pace     pace
 	log      *slog.Logger
+	rising   bool // a lane's envelopes come in rising order: another gateway may drop what comes twice
 
 	packers sync.Pool // *packer
 	bodies  sync.Pool // *buffer
@@ -60,6 +61,7 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 		timeout: cfg.RequestTimeout.Or(defaultLimit),
 		signer:  v4.NewSigner(),
 		log:     home.Log,
+		rising:  home.Rising && cfg.Format != "raw",
 		checked: make(map[string]time.Time),
 		begun:   make(map[lane.Lane]begun),
 	}
