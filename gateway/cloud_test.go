@@ -94,8 +94,10 @@ func misbehave(t *testing.T, records, kills int, flags ...string) (again int) {
 	}
 	far := startGateway(t, "far", farConfig)
 	cloud, control := freePort(t), freePort(t)
-	spawn(t, "cloud", program(t, "forebay-sim"), append([]string{"cloud", "--listen", cloud, "--to", "http://" + far.kinesis, "--control", control,
-		"--entry-fails", "0.1", "--cut-after", ambiguous, "--fail-after", ambiguous, "--cut-before", "0.005", "--throttle"}, flags...)...)
+	spawn(t, "cloud", program(t, "forebay-sim"), append([]string{
+		"cloud", "--listen", cloud, "--to", "http://" + far.kinesis, "--control", control,
+		"--entry-fails", "0.1", "--cut-after", ambiguous, "--fail-after", ambiguous, "--cut-before", "0.005", "--throttle",
+	}, flags...)...)
 	near := startGateway(t, "near", strings.ReplaceAll(badCloudConfig, "CLOUD", cloud))
 
 	var put atomic.Int64
