@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -120,7 +122,7 @@ func misbehave(t *testing.T, records, kills int, flags ...string) (again int) {
 			eventually(t, time.Minute, "the uplink sees that the cloud is "+mode, func() bool { return isDown(t, near) })
 			tell(t, control, "/faults", `{"mode":""}`)
 		case 2 * kills / 3:
-			reshard(t, near.kinesis, "line", 5)
+			reshardAt(t, near.kinesis, "line", 5)
 			tell(t, control, "/reshard?stream=press-shop&shards=6", "")
 		case 5 * kills / 6:
 			tell(t, control, "/reshard?stream=press-shop&shards=3", "")
@@ -145,6 +147,7 @@ func misbehave(t *testing.T, records, kills int, flags ...string) (again int) {
 		taken[r.ID] = r.Key
 	}
 	again = compare(t, far, taken)
+	sample(t, far, taken)
 	t.Logf("taken %d records, %d kills; the cloud says %s", len(taken), kills, tell(t, control, "/", ""))
 	near.sound(t)
 	far.sound(t)
@@ -209,6 +212,38 @@ func compare(t *testing.T, far *gw, taken map[string]string) (again int) {
 	return again
 }
 
+// sample holds what the sample of a consumer prints against what was taken.
+func sample(t *testing.T, far *gw, taken map[string]string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "run", "./uplink/samples/consumer", "press-shop")
+	cmd.Dir = ".."
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "AWS_ENDPOINT_URL=http://"+far.kinesis, "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=any", "AWS_SECRET_ACCESS_KEY=any")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("the sample: %v", err)
+	}
+	printed(t, out, taken)
+}
+
+// printed holds a sample's output against what was taken.
+func printed(t *testing.T, out []byte, taken map[string]string) {
+	t.Helper()
+	n, bad := 0, 0
+	got := map[string]bool{}
+	for line := range bytes.Lines(out) {
+		key, data, _ := strings.Cut(strings.TrimSuffix(string(line), "\n"), "\t")
+		in, err := envelope.Open([]byte(data))
+		if err != nil || taken[in.ID] != key || got[in.ID] {
+			bad++
+		}
+		got[in.ID] = true
+		n++
+	}
+	if n != len(taken) || bad > 0 {
+		t.Errorf("the sample printed %d records, %d of them wrong or again; taken were %d", n, bad, len(taken))
+	}
+}
+
 func waiting(t *testing.T, g *gw) uint64 {
 	t.Helper()
 	ups, err := g.client.Uplinks(t.Context())
@@ -258,7 +293,7 @@ func kinesisAt(addr string) *kinesis.Client {
 	})
 }
 
-func reshard(t *testing.T, addr, stream string, shards int32) {
+func reshardAt(t *testing.T, addr, stream string, shards int32) {
 	t.Helper()
 	eventually(t, 20*time.Second, "the stream is resharded", func() bool {
 		_, err := kinesisAt(addr).UpdateShardCount(t.Context(), &kinesis.UpdateShardCountInput{
