@@ -61,6 +61,9 @@ type entry struct {
 // parsePutRecords reads the answer to a PutRecords request of n records. What
 // is not exactly such an answer is no acknowledgement, whatever its status.
 func parsePutRecords(body []byte, n int) ([]entry, error) {
+	if entries, ok := scanAnswer(string(body), n); ok {
+		return entries, nil
+	}
 	var out struct{ Records []entry }
 	if err := json.Unmarshal(body, &out); err != nil {
 		return nil, fmt.Errorf("not the JSON that Kinesis answers: %w", err)
