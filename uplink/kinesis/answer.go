@@ -1,12 +1,18 @@
 package kinesis
 
-import "strings"
+import (
+	"encoding/binary"
+	"strings"
+)
 
 // scanAnswer reads an answer to PutRecords of n records in the form that
 // services write it in: an object whose Records are objects of plain strings.
 // ok is false where it is anything else, which a full reader then judges.
 // The entries' strings are views of text.
 func scanAnswer(text string, n int) (entries []entry, ok bool) {
+	if !plain(text) {
+		return nil, false
+	}
 	s := answerScan{text}
 	if !s.byte('{') {
 		return nil, false
@@ -42,14 +48,32 @@ func scanAnswer(text string, n int) (entries []entry, ok bool) {
 	}
 }
 
+// plain reports whether text is printable ASCII on one line, without a reverse
+// solidus. Eight bytes are looked at at a time.
+func plain(text string) bool {
+	const ones, high = 0x0101010101010101, 0x8080808080808080
+	var bad uint64
+	i := 0
+	for ; i+8 <= len(text); i += 8 {
+		w := binary.LittleEndian.Uint64([]byte(text[i : i+8]))
+		bad |= w | (w - ' '*ones) | (w + ones) // above ASCII, below the space, DEL
+	}
+	bad &= high
+	for ; i < len(text); i++ {
+		if text[i] < ' ' || text[i] > '~' {
+			return false
+		}
+	}
+	return bad == 0 && strings.IndexByte(text, '\\') < 0
+}
+
 type answerScan struct{ left string }
 
-// space passes white space and gives what is left.
+// space passes spaces and gives what is left.
 func (s *answerScan) space() string {
-	if s.left == "" || s.left[0] > ' ' {
-		return s.left
+	for s.left != "" && s.left[0] == ' ' {
+		s.left = s.left[1:]
 	}
-	s.left = strings.TrimLeft(s.left, " \t\r\n")
 	return s.left
 }
 
@@ -61,22 +85,18 @@ func (s *answerScan) byte(c byte) bool {
 	return true
 }
 
-// str takes a string of printable ASCII without escapes.
+// str takes a string. The text holds printable ASCII alone, and no escapes.
 func (s *answerScan) str() (string, bool) {
 	if !s.byte('"') {
 		return "", false
 	}
-	for i := 0; i < len(s.left); i++ {
-		switch c := s.left[i]; {
-		case c == '"':
-			v := s.left[:i]
-			s.left = s.left[i+1:]
-			return v, true
-		case c < ' ' || c > '~' || c == '\\':
-			return "", false
-		}
+	i := strings.IndexByte(s.left, '"')
+	if i < 0 {
+		return "", false
 	}
-	return "", false
+	v := s.left[:i]
+	s.left = s.left[i+1:]
+	return v, true
 }
 
 // number takes a small number that is not negative.

@@ -3,11 +3,13 @@ package kinesis
 import (
 	"encoding/json"
 	"log/slog"
+	"math/big"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
 
+	"forebay/spool/record"
 	"forebay/uplink/aws"
 	"forebay/uplink/lane"
 )
@@ -150,5 +152,20 @@ func TestPace(t *testing.T) {
 	p.took(p.size(), timeout/2, timeout, nil)
 	if p.size() != maxRequest/2 {
 		t.Errorf("after a slow one: %d", p.size())
+	}
+}
+
+func TestDecimal(t *testing.T) {
+	for _, s := range []string{"0", "1", "9999999999999999999", "10000000000000000000", "18446744073709551615", "18446744073709551616",
+		"99999999999999999999999999999999999999", "100000000000000000000000000000000000000", "340282366920938463463374607431768211455"} {
+		n, ok := new(big.Int).SetString(s, 10)
+		if !ok {
+			t.Fatal(s)
+		}
+		var h record.HashKey
+		n.FillBytes(h[:])
+		if got := decimal(h); got != s {
+			t.Errorf("%s is written as %s", s, got)
+		}
 	}
 }

@@ -2,8 +2,9 @@ package kinesis
 
 import (
 	"encoding/base64"
+	"encoding/binary"
 	"fmt"
-	"math/big"
+	"math/bits"
 	"strconv"
 
 	"forebay/spool/record"
@@ -54,7 +55,7 @@ func (p *packer) pack(l *lane.Lane, hash string, recs []record.Record, skip, lim
 	p.open(l, &recs[0])
 	front := p.parts[min(skip, len(p.parts)-1):]
 	u := unit{key: front[0].key}
-	if c := (record.Record{Key: u.key}); c.Check() != nil {
+	if u.key != recs[0].Key && !isKey(u.key) {
 		u.key = recs[0].Key // what an aggregate calls a key need not be one
 	}
 	room := p.maxUnit - len(u.key)
@@ -165,8 +166,32 @@ func (p *packer) nested(data []byte) *kpl.Aggregate {
 	return a
 }
 
+// isKey reports whether a key is within the log's limits, which are Kinesis's.
+func isKey(key string) bool {
+	c := record.Record{Key: key}
+	return c.Check() == nil
+}
+
 // decimal is a hash key as Kinesis writes it.
-func decimal(h record.HashKey) string { return new(big.Int).SetBytes(h[:]).String() }
+func decimal(h record.HashKey) string {
+	const chunk = 10_000_000_000_000_000_000 // the largest power of ten in 64 bits: 19 digits at a time
+	hi, lo := binary.BigEndian.Uint64(h[:8]), binary.BigEndian.Uint64(h[8:])
+	var text [40]byte
+	at := len(text)
+	for {
+		var rest uint64
+		high, r := hi/chunk, hi%chunk
+		lo, rest = bits.Div64(r, lo, chunk)
+		if hi = high; hi == 0 && lo == 0 {
+			return strconv.FormatUint(rest, 10) + string(text[at:])
+		}
+		for range 19 {
+			at--
+			text[at] = byte('0' + rest%10)
+			rest /= 10
+		}
+	}
+}
 
 // appendUnit appends a unit as an entry of a PutRecords request.
 func appendUnit(dst []byte, u unit, hash string) []byte {
