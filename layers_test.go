@@ -37,6 +37,7 @@ var layers = map[string][]string{
 	"uplink/aws":                  {"gateway/conf", "uplink/lane"},
 	"uplink/kinesis":              {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/aws"},
 	"uplink/samples/consumer":     {},
+	"uplink/firehose":             {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/aws"},
 	"uplink":                      {"spool/record", "gateway/conf", "uplink/*"},
 	"gateway/internal/rules":      {"spool/record", "gateway/conf"},
 	"gateway/internal/points":     {"spool/record", "gateway/conf"},

@@ -13,6 +13,7 @@ import (
 	"forebay/gateway/conf"
 	"forebay/spool/record"
 	"forebay/uplink"
+	"forebay/uplink/firehose"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
 )
@@ -37,6 +38,10 @@ func sinks() map[string]func(t *testing.T) (uplink.Sink, *far) {
 	return map[string]func(t *testing.T) (uplink.Sink, *far){
 		"kinesis":     func(t *testing.T) (uplink.Sink, *far) { return kinesisFar(t, kinesis.Config{}) },
 		"kinesis-off": func(t *testing.T) (uplink.Sink, *far) { return kinesisFar(t, kinesis.Config{Aggregate: "off"}) },
+		"firehose":    func(t *testing.T) (uplink.Sink, *far) { return firehoseFar(t, firehose.Config{}) },
+		"firehose-gzip": func(t *testing.T) (uplink.Sink, *far) {
+			return firehoseFar(t, firehose.Config{Compression: "gzip", PerRecord: 50})
+		},
 	}
 }
 

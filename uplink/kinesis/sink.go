@@ -20,7 +20,7 @@ type Sink struct {
 	aws     *aws.Client
 	pace    aws.Pace
 	log     *slog.Logger
-	rising  bool // a lane\'s envelopes come in rising order: another gateway may drop what comes twice
+	rising  bool // a lane's envelopes come in rising order: another gateway may drop what comes twice
 
 	packers sync.Pool // *packer
 
