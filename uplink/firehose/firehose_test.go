@@ -373,3 +373,27 @@ func TestCheck(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// Nothing travels beside a Firehose record, so the envelope names the key,
+// also of a record that came from another gateway without.
+func TestEnvelopesNameTheKey(t *testing.T) {
+	d := newDoor(t)
+	b := batch(1, `{"a":1}`)
+	first := record.Record{Key: "far", Data: []byte("1"), Pos: record.Pos{Shard: 3, Seq: 9}}
+	data := envelope.NewBeside(record.Identity{Gateway: "cell", Epoch: 7}).Append(nil, "mqtt", &first)
+	b.Recs = append(b.Recs, record.Record{Key: "far", Data: data, Pos: record.Pos{Shard: 1, Seq: 2}})
+	if o := open(t, config(d.URL)).Send(t.Context(), []lane.Batch{b})[0]; o.Done != 2 {
+		t.Fatalf("%+v", o)
+	}
+	var got []string
+	for line := range strings.Lines(strings.Join(d.taken, "")) {
+		o, err := envelope.Open([]byte(strings.TrimSuffix(line, "\n")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, o.ID+" "+o.Key)
+	}
+	if want := []string{"edge-07/0123456789abcdef/1/1 k", "cell/0000000000000007/3/9 far"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}

@@ -120,7 +120,7 @@ func (p *packer) open(l *lane.Lane, r *record.Record) {
 
 // add adds a part: number n of its record, 0 if the record has no others.
 func (p *packer) add(l *lane.Lane, r *record.Record, n int) {
-	if p.env == nil || envelope.Forwarded(r) {
+	if p.env == nil {
 		p.text = append(p.text, r.Data...)
 	} else {
 		p.text = p.env.AppendPart(p.text, l.Stream, r, n)
