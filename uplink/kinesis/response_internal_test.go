@@ -131,6 +131,7 @@ func TestClasses(t *testing.T) {
 		}
 	}
 }
+
 func TestDecimal(t *testing.T) {
 	for _, s := range []string{
 		"0", "1", "9999999999999999999", "10000000000000000000", "18446744073709551615", "18446744073709551616",
