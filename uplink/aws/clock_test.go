@@ -152,17 +152,16 @@ func TestNoFalseEvidence(t *testing.T) {
 	for name, c := range map[string]struct {
 		cert tls.Certificate
 		skew time.Duration
-		not  time.Time // our time must not be taken for this one or later
+		want time.Time
 	}{
-		"another authority": {other.issue(t, "127.0.0.1", now.Add(-30*day), now.Add(60*day)), -10 * year, now.Add(-30 * day)},
-		"another host":      {ca.issue(t, "other.example", now.Add(-30*day), now.Add(60*day)), -10 * year, now.Add(-30 * day)},
-		"expired":           {ca.issue(t, "127.0.0.1", now.Add(-3*year), now.Add(-2*year)), 0, now.Add(day)},
-		"a stranger beside": {with, -10 * year, now.Add(-2 * year)},
+		"another authority": {other.issue(t, "127.0.0.1", now.Add(-30*day), now.Add(60*day)), -10 * year, now.Add(-10 * year)},
+		"another host":      {ca.issue(t, "other.example", now.Add(-30*day), now.Add(60*day)), -10 * year, now.Add(-10 * year)},
+		"expired":           {ca.issue(t, "127.0.0.1", now.Add(-3*year), now.Add(-2*year)), 0, now},
+		"a stranger beside": {with, -10 * year, now.Add(-3 * year)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := tlsStand(t, c.cert)
-			// The service is reached by the certificate alone: no answer is to
-			// teach the time.
+			// No answer is to teach the time.
 			s.Config.Handler = http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 			a := static(s.URL)
 			a.CA = ca.file
@@ -172,10 +171,35 @@ func TestNoFalseEvidence(t *testing.T) {
 					t.Fatal("sent")
 				}
 			}
-			if !cl.Now().Before(c.not) {
-				t.Errorf("the clock was moved to %v", cl.Now())
+			if cl.Now().Sub(c.want).Abs() > day {
+				t.Errorf("the clock was moved to %v, want %v", cl.Now(), c.want)
 			}
 		})
+	}
+}
+
+// An expired certificate does not take back what the service told before.
+func TestExpiredLater(t *testing.T) {
+	bare(t)
+	now := time.Now()
+	ca := newAuthority(t, now.Add(-20*year), now.Add(20*year))
+	good := tlsStand(t, ca.issue(t, "127.0.0.1", now.Add(-30*day), now.Add(60*day)))
+	old := tlsStand(t, ca.issue(t, "127.0.0.1", now.Add(-3*year), now.Add(-2*year)))
+	a := static(good.URL)
+	a.CA = ca.file
+	wall := &wallClock{}
+	c := open(t, a, wall.now)
+	if err := post(t, c); err != nil {
+		t.Fatal(err)
+	}
+	wall.set(-10 * year)
+	for range 2 {
+		if _, err := c.Send(t.Context(), &aws.Request{URL: old.URL + "/"}); class(err) != lane.Offline {
+			t.Fatalf("%v", err)
+		}
+	}
+	if offBy(c, 10*year) {
+		t.Errorf("offset %v", c.ClockOffset())
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -204,6 +205,24 @@ func TestIMDS(t *testing.T) {
 	}
 }
 
+// While nobody has told the time, credentials that seem to be over are used
+// and not asked for again and again.
+func TestDoubtful(t *testing.T) {
+	bare(t)
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	m := newIMDS(t, time.Now().Add(6*time.Hour))
+	c := open(t, aws.Access{Endpoint: gone.URL, Region: "eu-central-1"}, (&wallClock{skew: 10 * year}).now)
+	for range 3 {
+		if err := post(t, c); class(err) != lane.Offline {
+			t.Fatalf("%v", err)
+		}
+	}
+	if n := m.asked.Load(); n != 1 {
+		t.Errorf("the role was asked for %d times", n)
+	}
+}
+
 // A token file that a platform rotates is exchanged at STS, and read anew when
 // its credentials are refused.
 func TestWebIdentity(t *testing.T) {
@@ -297,6 +316,7 @@ func newIoT(t *testing.T, ca *authority, cert tls.Certificate) *iotStand {
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.cert)
 	p.TLS = &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool, MinVersion: tls.VersionTLS12}
+	p.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	p.StartTLS()
 	t.Cleanup(p.Close)
 	return p
@@ -392,7 +412,6 @@ func TestIoTCertificates(t *testing.T) {
 	now := time.Now()
 	ca := newAuthority(t, now.Add(-20*year), now.Add(20*year))
 	p := newIoT(t, ca, ca.issue(t, "127.0.0.1", now.Add(-day), now.Add(day)))
-	p.Config.ErrorLog = nil
 	s := newStand(t)
 	a := chained(s)
 	cert, key := files(t, dir, ca.issue(t, "device", now.Add(-day), now.Add(day)))
