@@ -341,7 +341,7 @@ func (c *Client) sign(ctx context.Context, req *http.Request, r *Request) (sdk.C
 	}
 	keys, err := c.creds.get(ctx)
 	if err != nil {
-		return keys, &lane.Error{Class: lane.Auth, Text: "there are no credentials to sign with", Err: err}
+		return keys, err
 	}
 	if c.service == "s3" {
 		req.Header.Set("X-Amz-Content-Sha256", sum)

@@ -136,17 +136,14 @@ func TestProcess(t *testing.T) {
 
 // imds is an instance's metadata service.
 type imds struct {
-	asked  atomic.Int32
-	key    atomic.Value
-	until  time.Time
-	failed atomic.Bool
+	asked atomic.Int32
+	key   atomic.Value
+	until time.Time
 }
 
 func (m *imds) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	const roles = "/latest/meta-data/iam/security-credentials/"
 	switch {
-	case m.failed.Load():
-		w.WriteHeader(404)
 	case r.URL.Path == "/latest/api/token" && r.Method == http.MethodPut:
 		w.Header().Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21600")
 		fmt.Fprint(w, "imds-token")
@@ -249,6 +246,14 @@ func TestWebIdentity(t *testing.T) {
 		t.Fatalf("refused: %v", err)
 	}
 	signedBy(t, c, s, "ASIATWO", "web")
+	sts.Close()
+	s.refuse["ASIATWO"] = "ExpiredTokenException"
+	if err := post(t, c); class(err) != lane.Auth {
+		t.Fatalf("refused: %v", err)
+	}
+	if err := post(t, c); class(err) != lane.Offline || !strings.Contains(err.Error(), "cannot be fetched") {
+		t.Errorf("nobody answers at STS: %v", err)
+	}
 }
 
 // A session of `aws sso login` that has ended says so; a new one is taken
@@ -367,6 +372,20 @@ func TestIoT(t *testing.T) {
 	}
 }
 
+// That no metadata service answers means that there are no credentials.
+func TestNoIMDS(t *testing.T) {
+	bare(t)
+	s := newStand(t)
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "false")
+	t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", gone.URL)
+	t.Setenv("AWS_MAX_ATTEMPTS", "1")
+	if err := post(t, open(t, chained(s), nil)); class(err) != lane.Auth || !strings.Contains(err.Error(), "no credentials") {
+		t.Errorf("%v", err)
+	}
+}
+
 // Ahead of their end credentials are renewed; while that fails they are used
 // on, and past their end no more.
 func TestRenewal(t *testing.T) {
@@ -416,7 +435,7 @@ func TestIoTCertificates(t *testing.T) {
 	a := chained(s)
 	cert, key := files(t, dir, ca.issue(t, "device", now.Add(-day), now.Add(day)))
 	a.IoT = &aws.IoT{Endpoint: p.Listener.Addr().String(), RoleAlias: "edge-alias", Cert: cert, Key: key}
-	if err := post(t, open(t, a, nil)); class(err) != lane.Auth || !strings.Contains(err.Error(), "signed by nobody") {
+	if err := post(t, open(t, a, nil)); class(err) != lane.Offline || !strings.Contains(err.Error(), "signed by nobody") {
 		t.Errorf("an unknown authority: %v", err)
 	}
 	a.IoT.CA = ca.file
