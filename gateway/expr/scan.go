@@ -185,6 +185,16 @@ func (p *scanner) array() bool {
 func (p *scanner) str() (raw []byte, plain, ok bool) {
 	p.i++ // "
 	from := p.i
+	for i, c := range p.b[from:] { // as most are: short, in ASCII
+		if c == '"' {
+			p.i = from + i + 1
+			return p.b[from : from+i], true, true
+		}
+		if c == '\\' || c-' ' >= utf8.RuneSelf-' ' {
+			p.i = from + i
+			break
+		}
+	}
 	plain = true
 	high := false
 	for p.i < len(p.b) {
