@@ -118,6 +118,18 @@ func (c Config) WithDefaults() Config {
 		c.Unsure = "drop"
 	}
 	c.MaxSilence = conf.Duration(c.MaxSilence.Or(DefaultMaxSilence))
+	if c.Deadband == nil {
+		c.Deadband = map[string]Band{}
+	}
+	if c.Rename == nil {
+		c.Rename = map[string]string{}
+	}
+	if c.Set == nil {
+		c.Set = map[string]any{}
+	}
+	if c.Attrs == nil {
+		c.Attrs = map[string]string{}
+	}
 	return c
 }
 
@@ -192,8 +204,7 @@ func (c *Config) attributes() error {
 func constant(v any) ([]byte, error) {
 	switch v := v.(type) {
 	case string:
-		b, err := json.Marshal(v)
-		return b, err
+		return quote(v), nil
 	case bool:
 		return strconv.AppendBool(nil, v), nil
 	case int64:
@@ -204,8 +215,7 @@ func constant(v any) ([]byte, error) {
 		if v-v != 0 {
 			return nil, errors.New("JSON has no such number")
 		}
-		b, err := json.Marshal(v)
-		return b, err
+		return json.Marshal(v)
 	}
 	return nil, errors.New("a text, a number, true or false is needed")
 }

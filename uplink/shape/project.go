@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"forebay/gateway/expr"
+	"forebay/uplink/envelope"
 )
 
 // A projection makes a JSON object into another: it keeps, takes out and
@@ -106,8 +107,8 @@ func (p *projection) constants(c *Config) error {
 			return errors.New("set: a field needs a name")
 		}
 		for _, k := range p.root.kids {
-			if k.to == name {
-				return fmt.Errorf("set: %q is the new name of %q too", name, k.name)
+			if k.to == name || k.to != "" && k.name == name {
+				return fmt.Errorf("set: %q is renamed to %q; a name that stands there cannot be set", k.name, k.to)
 			}
 		}
 		v, err := constant(c.Set[name])
@@ -128,13 +129,8 @@ func sorted[V any](m map[string]V) []string {
 	return names
 }
 
-func quote(s string) []byte {
-	b, err := json.Marshal(s)
-	if err != nil {
-		return []byte(`""`) // a string has JSON
-	}
-	return b
-}
+// quote is a string as JSON.
+func quote(s string) []byte { return append(envelope.AppendEscaped([]byte{'"'}, s), '"') }
 
 // at is the node of a path, made if it is not there.
 func (n *node) at(f string) (*node, error) {
