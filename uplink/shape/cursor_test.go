@@ -116,13 +116,13 @@ func TestEndCommits(t *testing.T) {
 	lost := &record.TrimmedError{Shard: 1, From: 2, To: 3}
 	src := &list{recs: numbers(1, 0, 2), errs: map[int]error{1: lost, 3: end}}
 	cur := newShape(t, shape.Config{When: "value > 10"}).Cursor("mqtt", src, shape.Options{})
-	if b, err := cur.Poll(t.Context(), 100); err != error(lost) || len(b.Recs) > 0 {
+	if b, err := cur.Poll(t.Context(), 100); !errors.Is(err, lost) || len(b.Recs) > 0 {
 		t.Fatalf("%v: a loss is not passed on", err)
 	}
 	if src.done != 0 {
 		t.Errorf("committed %d", src.done)
 	}
-	if b, err := cur.Next(t.Context(), 100); err != error(end) || len(b.Recs) > 0 {
+	if b, err := cur.Next(t.Context(), 100); !errors.Is(err, end) || len(b.Recs) > 0 {
 		t.Fatalf("%v: the end is not passed on", err)
 	}
 	if src.done != 3 || src.t.Filtered != 2 {

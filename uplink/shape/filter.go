@@ -437,7 +437,9 @@ const version = 1
 func (s *Shape) Print() (string, error) {
 	var cfg []Config
 	for _, e := range s.entries {
-		cfg = append(cfg, e.cfg)
+		c := e.cfg.WithDefaults()
+		c.Fields, c.Drop = append([]string{}, c.Fields...), append([]string{}, c.Drop...) // none is none
+		cfg = append(cfg, c)
 	}
 	b, err := json.Marshal(cfg)
 	if err != nil {

@@ -3,6 +3,7 @@ package shape_test
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -178,15 +179,11 @@ func slowly(c shape.Config, in map[string]any) map[string]any {
 		}
 		return v, true
 	}
-	out := map[string]any{}
-	rest := map[string]any{}
-	for name, v := range in {
-		rest[name] = v
-	}
+	rest := maps.Clone(in)
 	for name := range c.Set {
 		delete(rest, name)
 	}
-	out = members("", rest, len(c.Fields) == 0)
+	out := members("", rest, len(c.Fields) == 0)
 	for name, v := range c.Set {
 		if n, ok := v.(int64); ok {
 			v = json.Number(string(rune('0' + n)))

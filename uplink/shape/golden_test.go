@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -83,8 +84,8 @@ func (l *list) Backlog() record.Backlog {
 func (l *list) Close() error { return nil }
 
 func isLoss(err error) bool {
-	_, ok := err.(*record.TrimmedError)
-	return ok
+	var trimmed *record.TrimmedError
+	return errors.As(err, &trimmed)
 }
 
 // goldenRecord is a line of NAME.jsonl: a record that comes in.
