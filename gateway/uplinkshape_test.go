@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -18,6 +19,7 @@ import (
 
 	"forebay/gateway/api"
 	"forebay/gateway/conf"
+	"forebay/spool"
 	"forebay/spool/record"
 	"forebay/uplink"
 	"forebay/uplink/envelope"
@@ -312,4 +314,46 @@ func checkFar(t *testing.T, far *gw, want map[string][]int, sent int) {
 	if fmt.Sprint(got) != fmt.Sprint(want) || len(ids) != sent {
 		t.Errorf("the far side has %d records\n%v, want %d\n%v", len(ids), got, sent, want)
 	}
+}
+
+// What lies beside a record is found by the name that its stream has at the far
+// side, and by no other.
+func TestARenamedStreamsChunks(t *testing.T) {
+	r := newReshaped(t, 12)
+	res, err := r.st.Put(t.Context(), []record.Record{{Key: "cam", Source: "test", Data: []byte(`{}`), Blob: []byte("a fragment")}})
+	if err := errors.Join(err, res[0].Err); err != nil {
+		t.Fatal(err)
+	}
+	b, err := r.follow(t)
+	if err != nil || len(b.Recs) != 1 {
+		t.Fatal(b, err)
+	}
+	view := newForUplink(r.sp, uplink.Config{ID: "up", Shape: []shape.Config{{As: "graz-{stream}"}}}, slog.New(slog.DiscardHandler))
+	c, err := view.openChunk("graz-mqtt", b.Recs[0].Chunk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(c)
+	if err := errors.Join(err, c.Close()); err != nil || string(text) != "a fragment" {
+		t.Errorf("%v: read %q", err, text)
+	}
+	if _, err := view.openChunk("mqtt", b.Recs[0].Chunk); !errors.Is(err, record.ErrNoStream) {
+		t.Errorf("the local name: %v", err)
+	}
+}
+
+// follow reads the first record that there is.
+func (r *reshaped) follow(t *testing.T) (record.Batch, error) {
+	t.Helper()
+	for _, sh := range r.st.Shards() {
+		if sh.Next == 1 {
+			continue
+		}
+		rd, err := r.st.Reader(sh.ID, spool.Oldest())
+		if err != nil {
+			return record.Batch{}, err
+		}
+		return rd.Next(t.Context(), 1)
+	}
+	return record.Batch{}, record.ErrNoShard
 }
