@@ -30,7 +30,7 @@ func uplinkOf(s uplink.Status) api.Uplink {
 	u := api.Uplink{
 		ID: s.ID, Kind: s.Kind, Target: s.Target, State: s.State, Since: s.Since.UTC(), Error: s.Error, Class: s.Class,
 		Waiting: s.Waiting.Records, WaitBytes: s.Waiting.Bytes, Out: api.Rate{Records: s.OutRecords, Bytes: s.OutBytes, Total: s.Delivered},
-		DrainBps: s.Drain, Delivered: s.Delivered, Refused: s.Refused, Retries: s.Retries, WireBytes: s.WireBytes,
+		DrainBps: s.Drain, Delivered: s.Delivered, Filtered: s.Filtered, Refused: s.Refused, Retries: s.Retries, WireBytes: s.WireBytes,
 	}
 	if !s.RetryAt.IsZero() {
 		at := s.RetryAt.UTC()

@@ -30,6 +30,7 @@ type Status struct {
 	// Since the start of the program.
 	Delivered uint64 // records acknowledged
 	Bytes     uint64 // of key and data, acknowledged
+	Filtered  uint64 // records left out by the uplink's shape, where the Log counts them
 	Refused   uint64
 	Retries   uint64 // batches that had to be sent again, or a part of them
 	WireBytes uint64 // sent, headers not counted
@@ -42,6 +43,9 @@ func (p *Pump) Status() Status {
 	s := Status{ID: string(p.cfg.ID), Kind: p.cfg.Kind(), Target: p.cfg.Target()}
 	if c, ok := p.sink.(interface{ ClockOffset() time.Duration }); ok {
 		s.ClockOffset = c.ClockOffset()
+	}
+	if f, ok := p.src.(interface{ Filtered() uint64 }); ok {
+		s.Filtered = f.Filtered()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -16,6 +16,7 @@ import (
 	"forebay/uplink/firehose"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
+	"forebay/uplink/shape"
 )
 
 // A Sink is one far side.
@@ -106,6 +107,9 @@ type Config struct {
 	// RetryMax is the longest pause between two tries. There is no last try.
 	// Default 60s.
 	RetryMax conf.Duration `toml:"retry_max"`
+	// Shape says which records are left out, and what is changed in others
+	// before they are sent. Default: all are sent as they are.
+	Shape []shape.Config `toml:"shape"`
 
 	// Kinesis is the target Amazon Kinesis Data Streams, or what speaks its
 	// protocol.
@@ -211,6 +215,9 @@ func (c Config) Check() error {
 	if d := c.RetryMax.D(); d != 0 && (d < time.Second || d > time.Hour) {
 		return fmt.Errorf("retry_max: %s is not between 1s and 1h", c.RetryMax)
 	}
+	if _, err := shape.New(c.Shape); err != nil {
+		return err
+	}
 	k, err := c.kind()
 	if err != nil {
 		return err
@@ -235,6 +242,13 @@ func (c Config) Match(stream string) bool {
 		}
 	}
 	return false
+}
+
+// Far is the lane as the far side sees it: its stream may have another name
+// there.
+func (c Config) Far(l lane.Lane) lane.Lane {
+	l.Stream = shape.Far(c.Shape, l.Stream)
+	return l
 }
 
 // New makes the sink that a config names. Nothing is sent yet.
