@@ -34,6 +34,7 @@ var layers = map[string][]string{
 	"uplink/lane":                 {"spool/record"},
 	"uplink/kpl":                  {},
 	"uplink/envelope":             {"spool/record"},
+	"uplink/kafka":                {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope"},
 	"uplink/kinesis":              {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope"},
 	"uplink":                      {"spool/record", "gateway/conf", "uplink/*"},
 	"gateway/internal/rules":      {"spool/record", "gateway/conf"},

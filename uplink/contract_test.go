@@ -13,6 +13,7 @@ import (
 	"forebay/gateway/conf"
 	"forebay/spool/record"
 	"forebay/uplink"
+	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
 )
@@ -37,6 +38,8 @@ func sinks() map[string]func(t *testing.T) (uplink.Sink, *far) {
 	return map[string]func(t *testing.T) (uplink.Sink, *far){
 		"kinesis":     func(t *testing.T) (uplink.Sink, *far) { return kinesisFar(t, kinesis.Config{}) },
 		"kinesis-off": func(t *testing.T) (uplink.Sink, *far) { return kinesisFar(t, kinesis.Config{Aggregate: "off"}) },
+		"kafka":       func(t *testing.T) (uplink.Sink, *far) { return kafkaFar(t, kafka.Config{}) },
+		"kafka-off":   func(t *testing.T) (uplink.Sink, *far) { return kafkaFar(t, kafka.Config{Transactions: "off"}) },
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"forebay/gateway/conf"
 	"forebay/spool/record"
+	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
 )
@@ -109,6 +110,8 @@ type Config struct {
 	// Kinesis is the target Amazon Kinesis Data Streams, or what speaks its
 	// protocol.
 	Kinesis *kinesis.Config `toml:"kinesis"`
+	// Kafka is the target Apache Kafka, or what speaks its protocol.
+	Kafka *kafka.Config `toml:"kafka"`
 }
 
 // A kind is a sort of sink: the one table to add to.
@@ -129,6 +132,15 @@ func kinds() []kind {
 			target: func(c *Config) string { return c.Kinesis.Target() },
 			open: func(c *Config, home lane.Home) (Sink, error) {
 				return kinesis.New(*c.Kinesis, home)
+			},
+		},
+		{
+			name:   "kafka",
+			used:   func(c *Config) bool { return c.Kafka != nil },
+			check:  func(c *Config) error { return c.Kafka.Check() },
+			target: func(c *Config) string { return c.Kafka.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return kafka.New(*c.Kafka, home)
 			},
 		},
 	}
