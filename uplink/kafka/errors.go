@@ -48,7 +48,7 @@ func classify(err error, w *wire, silent lane.Class) *lane.Error {
 	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
 		return unreachable(err)
 	}
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, kgo.ErrRecordTimeout) {
+	if errors.Is(err, context.DeadlineExceeded) {
 		return &lane.Error{Class: silent, Text: "no answer within request_timeout"}
 	}
 	if errors.Is(err, context.Canceled) {

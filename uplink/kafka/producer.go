@@ -107,7 +107,8 @@ func (p *producer) options() []kgo.Opt {
 		kgo.ManualFlushing(),
 		kgo.MaxBufferedRecords(1<<20),
 		kgo.ProduceRequestTimeout(s.timeout),
-		kgo.RecordDeliveryTimeout(s.timeout),
+		// No RecordDeliveryTimeout: the client counts it from the record's own
+		// time, which for a backlog is long ago. The context bounds an attempt.
 		kgo.RecordRetries(6),
 		kgo.UnknownTopicRetries(2),
 	)
