@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"io"
 	"net"
 	"time"
 
@@ -125,6 +126,8 @@ func unreachable(err error) *lane.Error {
 		e.Text = "the broker's name cannot be looked up"
 	case errors.As(err, &op) && op.Op == "remote error":
 		e.Class, e.Text = lane.Auth, "the broker does not take our certificate"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		e.Text = "the broker closes the connection before or at the login; it may want TLS, or not take username and password"
 	case errors.Is(err, context.DeadlineExceeded):
 		e.Text, e.Err = "cannot reach the brokers in time", nil
 	}

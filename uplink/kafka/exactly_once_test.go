@@ -26,6 +26,7 @@ import (
 // request is read, or after it was served and before the answer is written.
 type badLink struct {
 	on   atomic.Bool
+	mute atomic.Bool // every answer breaks the connection
 	cuts atomic.Int64
 	mu   sync.Mutex
 	rng  *rand.Rand
@@ -82,7 +83,7 @@ func (c *badConn) Read(p []byte) (int, error) {
 }
 
 func (c *badConn) Write(p []byte) (int, error) {
-	if c.link.breaks() {
+	if c.link.mute.Load() || c.link.breaks() {
 		_ = c.Close()
 		return 0, errCut
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -373,6 +374,7 @@ func (p *producer) attempt(ctx context.Context, works, in []*work) {
 		for _, w := range in {
 			w.out.Done += w.n
 		}
+		p.s.takes("", in)
 	}
 	p.account(in)
 	switch took := time.Since(began); {
@@ -533,7 +535,12 @@ func (p *producer) judge(w *work, err error) {
 	case w.n > 1:
 		w.most = w.n / 2
 	default:
-		w.stop(p.s.about(w.topic, classify(err, p.wire, lane.Ambiguous)))
+		e := *classify(err, p.wire, lane.Ambiguous)
+		if errors.Is(err, kerr.InvalidRecord) && !p.s.takes(w.topic, nil) {
+			// As far as we know the topic takes nothing at all.
+			e.Class = lane.Misconfigured
+		}
+		w.stop(p.s.about(w.topic, &e))
 	}
 }
 
@@ -547,6 +554,7 @@ func (p *producer) settleRound(f *failures, works, in []*work) {
 			p.judge(w, err)
 		}
 	}
+	p.s.takes("", slices.DeleteFunc(slices.Clone(in), func(w *work) bool { return w.out.Done == 0 }))
 	if f.any != nil && !narrows(f.any) {
 		if e := classify(f.any, p.wire, lane.Ambiguous); !definite(e, f.any) {
 			stopAll(works, e)

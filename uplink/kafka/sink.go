@@ -32,9 +32,9 @@ type Sink struct {
 	cursorID  string // of the topic that cursors was read from; under its reading
 	producers []*producer
 
-	mu        sync.Mutex
-	targets   map[string]target
-	lastTopic string
+	mu      sync.Mutex
+	targets map[string]target
+	taken   map[string]bool // topics that have taken a record
 }
 
 // New makes a sink. Nothing is sent before the first Send or Probe.
@@ -49,6 +49,7 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 		log:       home.Log,
 		adminWire: new(wire),
 		targets:   make(map[string]target),
+		taken:     make(map[string]bool),
 	}
 	if s.log == nil {
 		s.log = slog.Default()
@@ -149,6 +150,17 @@ func (s *Sink) Send(ctx context.Context, lanes []lane.Batch) []lane.Outcome {
 	}
 	wg.Wait()
 	return out
+}
+
+// takes reports whether a topic has taken a record, and notes those that have
+// taken one of the works now.
+func (s *Sink) takes(topic string, works []*work) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range works {
+		s.taken[w.topic] = true
+	}
+	return s.taken[topic]
 }
 
 // find finds the topics of the works.

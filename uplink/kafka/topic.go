@@ -40,7 +40,6 @@ func (s *Sink) describe(ctx context.Context, topic string) (kadm.TopicDetail, er
 // every five minutes.
 func (s *Sink) prepare(ctx context.Context, topic string) (target, error) {
 	s.mu.Lock()
-	s.lastTopic = topic
 	t, known := s.targets[topic]
 	s.mu.Unlock()
 	if known && time.Since(t.at) < recheck {
