@@ -45,11 +45,15 @@ func closes(t *testing.T, s *kafka.Sink) {
 // both runs a test with and without transactions.
 func both(t *testing.T, f func(t *testing.T, cfg kafka.Config)) {
 	for _, m := range []string{"on", "off"} {
-		t.Run("transactions "+m, func(t *testing.T) { f(t, kafka.Config{Topic: "target", Transactions: m}) })
+		t.Run("transactions "+m, func(t *testing.T) {
+			t.Parallel()
+			f(t, kafka.Config{Topic: "target", Transactions: m})
+		})
 	}
 }
 
 func TestTopicsAreCreatedWhereThatIsWanted(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, cfg kafka.Config) {
 		c := newCluster(t)
 		s := newSink(t, c, cfg)
@@ -67,6 +71,7 @@ func TestTopicsAreCreatedWhereThatIsWanted(t *testing.T) {
 
 // One stream's topic that is missing does not hold up another's.
 func TestTopicsFailAlone(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, cfg kafka.Config) {
 		c := newCluster(t, kfake.SeedTopics(1, "plant-mqtt"))
 		cfg.Topic = "plant-{stream}"
@@ -84,6 +89,7 @@ func TestTopicsFailAlone(t *testing.T) {
 // A record that the broker refuses is found among those that it takes, which
 // arrive.
 func TestPoisonIsFoundExactly(t *testing.T) {
+	t.Parallel()
 	big := make([]byte, 1500<<10)
 	rng := rand.New(rand.NewPCG(1, 1))
 	for i := range big {
@@ -126,6 +132,7 @@ func TestPoisonIsFoundExactly(t *testing.T) {
 
 // A topic that takes nothing is not a reason to call every record poison.
 func TestNothingIsTaken(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, cfg kafka.Config) {
 		c := newCluster(t, kfake.SeedTopics(2, "target"))
 		h := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "target", Err: kerr.InvalidRecord, Count: -1})
@@ -138,6 +145,7 @@ func TestNothingIsTaken(t *testing.T) {
 }
 
 func TestErrorsByClass(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, cfg kafka.Config) {
 		for _, f := range []struct {
 			err   *kerr.Error
@@ -151,6 +159,7 @@ func TestErrorsByClass(t *testing.T) {
 			{kerr.PolicyViolation, lane.Misconfigured, "POLICY_VIOLATION"},
 		} {
 			t.Run(f.err.Message, func(t *testing.T) {
+				t.Parallel()
 				c := newCluster(t, kfake.SeedTopics(2, "target"))
 				s := newSink(t, c, cfg)
 				defer closes(t, s)
@@ -167,8 +176,10 @@ func TestErrorsByClass(t *testing.T) {
 // A broker that takes everything and answers nothing holds a Send up for the
 // request's timeout and no longer; what it was asked is read back later.
 func TestNoAnswer(t *testing.T) {
+	t.Parallel()
 	for _, key := range []kmsg.Key{kmsg.Produce, kmsg.EndTxn, kmsg.InitProducerID, kmsg.Metadata, kmsg.Fetch} {
 		t.Run(key.Name(), func(t *testing.T) {
+			t.Parallel()
 			c := newCluster(t, kfake.SeedTopics(2, "target"))
 			first := newSink(t, c, kafka.Config{Topic: "target"})
 			want(t, send(t, first, batchOf(laneOf(3), 1, 1)), 1, lane.OK, "")
@@ -206,6 +217,7 @@ func TestNoAnswer(t *testing.T) {
 // The transaction was committed, and nobody heard of it: the records are done
 // without being sent again.
 func TestCommittedUnheard(t *testing.T) {
+	t.Parallel()
 	link := &badLink{rng: rand.New(rand.NewPCG(1, 1))}
 	c := newCluster(t, kfake.ListenFn(link.listen), kfake.SeedTopics(1, "target"))
 	s := newSink(t, c, kafka.Config{Topic: "target", RequestTimeout: conf.Duration(time.Second)})
@@ -233,6 +245,7 @@ func TestCommittedUnheard(t *testing.T) {
 }
 
 func TestFenced(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, kfake.SeedTopics(1, "target"))
 	a, b := newSink(t, c, kafka.Config{Topic: "target"}), newSink(t, c, kafka.Config{Topic: "target"})
 	defer closes(t, a)
@@ -245,14 +258,16 @@ func TestFenced(t *testing.T) {
 }
 
 func TestLogin(t *testing.T) {
-	secret := filepath.Join(t.TempDir(), "secret")
-	write := func(s string) {
-		if err := os.WriteFile(secret, []byte(s+"\n"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	t.Parallel()
 	for mechanism, kind := range map[string]string{"SCRAM-SHA-256": "scram-sha-256", "SCRAM-SHA-512": "scram-sha-512", "PLAIN": "plain"} {
 		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			secret := filepath.Join(t.TempDir(), "secret")
+			write := func(s string) {
+				if err := os.WriteFile(secret, []byte(s+"\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
 			c := newCluster(t, kfake.EnableSASL(), kfake.Superuser(mechanism, "forebay", "right"), kfake.SeedTopics(1, "target"))
 			c.ControlKey(kmsg.SASLAuthenticate.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) {
 				// kfake closes the connection where brokers answer first.
@@ -280,6 +295,7 @@ func TestLogin(t *testing.T) {
 // A user who may write to the topic and nothing else gets on without
 // transactions, and is told so.
 func TestAccessRules(t *testing.T) {
+	t.Parallel()
 	topic := func(op kmsg.ACLOperation) kfake.ACL {
 		return kfake.ACL{Resource: kmsg.ACLResourceTypeTopic, Name: "target", Pattern: kmsg.ACLResourcePatternTypeLiteral, Operation: op, Allow: true}
 	}
@@ -298,6 +314,7 @@ func TestAccessRules(t *testing.T) {
 
 // What answers in HTML is no broker.
 func TestCaptivePortal(t *testing.T) {
+	t.Parallel()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -312,7 +329,7 @@ func TestCaptivePortal(t *testing.T) {
 			_ = c.Close()
 		}
 	}()
-	defer l.Close()
+	t.Cleanup(func() { _ = l.Close() })
 	both(t, func(t *testing.T, cfg kafka.Config) {
 		cfg.Brokers = []string{l.Addr().String()}
 		s := newSink(t, nil, cfg)

@@ -10,7 +10,6 @@ import (
 	"forebay/spool/record"
 	"forebay/uplink/lane"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -72,12 +71,12 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 // Target is where the sink sends, in words.
 func (s *Sink) Target() string { return s.cfg.Target() }
 
-// Probe asks for the cluster's brokers: the cheapest request that proves name
-// lookup, connection, TLS and login.
+// Probe asks for the cluster's brokers, one after the other until one answers:
+// the cheapest request that proves name lookup, connection, TLS and login.
 func (s *Sink) Probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	if _, err := kadm.NewClient(s.admin).BrokerMetadata(ctx); err != nil {
+	if err := s.admin.Ping(ctx); err != nil {
 		return classify(err, s.adminWire, lane.Offline)
 	}
 	return nil
