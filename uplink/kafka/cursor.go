@@ -21,7 +21,7 @@ import (
 // A lane's place is a record of the topic of places:
 //
 //	key:   TRANSACTIONAL_ID TOPIC GATEWAY/EPOCH/SHARD
-//	value: {"seq":N,"topic_id":"32 HEX DIGITS","producer":N}
+//	value: {"seq":N,"topic_id":"32 HEX DIGITS"}
 //
 // It says up to which sequence number the topic holds the shard's records of
 // that epoch. It counts only for the topic with that id, so that one that was
@@ -36,9 +36,8 @@ type place struct {
 
 // A mark is how far a topic has got in a place.
 type mark struct {
-	Seq      uint64 `json:"seq"`
-	TopicID  string `json:"topic_id"`
-	Producer int    `json:"producer"`
+	Seq     uint64 `json:"seq"`
+	TopicID string `json:"topic_id"`
 }
 
 func topicID(id kadm.TopicID) string { return hex.EncodeToString(id[:]) }
@@ -90,7 +89,10 @@ type said struct {
 // cursors is what a sink knows of its places. The topic is read record by
 // record in the order of its log; what belongs to a transaction counts when
 // its commit is met, so that nobody has to wait for the open transaction of
-// another gateway, as a reader of committed records would.
+// another gateway, as a reader of committed records would. What has no end yet
+// does not count, whatever epoch it is of: a sink that shuts us out at this
+// moment may have begun it, and it may be aborted. Compaction takes a commit
+// only when all records of its transaction are gone.
 type cursors struct {
 	scope string
 
@@ -159,18 +161,6 @@ func (c *cursors) take(r *kgo.Record) {
 	c.pending[r.ProducerID] = append(c.pending[r.ProducerID], said{p, m})
 }
 
-// settle ends a reading that began after a producer's transactions had ended:
-// what is pending of it then was committed, and compaction has taken the
-// marker. It takes that of an aborted one only with the records themselves.
-func (c *cursors) settle(producer int) {
-	for id, list := range c.pending {
-		if len(list) > 0 && list[0].Producer == producer {
-			c.set(list)
-			delete(c.pending, id)
-		}
-	}
-}
-
 // partition is where the places of a scope are written.
 func (c *cursors) partition(n int) int32 {
 	h := fnv.New32a()
@@ -178,9 +168,10 @@ func (c *cursors) partition(n int) int32 {
 	return int32(h.Sum32() % uint32(max(n, 1)))
 }
 
-// readCursors reads on in the topic of places up to its present end. The
-// producer's own transactions must have ended.
-func (s *Sink) readCursors(ctx context.Context, producer int) (int32, error) {
+// readCursors reads on in the topic of places up to its present end, for a
+// producer that has just got its epoch, which ended what was pending of it. It
+// gives the partition that the places go to.
+func (s *Sink) readCursors(ctx context.Context) (int32, error) {
 	c := s.cursors
 	c.reading.Lock()
 	defer c.reading.Unlock()
@@ -216,6 +207,5 @@ func (s *Sink) readCursors(ctx context.Context, producer int) (int32, error) {
 			return 0, s.about(d.Topic, classify(err, s.adminWire, lane.Offline))
 		}
 	}
-	c.settle(producer)
 	return c.partition(len(d.Partitions)), nil
 }

@@ -34,6 +34,7 @@ func (s *Sink) options(w *wire) []kgo.Opt {
 		kgo.RequestTimeoutOverhead(min(dialTimeout, s.timeout)),
 		kgo.RetryTimeout(s.timeout),
 		kgo.RequestRetries(4),
+		kgo.AlwaysRetryEOF(), // a cut link looks like a broker that wants a login
 		kgo.RetryBackoffFn(func(n int) time.Duration {
 			return min(50*time.Millisecond<<min(n, 5), time.Second)
 		}),

@@ -30,7 +30,7 @@ func classify(err error, w *wire, silent lane.Class) *lane.Error {
 		return e
 	}
 	if eof := (*kgo.ErrFirstReadEOF)(nil); errors.As(err, &eof) {
-		return &lane.Error{Class: lane.Offline, Text: "the broker closes the connection at once; perhaps it wants TLS, or a SASL login, or is no Kafka", Err: err}
+		return &lane.Error{Class: lane.Offline, Text: "the broker closes the connection at once; perhaps it wants TLS, or a SASL login, or is no Kafka"}
 	}
 	if cause := w.refused(); cause != nil {
 		if e := (*lane.Error)(nil); errors.As(cause, &e) {
@@ -56,6 +56,17 @@ func classify(err error, w *wire, silent lane.Class) *lane.Error {
 		return &lane.Error{Class: silent, Text: "the wait for an answer was ended", Err: err}
 	}
 	return &lane.Error{Class: silent, Text: "the connection was cut before the answer", Err: err}
+}
+
+// unsure is what an error means where something may have been committed: what
+// is no broker's answer leaves that open.
+func unsure(e *lane.Error, err error) *lane.Error {
+	if ke := (*kerr.Error)(nil); errors.As(err, &ke) || e.Class != lane.Offline && e.Class != lane.Transient {
+		return e
+	}
+	c := *e
+	c.Class = lane.Ambiguous
+	return &c
 }
 
 // answered is what a broker's word means.

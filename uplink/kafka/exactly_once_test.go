@@ -213,12 +213,16 @@ func TestExactlyOnce(t *testing.T) {
 			link := &badLink{rng: rand.New(rand.NewPCG(seed, 1))}
 			c := newCluster(t, kfake.NumBrokers(3), kfake.ListenFn(link.listen), kfake.SeedTopics(4, "target"))
 			s := &site{
-				t: t, rng: rand.New(rand.NewPCG(seed, 2)), lanes: 6, total: 1200, done: make([]int, 6), fails: make(map[lane.Class]int),
+				t: t, rng: rand.New(rand.NewPCG(seed, 2)), lanes: 6, total: 800, done: make([]int, 6), fails: make(map[lane.Class]int),
 				make: func() *kafka.Sink {
 					return newSink(t, c, kafka.Config{Topic: "target", RequestTimeout: conf.Duration(2 * time.Second)})
 				},
 			}
 			s.sink = s.make()
+			var set []*kfake.FaultHandle
+			fault := func(key kmsg.Key, err *kerr.Error) {
+				set = append(set, c.Fault(kfake.Fault{Keys: []kmsg.Key{key}, Err: err, TopLevel: key == kmsg.EndTxn}))
+			}
 			faults := rand.New(rand.NewPCG(seed, 3))
 			link.on.Store(true)
 			for step := 0; !s.finished(); step++ {
@@ -227,11 +231,11 @@ func TestExactlyOnce(t *testing.T) {
 				}
 				switch faults.IntN(8) {
 				case 0: // stored, and said to be not
-					c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicasAfterAppend})
+					fault(kmsg.Produce, kerr.NotEnoughReplicasAfterAppend)
 				case 1:
-					c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, Err: kerr.RequestTimedOut, TopLevel: true})
+					fault(kmsg.EndTxn, kerr.RequestTimedOut)
 				case 2:
-					c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, Err: kerr.UnknownServerError, TopLevel: true})
+					fault(kmsg.EndTxn, kerr.UnknownServerError)
 				case 3:
 					c.ShufflePartitionLeaders()
 				case 4:
@@ -241,6 +245,9 @@ func TestExactlyOnce(t *testing.T) {
 			}
 			link.on.Store(false)
 			s.old.Wait()
+			for _, h := range set {
+				h.Remove()
+			}
 			if err := s.sink.Close(); err != nil {
 				t.Errorf("Close: %v", err)
 			}

@@ -91,7 +91,7 @@ func (p *producer) begin(ctx context.Context) error {
 		p.drop()
 		return e
 	}
-	if p.places, err = p.s.readCursors(ctx, p.n); err != nil {
+	if p.places, err = p.s.readCursors(ctx); err != nil {
 		p.drop()
 		return err
 	}
@@ -317,11 +317,11 @@ func (p *producer) mark(w *work) {
 	for i := range w.left()[:w.n] {
 		r := &w.left()[i]
 		at := p.placeOf(w, r)
-		m := mark{Seq: r.Pos.Seq, TopicID: topicID(w.target.id), Producer: p.n}
+		m := mark{Seq: r.Pos.Seq, TopicID: topicID(w.target.id)}
 		if k := len(p.said) - 1; k >= 0 && p.said[k].place == at {
 			p.said[k].mark = m
 		} else {
-			p.said = append(p.said, said{at, m})
+			p.said = append(p.said, said{place: at, mark: m})
 		}
 	}
 }
@@ -360,14 +360,14 @@ func (p *producer) attempt(ctx context.Context, works, in []*work) {
 	err := p.produce(ctx, &f)
 	switch {
 	case err != nil:
-		p.lost(err, works)
+		p.lost(err, works, !p.s.cfg.transactional() && p.wire.bytes.Load() > 0)
 	case !p.s.cfg.transactional():
 		p.settleRound(&f, works, in)
 	case f.any != nil:
 		p.settleAborted(ctx, &f, works, in)
 	default:
 		if err := p.commit(ctx); err != nil {
-			p.lost(err, works)
+			p.lost(err, works, true)
 			break
 		}
 		p.s.cursors.set(p.said)
@@ -442,9 +442,13 @@ func (p *producer) commit(ctx context.Context) error {
 }
 
 // lost stops everything because it is not known what became of the attempt;
-// the next one begins with finding out.
-func (p *producer) lost(err error, works []*work) {
+// the next one begins with finding out. open says that something may have been
+// committed.
+func (p *producer) lost(err error, works []*work, open bool) {
 	e := classify(err, p.wire, lane.Ambiguous)
+	if open {
+		e = unsure(e, err)
+	}
 	p.drop()
 	if e.Class == lane.Poison {
 		e = &lane.Error{Class: lane.Ambiguous, Code: e.Code, Text: e.Text}
@@ -465,7 +469,7 @@ func (p *producer) settleAborted(ctx context.Context, f *failures, works, in []*
 		p.judge(w, err)
 	}
 	if e := classify(f.any, p.wire, lane.Ambiguous); !definite(e, f.any) || p.onlyPlaces(f, in) {
-		p.lost(f.any, works)
+		p.lost(f.any, works, false)
 		return
 	}
 	if err := p.cl.EndTransaction(ctx, kgo.TryAbort); err != nil {
@@ -557,6 +561,9 @@ func (p *producer) settleRound(f *failures, works, in []*work) {
 	p.s.takes("", slices.DeleteFunc(slices.Clone(in), func(w *work) bool { return w.out.Done == 0 }))
 	if f.any != nil && !narrows(f.any) {
 		if e := classify(f.any, p.wire, lane.Ambiguous); !definite(e, f.any) {
+			if p.wire.bytes.Load() > 0 {
+				e = unsure(e, f.any)
+			}
 			stopAll(works, e)
 		}
 		p.drop()
