@@ -3,6 +3,8 @@ package kafka_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -310,6 +312,38 @@ func TestAccessRules(t *testing.T) {
 	s = newSink(t, c, cfg)
 	defer closes(t, s)
 	want(t, send(t, s, batchOf(laneOf(1), 1, 5)), 5, lane.OK, "")
+}
+
+// Connections are encrypted, and each side shows who it is.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	ours, others := newAuthority(t, "ours"), newAuthority(t, "others")
+	pool := x509.NewCertPool()
+	pool.AddCert(ours.cert)
+	c := newCluster(t, kfake.SeedTopics(1, "target"), kfake.TLS(&tls.Config{
+		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{ours.pair(t, "broker")},
+		ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool,
+	}))
+	cert, key := ours.files(t, "gateway")
+	bad, badKey := others.files(t, "gateway")
+	for _, f := range []struct {
+		cfg   kafka.Config
+		done  int
+		class lane.Class
+		words string
+	}{
+		{kafka.Config{CA: ours.file, Cert: cert, Key: key}, 5, lane.OK, ""},
+		{kafka.Config{CA: others.file, Cert: cert, Key: key}, 0, lane.Offline, "set ca to the authority's file"},
+		{kafka.Config{CA: ours.file, Cert: bad, Key: badKey}, 0, lane.Auth, "our certificate"},
+		{kafka.Config{CA: ours.file}, 0, lane.Auth, "our certificate"},
+		{kafka.Config{TLS: "off"}, 0, lane.Offline, "TLS"},
+	} {
+		f.cfg.Topic, f.cfg.Transactions = "target", "off"
+		s := newSink(t, c, f.cfg)
+		o := send(t, s, batchOf(laneOf(1), 1, 5))
+		want(t, o, f.done, f.class, f.words)
+		closes(t, s)
+	}
 }
 
 // What answers in HTML is no broker.

@@ -158,7 +158,7 @@ func TestClusterRestarts(t *testing.T) {
 		t.Fatal(err)
 	}
 	want(t, send(t, s, batchOf(laneOf(1), 1, 10)), 10, lane.OK, "")
-	for i := range 3 {
+	for i := range 2 {
 		c.Close()
 		o := send(t, s, batchOf(laneOf(1), 10*i+11, 10))
 		want(t, o, 0, lane.Offline, "")
@@ -173,7 +173,7 @@ func TestClusterRestarts(t *testing.T) {
 		}
 		want(t, send(t, s, batchOf(laneOf(1), 10*i+1, 20)), 20, lane.OK, "")
 	}
-	balance(t, c.ListenAddrs(), "target", 1, 40)
+	balance(t, c.ListenAddrs(), "target", 1, 30)
 	c.Close()
 }
 

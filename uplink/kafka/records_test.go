@@ -22,7 +22,7 @@ import (
 func sent(t *testing.T, cfg kafka.Config, partitions int32, r record.Record) (out []*sarama.ConsumerMessage) {
 	t.Helper()
 	c := newCluster(t, kfake.SeedTopics(partitions, "target"))
-	cfg.Topic = "target"
+	cfg.Topic, cfg.Transactions = "target", "off"
 	s := newSink(t, c, cfg)
 	defer closes(t, s)
 	r.Pos = record.Pos{Shard: 7, Seq: 42}
@@ -151,15 +151,16 @@ func TestPartitions(t *testing.T) {
 
 func TestCompression(t *testing.T) {
 	t.Parallel()
+	c := newCluster(t)
 	for name, codec := range map[string]string{"": "zstd", "zstd": "zstd", "lz4": "lz4", "snappy": "snappy", "gzip": "gzip", "none": "none"} {
-		c := newCluster(t, kfake.SeedTopics(1, "target"))
-		s := newSink(t, c, kafka.Config{Topic: "target", Compression: name})
+		topic := "topic" + name
+		s := newSink(t, c, kafka.Config{Topic: topic, CreatePartitions: 1, Compression: name, Transactions: "off"})
 		o := send(t, s, batchOf(laneOf(1), 1, 500))
 		want(t, o, 500, lane.OK, "")
 		if squeezed := o.Bytes < 500*60; squeezed != (codec != "none") {
 			t.Errorf("%q: %d bytes for 500 records", name, o.Bytes)
 		}
-		balance(t, c.ListenAddrs(), "target", 1, 500)
+		balance(t, c.ListenAddrs(), topic, 1, 500)
 		closes(t, s)
 	}
 }
