@@ -39,6 +39,7 @@ var layers = map[string][]string{
 	"uplink/samples/consumer":     {},
 	"uplink/firehose":             {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/aws"},
 	"uplink/shape":                {"spool/record", "gateway/conf", "gateway/expr", "uplink/envelope", "uplink/kpl"},
+	"uplink/kafka":                {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope"},
 	"uplink":                      {"spool/record", "gateway/conf", "uplink/*"},
 	"gateway/expr":                {"spool/record"},
 	"gateway/internal/rules":      {"spool/record", "gateway/conf", "gateway/expr"},

@@ -14,6 +14,7 @@ import (
 	"forebay/spool/record"
 	"forebay/uplink"
 	"forebay/uplink/firehose"
+	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
 )
@@ -42,6 +43,8 @@ func sinks() map[string]func(t *testing.T) (uplink.Sink, *far) {
 		"firehose-gzip": func(t *testing.T) (uplink.Sink, *far) {
 			return firehoseFar(t, firehose.Config{Compression: "gzip", PerRecord: 50})
 		},
+		"kafka":       func(t *testing.T) (uplink.Sink, *far) { return kafkaFar(t, kafka.Config{}) },
+		"kafka-off":   func(t *testing.T) (uplink.Sink, *far) { return kafkaFar(t, kafka.Config{Transactions: "off"}) },
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"forebay/gateway/conf"
 	"forebay/spool/record"
 	"forebay/uplink/firehose"
+	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
 	"forebay/uplink/shape"
@@ -116,6 +117,8 @@ type Config struct {
 	Kinesis *kinesis.Config `toml:"kinesis"`
 	// Firehose is the target Amazon Data Firehose.
 	Firehose *firehose.Config `toml:"firehose"`
+	// Kafka is the target Apache Kafka, or what speaks its protocol.
+	Kafka *kafka.Config `toml:"kafka"`
 }
 
 // A kind is a sort of sink: the one table to add to.
@@ -145,6 +148,15 @@ func kinds() []kind {
 			target: func(c *Config) string { return c.Firehose.Target() },
 			open: func(c *Config, home lane.Home) (Sink, error) {
 				return firehose.New(*c.Firehose, home)
+			},
+		},
+		{
+			name:   "kafka",
+			used:   func(c *Config) bool { return c.Kafka != nil },
+			check:  func(c *Config) error { return c.Kafka.Check() },
+			target: func(c *Config) string { return c.Kafka.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return kafka.New(*c.Kafka, home)
 			},
 		},
 	}
