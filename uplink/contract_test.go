@@ -43,8 +43,8 @@ func sinks() map[string]func(t *testing.T) (uplink.Sink, *far) {
 		"firehose-gzip": func(t *testing.T) (uplink.Sink, *far) {
 			return firehoseFar(t, firehose.Config{Compression: "gzip", PerRecord: 50})
 		},
-		"kafka":       func(t *testing.T) (uplink.Sink, *far) { return kafkaFar(t, kafka.Config{}) },
-		"kafka-off":   func(t *testing.T) (uplink.Sink, *far) { return kafkaFar(t, kafka.Config{Transactions: "off"}) },
+		"kafka":     func(t *testing.T) (uplink.Sink, *far) { return kafkaFar(t, kafka.Config{}) },
+		"kafka-off": func(t *testing.T) (uplink.Sink, *far) { return kafkaFar(t, kafka.Config{Transactions: "off"}) },
 	}
 }
 
