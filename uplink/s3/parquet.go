@@ -1,0 +1,201 @@
+package s3
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/parquet-go/parquet-go"
+
+	"forebay/spool/record"
+	"forebay/uplink/envelope"
+)
+
+// A row is the schema of Parquet objects. Times are in microseconds, UTC. What
+// came here in another gateway's envelope stands in it as that gateway wrote
+// it. Data is the payload where it is text, Bytes where it is not; Value is
+// its number, where it is one, or JSON with a number in the field "value".
+type row struct {
+	ID         string            `parquet:"id,zstd"`
+	Gateway    string            `parquet:"gateway,dict,zstd"`
+	Epoch      string            `parquet:"epoch,dict,zstd"`
+	Shard      int64             `parquet:"shard,dict,zstd"`
+	Seq        int64             `parquet:"seq,delta,zstd"`
+	Stream     string            `parquet:"stream,dict,zstd"`
+	Key        string            `parquet:"key,dict,zstd"`
+	At         *int64            `parquet:"at,optional,timestamp(microsecond),delta,zstd"`
+	Arrived    int64             `parquet:"arrived,timestamp(microsecond),delta,zstd"`
+	Source     string            `parquet:"source,dict,zstd"`
+	Type       string            `parquet:"type,dict,zstd"`
+	Attrs      map[string]string `parquet:"attrs,zstd" parquet-key:",dict,zstd" parquet-value:",dict,zstd"`
+	Value      *float64          `parquet:"value,optional,zstd"`
+	Data       *string           `parquet:"data,optional,zstd"`
+	Bytes      []byte            `parquet:"data_bytes,optional,zstd"`
+	Chunk      *string           `parquet:"chunk,optional,zstd"`
+	ChunkBytes *int64            `parquet:"chunk_bytes,optional,zstd"`
+}
+
+const (
+	// rowsAtOnce is how many rows are handed to the writer together.
+	rowsAtOnce = 256
+	// pageBytes is about how large a page grows before it is compressed.
+	pageBytes = 256 << 10
+)
+
+// parquetWriter writes rows.
+type parquetWriter struct {
+	id   record.Identity
+	w    *parquet.GenericWriter[row]
+	rows []row
+	size int // of the payloads in rows
+}
+
+func newParquet(id record.Identity) *parquetWriter {
+	return &parquetWriter{
+		id: id,
+		w: parquet.NewGenericWriter[row](new(bytes.Buffer),
+			// Version 1 of the data page is what every reader knows.
+			parquet.DataPageVersion(1), parquet.PageBufferSize(pageBytes), parquet.CreatedBy("forebay", "", "")),
+		rows: make([]row, 0, rowsAtOnce),
+	}
+}
+
+func (p *parquetWriter) begin(dst *bytes.Buffer) {
+	clear(p.rows)
+	p.rows, p.size = p.rows[:0], 0
+	p.w.Reset(dst)
+}
+
+func (p *parquetWriter) end() error {
+	if err := p.flush(); err != nil {
+		return err
+	}
+	return p.w.Close()
+}
+
+func (p *parquetWriter) flush() error {
+	_, err := p.w.Write(p.rows)
+	clear(p.rows)
+	p.rows, p.size = p.rows[:0], 0
+	return err
+}
+
+func (p *parquetWriter) add(stream string, r *record.Record, part int, chunk string) error {
+	p.rows = append(p.rows, p.row(stream, r, part, chunk))
+	p.size += len(r.Data)
+	if len(p.rows) == rowsAtOnce || p.size > pageBytes {
+		return p.flush()
+	}
+	return nil
+}
+
+func (p *parquetWriter) row(stream string, r *record.Record, part int, chunk string) row {
+	if envelope.Forwarded(r) {
+		if o, err := envelope.Open(r.Data); err == nil {
+			return foreignRow(&o)
+		}
+	}
+	o := record.Origin{Gateway: p.id.Gateway, Epoch: p.id.Epoch}
+	if r.Origin != nil {
+		o = *r.Origin
+	}
+	x := row{
+		ID: p.id.Of(r), Gateway: o.Gateway, Epoch: o.Epoch.String(), Shard: int64(r.Pos.Shard), Seq: int64(r.Pos.Seq),
+		Stream: stream, Key: r.Key, At: micros(r.At), Arrived: r.Arrived.UnixMicro(), Source: r.Source, Type: r.Type, Attrs: r.Attrs,
+	}
+	if part > 0 {
+		x.ID += "/" + strconv.Itoa(part)
+	}
+	if n := max(r.Chunk.Len, int64(len(r.Blob))); n > 0 {
+		x.ChunkBytes = &n
+	}
+	if chunk != "" {
+		x.Chunk = &chunk
+	}
+	x.payload(r.Data)
+	return x
+}
+
+// foreignRow is the row of what came in another gateway's envelope.
+func foreignRow(o *envelope.Opened) row {
+	x := row{
+		ID: o.ID, Stream: o.Stream, Key: o.Key, At: micros(o.At), Arrived: o.Arrived.UnixMicro(),
+		Source: o.Source, Type: o.Type, Attrs: o.Attrs,
+	}
+	x.Gateway, x.Epoch, x.Shard, x.Seq = splitID(o.ID)
+	if o.Chunk > 0 {
+		x.ChunkBytes = &o.Chunk
+	}
+	x.payload(o.Data)
+	return x
+}
+
+// splitID takes GATEWAY/EPOCH/SHARD/SEQ and perhaps /INDEX apart.
+func splitID(id string) (gateway, epoch string, shard, seq int64) {
+	f := strings.Split(id, "/")
+	for i := len(f) - 3; i > 0; i-- {
+		if len(f[i]) != 16 {
+			continue
+		}
+		sh, err1 := strconv.ParseInt(f[i+1], 10, 64)
+		sq, err2 := strconv.ParseInt(f[i+2], 10, 64)
+		if err1 == nil && err2 == nil {
+			return strings.Join(f[:i], "/"), f[i], sh, sq
+		}
+	}
+	return "", "", 0, 0
+}
+
+func micros(t time.Time) *int64 {
+	if t.IsZero() {
+		return nil
+	}
+	n := t.UnixMicro()
+	return &n
+}
+
+// payload sets Data or Bytes, and Value.
+func (x *row) payload(data []byte) {
+	if len(data) == 0 {
+		return
+	}
+	if !utf8.Valid(data) {
+		x.Bytes = data
+		return
+	}
+	s := string(data)
+	x.Data, x.Value = &s, number(data)
+}
+
+// number is the number that a payload is or has in its field "value", nil if
+// there is none.
+func number(data []byte) *float64 {
+	text := bytes.TrimSpace(data)
+	if len(text) == 0 {
+		return nil
+	}
+	if text[0] == '{' {
+		if !bytes.Contains(text, []byte(`"value"`)) {
+			return nil
+		}
+		var in struct {
+			Value json.RawMessage `json:"value"`
+		}
+		if json.Unmarshal(text, &in) != nil {
+			return nil
+		}
+		text = in.Value
+	}
+	if len(text) == 0 || (text[0] != '-' && (text[0] < '0' || text[0] > '9')) || !json.Valid(text) {
+		return nil
+	}
+	v, err := strconv.ParseFloat(string(text), 64)
+	if err != nil || math.IsInf(v, 0) {
+		return nil
+	}
+	return &v
+}
