@@ -41,8 +41,8 @@ func (s *Sink) chunk(ctx context.Context, w *work, v *view, r *record.Record) er
 	name := s.names.chunk(&v.place, r)
 	if !v.sure { // an earlier try may have got this far
 		w.out.Requests++
-		there, err := s.store.exists(ctx, name)
-		if err != nil || there {
+		h, err := s.store.head(ctx, name)
+		if err != nil || h != nil {
 			return err
 		}
 	}
@@ -56,12 +56,9 @@ func (s *Sink) chunk(ctx context.Context, w *work, v *view, r *record.Record) er
 	if err != nil {
 		return lost(r, err)
 	}
-	put := object0{
+	put := upload{
 		name: name, kind: r.Type, size: n, once: s.cfg.Conditional == "on", sum: sum.Sum(nil),
-		open: func() (io.ReadCloser, error) {
-			b, err := s.open(w.Lane.Stream, r)
-			return b, err
-		},
+		open: func() (io.ReadCloser, error) { return s.open(w.Lane.Stream, r) },
 	}
 	_, err = s.put(ctx, w, &put)
 	return err

@@ -16,12 +16,14 @@ package s3
 
 import (
 	"fmt"
+	"net"
 	"net/url"
 	"regexp"
 	"strings"
 	"time"
 
 	"forebay/gateway/conf"
+	"forebay/uplink/aws"
 )
 
 const (
@@ -37,18 +39,13 @@ const (
 // Config is the table [uplink.s3] of the config file. Zero means the
 // documented default.
 type Config struct {
+	// Where the service is and who we are there. The region is the bucket's.
+	aws.Access
 	// Bucket is the target's name. It must exist. Required.
 	Bucket string `toml:"bucket"`
 	// Prefix is what the names of all objects begin with, without a slash at
 	// its ends. Default "forebay".
 	Prefix string `toml:"prefix"`
-	// Endpoint is where to send, "https://HOST" or "http://HOST:PORT".
-	// Default: the AWS endpoint of the region.
-	Endpoint string `toml:"endpoint"`
-	// Region is the bucket's AWS region, and what requests are signed for.
-	// Default: what the AWS environment and profile say; "us-east-1" where an
-	// endpoint is given and they say nothing.
-	Region string `toml:"region"`
 	// Addressing says where the bucket's name stands: "path" in the path,
 	// "virtual" before the host's name. Default: "path" where an endpoint is
 	// given, else "virtual".
@@ -87,21 +84,12 @@ type Config struct {
 	// by asking what is there, but not where a request arrives long after the
 	// gateway gave it up. Default "on".
 	Conditional string `toml:"conditional"`
-	// AccessKey and SecretKey are static credentials. Default: the AWS chain
-	// (environment, shared files, credential_process, IMDS).
-	AccessKey string      `toml:"access_key"`
-	SecretKey conf.Secret `toml:"secret_key"`
-	// Profile picks a profile of the shared AWS files.
-	Profile string `toml:"profile"`
-	// CA is a PEM file of authorities to trust instead of the system's.
-	CA string `toml:"ca"`
 	// RequestTimeout bounds one request, beside the time that its bytes need
 	// on a slow link. Default 1m.
 	RequestTimeout conf.Duration `toml:"request_timeout"`
 }
 
 var (
-	regionRE = regexp.MustCompile(`^[a-z]{2,8}(-[a-z0-9]+)+$`)
 	bucketRE = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{1,61}[a-zA-Z0-9]$`)
 	prefixRE = regexp.MustCompile(`^[a-zA-Z0-9!_.*'()=-]+(/[a-zA-Z0-9!_.*'()=-]+)*$`)
 	classRE  = regexp.MustCompile(`^[A-Z0-9_]{1,40}$`)
@@ -163,21 +151,15 @@ func (c Config) Check() error {
 	return nil
 }
 
+// checkWhere says whether the place can be meant.
 func (c Config) checkWhere() error {
-	if c.Endpoint != "" {
-		u, err := url.Parse(c.Endpoint)
-		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.Fragment != "" {
-			return fmt.Errorf("endpoint: this is not an endpoint; write for example \"https://s3.eu-central-1.amazonaws.com\" or \"http://10.0.0.5:9000\"")
+	if err := c.Access.Check(); err != nil {
+		return err
+	}
+	if c.Addressing == "virtual" && c.Endpoint != "" {
+		if u, err := url.Parse(c.Endpoint); err == nil && net.ParseIP(u.Hostname()) != nil {
+			return fmt.Errorf("addressing: \"virtual\" needs an endpoint with a name; %s is an address", u.Hostname())
 		}
-	}
-	if c.Region != "" && !regionRE.MatchString(c.Region) {
-		return fmt.Errorf("region: %q is not a region; write for example \"eu-central-1\"", c.Region)
-	}
-	if c.AccessKey != "" && !c.SecretKey.IsSet() {
-		return fmt.Errorf("secret_key: is missing beside access_key")
-	}
-	if c.AccessKey == "" && c.SecretKey.IsSet() {
-		return fmt.Errorf("access_key: is missing beside secret_key")
 	}
 	return nil
 }
@@ -207,11 +189,7 @@ func dotted(path string) bool {
 
 // Target is where the uplink goes, in words.
 func (c Config) Target() string {
-	to := "S3 bucket " + c.Bucket + "/" + c.WithDefaults().Prefix
-	if c.Endpoint != "" {
-		to += " at " + c.Endpoint
-	}
-	return to
+	return c.Where("Amazon S3") + ", " + c.Bucket + "/" + c.WithDefaults().Prefix
 }
 
 // WithDefaults fills in what was left out and does not depend on the machine.

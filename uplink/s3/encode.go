@@ -19,8 +19,8 @@ import (
 // An encoder makes the body of an object. It keeps its memory and is not safe
 // for concurrent use.
 type encoder interface {
-	// begin starts an object in what dst holds already.
-	begin(dst *bytes.Buffer)
+	// begin starts an object, which is written to dst.
+	begin(dst io.Writer)
 	// add adds a record, or, where part is not 0, a part of one. chunk is the
 	// name of the object with its chunk, "" if there is none.
 	add(stream string, r *record.Record, part int, chunk string) error
@@ -73,13 +73,13 @@ func newEncoder(c *Config, id record.Identity) (encoder, error) {
 	}
 	switch c.Compression {
 	case "none":
-		n.out = nopCompressor{}
+		n.out = &plainly{}
 	case "gzip":
 		w, err := gzip.NewWriterLevel(nil, 6)
 		if err != nil {
 			return nil, err
 		}
-		n.out = &gzipCompressor{Writer: w}
+		n.out = w
 	default:
 		// A window of a megabyte finds what repeats among readings, and costs
 		// a reader and us little memory.
@@ -98,24 +98,20 @@ type compressor interface {
 	Reset(w io.Writer)
 }
 
-type nopCompressor struct{}
+// plainly compresses nothing.
+type plainly struct{ io.Writer }
 
-func (nopCompressor) Write([]byte) (int, error) { return 0, nil }
-func (nopCompressor) Close() error              { return nil }
-func (nopCompressor) Reset(io.Writer)           {}
-
-type gzipCompressor struct{ *gzip.Writer }
+func (plainly) Close() error         { return nil }
+func (p *plainly) Reset(w io.Writer) { p.Writer = w }
 
 // ndjson writes a JSON object a line.
 type ndjson struct {
 	env  *envelope.Writer // nil: the payload alone
 	out  compressor
-	dst  *bytes.Buffer
 	line []byte
 }
 
-func (n *ndjson) begin(dst *bytes.Buffer) {
-	n.dst = dst
+func (n *ndjson) begin(dst io.Writer) {
 	n.out.Reset(dst)
 }
 
@@ -126,8 +122,6 @@ func (n *ndjson) add(stream string, r *record.Record, part int, chunk string) er
 	switch {
 	case n.env == nil:
 		n.line = appendRaw(n.line, r.Data)
-	case envelope.Forwarded(r):
-		n.line = append(n.line, r.Data...)
 	default:
 		if chunk != "" {
 			r = withChunk(r, chunk)
@@ -135,11 +129,7 @@ func (n *ndjson) add(stream string, r *record.Record, part int, chunk string) er
 		n.line = n.env.AppendPart(n.line, stream, r, part)
 	}
 	n.line = append(n.line, '\n')
-	w := io.Writer(n.out)
-	if _, none := n.out.(nopCompressor); none {
-		w = n.dst
-	}
-	_, err := w.Write(n.line)
+	_, err := n.out.Write(n.line)
 	return err
 }
 

@@ -3,6 +3,7 @@ package s3
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"math"
 	"strconv"
 	"strings"
@@ -57,14 +58,14 @@ type parquetWriter struct {
 func newParquet(id record.Identity) *parquetWriter {
 	return &parquetWriter{
 		id: id,
-		w: parquet.NewGenericWriter[row](new(bytes.Buffer),
+		w: parquet.NewGenericWriter[row](io.Discard,
 			// Version 1 of the data page is what every reader knows.
 			parquet.DataPageVersion(1), parquet.PageBufferSize(pageBytes), parquet.CreatedBy("forebay", "", "")),
 		rows: make([]row, 0, rowsAtOnce),
 	}
 }
 
-func (p *parquetWriter) begin(dst *bytes.Buffer) {
+func (p *parquetWriter) begin(dst io.Writer) {
 	clear(p.rows)
 	p.rows, p.size = p.rows[:0], 0
 	p.w.Reset(dst)
@@ -96,7 +97,7 @@ func (p *parquetWriter) add(stream string, r *record.Record, part int, chunk str
 func (p *parquetWriter) row(stream string, r *record.Record, part int, chunk string) row {
 	if envelope.Forwarded(r) {
 		if o, err := envelope.Open(r.Data); err == nil {
-			return foreignRow(&o)
+			return foreignRow(&o, r.Key)
 		}
 	}
 	o := record.Origin{Gateway: p.id.Gateway, Epoch: p.id.Epoch}
@@ -120,10 +121,14 @@ func (p *parquetWriter) row(stream string, r *record.Record, part int, chunk str
 	return x
 }
 
-// foreignRow is the row of what came in another gateway's envelope.
-func foreignRow(o *envelope.Opened) row {
+// foreignRow is the row of what came in another gateway's envelope, perhaps
+// with its key beside it.
+func foreignRow(o *envelope.Opened, key string) row {
+	if o.Key != "" {
+		key = o.Key
+	}
 	x := row{
-		ID: o.ID, Stream: o.Stream, Key: o.Key, At: micros(o.At), Arrived: o.Arrived.UnixMicro(),
+		ID: o.ID, Stream: o.Stream, Key: key, At: micros(o.At), Arrived: o.Arrived.UnixMicro(),
 		Source: o.Source, Type: o.Type, Attrs: o.Attrs,
 	}
 	x.Gateway, x.Epoch, x.Shard, x.Seq = splitID(o.ID)

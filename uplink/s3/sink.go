@@ -1,13 +1,13 @@
 package s3
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"sync"
 	"time"
 
 	"forebay/spool/record"
+	"forebay/uplink/aws"
 	"forebay/uplink/lane"
 )
 
@@ -30,7 +30,7 @@ type Sink struct {
 	log    *slog.Logger
 	turn   chan struct{}
 	pace   pace
-	spare  sync.Pool // *press
+	spare  sync.Pool // encoder
 	mu     sync.Mutex
 	views  map[laneID]*view
 	proven bool // the target creates only what is not there
@@ -62,7 +62,7 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.spare.Put(&press{enc: enc})
+	s.spare.Put(enc)
 	return s, nil
 }
 
@@ -85,21 +85,12 @@ func (s *Sink) Close() error {
 	return nil
 }
 
-// A press is an encoder and the memory that objects are made in.
-type press struct {
-	enc  encoder
-	body bytes.Buffer
-}
-
-func (s *Sink) press() (*press, error) {
-	if p, ok := s.spare.Get().(*press); ok {
-		return p, nil
+// encoder gives an encoder that nobody uses.
+func (s *Sink) encoder() (encoder, error) {
+	if e, ok := s.spare.Get().(encoder); ok {
+		return e, nil
 	}
-	enc, err := newEncoder(&s.cfg, s.home.ID)
-	if err != nil {
-		return nil, err
-	}
-	return &press{enc: enc}, nil
+	return newEncoder(&s.cfg, s.home.ID)
 }
 
 // work is one batch on its way through Send.
@@ -149,15 +140,15 @@ func (s *Sink) Send(ctx context.Context, lanes []lane.Batch) []lane.Outcome {
 
 // sendLane sends one batch.
 func (s *Sink) sendLane(ctx context.Context, w *work) {
-	p, err := s.press()
+	enc, err := s.encoder()
 	if err != nil {
 		w.stop(err)
 		return
 	}
-	defer s.spare.Put(p)
+	defer s.spare.Put(enc)
 	v := s.recall(&w.Lane)
 	for len(w.left()) > 0 {
-		if v, err = s.step(ctx, w, p, v); err != nil {
+		if v, err = s.step(ctx, w, enc, v); err != nil {
 			// What the target holds now it must be asked. That a record cannot
 			// be sent says nothing about that.
 			if asError(err).Class == lane.Poison {
@@ -171,7 +162,7 @@ func (s *Sink) sendLane(ctx context.Context, w *work) {
 }
 
 // step gets one object further, or over the records of one that is there.
-func (s *Sink) step(ctx context.Context, w *work, p *press, v *view) (*view, error) {
+func (s *Sink) step(ctx context.Context, w *work, enc encoder, v *view) (*view, error) {
 	r := &w.left()[0]
 	at := s.names.placeOf(w.Lane.Stream, r)
 	seq := r.Pos.Seq
@@ -196,15 +187,16 @@ func (s *Sink) step(ctx context.Context, w *work, p *press, v *view) (*view, err
 	if err != nil {
 		return v, err
 	}
-	body, err := s.encode(p, w.Lane.Stream, &at, recs)
-	if err != nil {
+	body := s.store.client.Buffer()
+	defer body.Release()
+	if err := s.encode(enc, body, w.Lane.Stream, &at, recs); err != nil {
 		return v, err
 	}
 	last := recs[len(recs)-1].Pos.Seq
 	name := s.names.object(&at, seq)
 	created, err := s.create(ctx, w, name, body, last, len(recs))
 	if err != nil {
-		s.pace.failed(len(body), err)
+		s.pace.failed(err)
 		return v, err
 	}
 	if !created { // by an earlier try, perhaps with another end
@@ -227,6 +219,9 @@ func (s *Sink) reachEnd(ctx context.Context, w *work, v *view, name string) erro
 		return &lane.Error{Class: lane.Transient, Text: "the object " + name + " was there and is gone"}
 	}
 	v.reach(last)
+	if seq := w.left()[0].Pos.Seq; v.next <= seq {
+		return &lane.Error{Class: lane.Misconfigured, Text: "the object " + name + " says that it ends before it begins; move it away"}
+	}
 	s.pass(w, v)
 	return nil
 }
@@ -265,30 +260,34 @@ func (s *Sink) cut(w *work, v *view) []record.Record {
 	return recs
 }
 
+// A filler appends to a buffer.
+type filler struct{ *aws.Buffer }
+
+func (f filler) Write(b []byte) (int, error) {
+	f.B = append(f.B, b...)
+	return len(b), nil
+}
+
 // encode makes the body of an object.
-func (s *Sink) encode(p *press, stream string, at *place, recs []record.Record) ([]byte, error) {
-	if n := len(recs[0].Data); n > record.MaxData {
-		return nil, &lane.Error{Class: lane.Poison, Text: "the record is larger than 10 MiB"}
+func (s *Sink) encode(enc encoder, body *aws.Buffer, stream string, at *place, recs []record.Record) error {
+	if len(recs[0].Data) > record.MaxData {
+		return &lane.Error{Class: lane.Poison, Text: "the record is larger than 10 MiB"}
 	}
-	if p.body.Cap() > 4*int(s.cfg.ObjectSize) {
-		p.body = bytes.Buffer{} // a large record has been here
-	}
-	p.body.Reset()
-	p.enc.begin(&p.body)
+	enc.begin(filler{body})
 	for i := range recs {
 		r := &recs[i]
 		chunk := ""
 		if hasChunk(r) {
 			chunk = s.names.chunk(at, r)
 		}
-		if err := addAll(p.enc, stream, r, chunk); err != nil {
-			return nil, &lane.Error{Class: lane.Transient, Text: "the object cannot be made", Err: err}
+		if err := addAll(enc, stream, r, chunk); err != nil {
+			return &lane.Error{Class: lane.Transient, Text: "the object cannot be made", Err: err}
 		}
 	}
-	if err := p.enc.end(); err != nil {
-		return nil, &lane.Error{Class: lane.Transient, Text: "the object cannot be made", Err: err}
+	if err := enc.end(); err != nil {
+		return &lane.Error{Class: lane.Transient, Text: "the object cannot be made", Err: err}
 	}
-	return p.body.Bytes(), nil
+	return nil
 }
 
 // pace is how many bytes of payload an object may have: less after one did not
@@ -304,7 +303,7 @@ func (p *pace) size() int {
 	return p.limit
 }
 
-func (p *pace) failed(bytes int, err error) {
+func (p *pace) failed(err error) {
 	if c := asError(err).Class; c != lane.Ambiguous && c != lane.Offline {
 		return
 	}
