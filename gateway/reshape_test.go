@@ -21,6 +21,7 @@ import (
 	"forebay/spool"
 	"forebay/spool/record"
 	"forebay/uplink"
+	"forebay/uplink/aws"
 	"forebay/uplink/envelope"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
@@ -315,7 +316,7 @@ func TestAnUplinkKeepsTheOrderOverKills(t *testing.T) {
 // order by key, whatever happened to the shards of the first, and to it.
 func TestAChainKeepsTheOrderOverSplits(t *testing.T) {
 	far := startGateway(t, "far", strings.NewReplacer("NAME", "far", "STREAM", "site", "shards = 4", "shards = 1").Replace(hopConfig))
-	cfg := uplink.Config{Kinesis: &kinesis.Config{Endpoint: "http://" + far.kinesis, Region: "us-east-1", Stream: "site", AccessKey: "any", SecretKey: conf.NewSecret("any")}}
+	cfg := uplink.Config{Kinesis: &kinesis.Config{Stream: "site", Access: aws.Access{Endpoint: "http://" + far.kinesis, Region: "us-east-1", AccessKey: "any", SecretKey: conf.NewSecret("any")}}}
 	r, w := newReshaped(t, 13), newWitness(t)
 	for run := range 3 {
 		sink, err := uplink.New(cfg, lane.Home{ID: r.sp.Identity(), Log: slog.New(slog.DiscardHandler)})

@@ -15,12 +15,13 @@ import (
 	"forebay/gateway/conf"
 	"forebay/spool/record"
 	"forebay/uplink"
+	"forebay/uplink/aws"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
 )
 
 func config() uplink.Config {
-	return uplink.Config{ID: "cloud", Kinesis: &kinesis.Config{Stream: "s", Endpoint: "http://127.0.0.1:1"}}
+	return uplink.Config{ID: "cloud", Kinesis: &kinesis.Config{Stream: "s", Access: aws.Access{Endpoint: "http://127.0.0.1:1"}}}
 }
 
 // start runs a pump inside a synctest bubble; stop ends it.

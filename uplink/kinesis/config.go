@@ -16,13 +16,11 @@ package kinesis
 
 import (
 	"fmt"
-	"net/url"
-	"os"
-	"regexp"
 	"strings"
 	"time"
 
 	"forebay/gateway/conf"
+	"forebay/uplink/aws"
 )
 
 // Limits of the service (API reference, PutRecords).
@@ -38,13 +36,8 @@ const (
 // Config is the table [uplink.kinesis] of the config file. Zero means the
 // documented default.
 type Config struct {
-	// Endpoint is where to send, "https://HOST" or "http://HOST:PORT".
-	// Default: the AWS endpoint of the region.
-	Endpoint string `toml:"endpoint"`
-	// Region is the AWS region, and what requests are signed for. Default:
-	// what the AWS environment and profile say; "us-east-1" where an endpoint
-	// is given and they say nothing.
-	Region string `toml:"region"`
+	// Access says where Kinesis is, and who we are there.
+	aws.Access
 	// Stream is the target's name. "{stream}" in it stands for the local
 	// stream's name. Required.
 	Stream string `toml:"stream"`
@@ -60,14 +53,6 @@ type Config struct {
 	// Aggregate is "on" or "off". Off, every record travels as a Kinesis
 	// record of its own, one per lane and request: slow, and dear. Default "on".
 	Aggregate string `toml:"aggregate"`
-	// AccessKey and SecretKey are static credentials. Default: the AWS chain
-	// (environment, shared files, credential_process, IMDS).
-	AccessKey string      `toml:"access_key"`
-	SecretKey conf.Secret `toml:"secret_key"`
-	// Profile picks a profile of the shared AWS files.
-	Profile string `toml:"profile"`
-	// CA is a PEM file of authorities to trust instead of the system's.
-	CA string `toml:"ca"`
 	// MaxRecord is the largest Kinesis record that the target takes, data and
 	// partition key together; 32KiB to 10MiB. Default 1MiB.
 	MaxRecord conf.Size `toml:"max_record"`
@@ -76,8 +61,6 @@ type Config struct {
 }
 
 const streamMark = "{stream}"
-
-var regionRE = regexp.MustCompile(`^[a-z]{2,8}(-[a-z0-9]+)+$`)
 
 // Check says whether the values can be meant; the error begins with the name
 // of the field.
@@ -88,14 +71,8 @@ func (c Config) Check() error {
 	if !conf.ValidStream(strings.ReplaceAll(c.Stream, streamMark, "x")) {
 		return fmt.Errorf("stream: %q is not a stream name; use 1 to 128 of a-z, A-Z, 0-9, _, . and -, and {stream} for the local stream's name", c.Stream)
 	}
-	if c.Endpoint != "" {
-		u, err := url.Parse(c.Endpoint)
-		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || (u.Path != "" && u.Path != "/") || u.RawQuery != "" || u.Fragment != "" {
-			return fmt.Errorf("endpoint: this is not an endpoint; write for example \"https://kinesis.eu-central-1.amazonaws.com\" or \"http://10.0.0.5:4567\"")
-		}
-	}
-	if c.Region != "" && !regionRE.MatchString(c.Region) {
-		return fmt.Errorf("region: %q is not a region; write for example \"eu-central-1\"", c.Region)
+	if err := c.Access.Check(); err != nil {
+		return err
 	}
 	if c.CreateShards < 0 || c.CreateShards > 10_000 {
 		return fmt.Errorf("create_shards: %d is not between 0 (never create) and 10000", c.CreateShards)
@@ -110,20 +87,6 @@ func (c Config) Check() error {
 	default:
 		return fmt.Errorf("aggregate: %q is not \"on\" or \"off\"", c.Aggregate)
 	}
-	if c.AccessKey != "" && !c.SecretKey.IsSet() {
-		return fmt.Errorf("access_key: secret_key is missing beside it")
-	}
-	if c.AccessKey == "" && c.SecretKey.IsSet() {
-		return fmt.Errorf("secret_key: access_key is missing beside it")
-	}
-	if c.AccessKey != "" && c.Profile != "" {
-		return fmt.Errorf("profile: give either access_key and secret_key, or a profile")
-	}
-	if c.CA != "" {
-		if _, err := os.Stat(c.CA); err != nil {
-			return fmt.Errorf("ca: %w", err)
-		}
-	}
 	if n := int64(c.MaxRecord); n != 0 && (n < 32<<10 || n > maxUnit) {
 		return fmt.Errorf("max_record: %s is not between 32KiB and 10MiB", c.MaxRecord)
 	}
@@ -135,31 +98,12 @@ func (c Config) Check() error {
 
 // Target is where the uplink goes, in words.
 func (c Config) Target() string {
-	where := c.Endpoint
-	if where == "" {
-		where = "Amazon Kinesis"
-		if c.Region != "" {
-			where += " " + c.Region
-		}
-	}
-	return where + ", stream " + c.Stream
+	return c.Where("Amazon Kinesis") + ", stream " + c.Stream
 }
 
 // stream is the target's name for a local stream.
 func (c Config) stream(local string) string {
 	return strings.ReplaceAll(c.Stream, streamMark, local)
-}
-
-// endpointOf is the AWS endpoint of a region.
-func endpointOf(region string) string {
-	domain := "amazonaws.com"
-	switch {
-	case strings.HasPrefix(region, "cn-"):
-		domain = "amazonaws.com.cn"
-	case strings.HasPrefix(region, "eusc-"):
-		domain = "amazonaws.eu"
-	}
-	return "https://kinesis." + region + "." + domain
 }
 
 // WithDefaults fills in what was left out and does not depend on the machine.

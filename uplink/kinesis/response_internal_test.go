@@ -2,12 +2,23 @@ package kinesis
 
 import (
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
 
+	"forebay/uplink/aws"
 	"forebay/uplink/lane"
 )
+
+func testSink(t testing.TB) *Sink {
+	t.Helper()
+	s, err := New(Config{Access: aws.Access{Region: "eu-central-1"}, Stream: "s"}, lane.Home{Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
 
 // FuzzPutRecordsAnswer: nothing but an answer with an entry for each record
 // that names a sequence number is ever an acknowledgement.
@@ -19,9 +30,10 @@ func FuzzPutRecordsAnswer(f *testing.F) {
 	f.Add([]byte(`{"__type":"com.amazonaws.kinesis#ValidationException:http://x","message":"records.1.member.data"}`), uint8(1), 400, "")
 	f.Add([]byte(`{"message":"x"}`), uint8(1), 500, "InternalFailure:")
 	f.Add([]byte(``), uint8(3), 302, "")
+	sink := testSink(f)
 	f.Fuzz(func(t *testing.T, body []byte, n uint8, status int, kind string) {
 		if status != http.StatusOK {
-			e := failure(status, http.Header{"X-Amzn-Errortype": {kind}}, body)
+			e := sink.aws.Judge(status, http.Header{"X-Amzn-Errortype": {kind}}, body)
 			if e.Class == lane.OK || e.Error() == "" || strings.ContainsAny(e.Error(), "\n\x00") || len(e.Error()) > 2000 {
 				t.Fatalf("%+v", e)
 			}
@@ -35,7 +47,7 @@ func FuzzPutRecordsAnswer(f *testing.F) {
 			t.Fatalf("%d entries for %d records out of %q", len(entries), n, body)
 		}
 		for _, e := range entries {
-			if o := e.outcome(); o == nil && (e.SequenceNumber == "" || e.ErrorCode != "") {
+			if o := sink.outcome(&e); o == nil && (e.SequenceNumber == "" || e.ErrorCode != "") {
 				t.Fatalf("%+v is taken for an acknowledgement", e)
 			} else if o != nil && o.Class == lane.OK {
 				t.Fatalf("%+v", o)
@@ -46,44 +58,44 @@ func FuzzPutRecordsAnswer(f *testing.F) {
 
 // The classes decide what becomes of records, so they are pinned one by one.
 func TestClasses(t *testing.T) {
+	sink := testSink(t)
 	for _, c := range []struct {
 		status  int
 		code    string
 		message string
 		class   lane.Class
-		split   bool
 	}{
-		{400, "ProvisionedThroughputExceededException", "Rate exceeded", lane.Throttled, false},
-		{400, "LimitExceededException", "", lane.Throttled, false},
-		{400, "com.amazonaws#ThrottlingException", "", lane.Throttled, false},
-		{429, "", "", lane.Throttled, false},
-		{400, "UnrecognizedClientException", "The security token included in the request is invalid.", lane.Auth, false},
-		{400, "InvalidSignatureException", "The request signature we calculated does not match", lane.Auth, false},
-		{403, "AccessDeniedException", "User is not authorized", lane.Auth, false},
-		{400, "ExpiredTokenException", "", lane.Auth, false},
-		{403, "MissingAuthenticationTokenException", "", lane.Auth, false},
-		{400, "InvalidSignatureException", "Signature expired: 20150830T123600Z is now earlier than 20261122T100000Z", lane.ClockSkew, false},
-		{400, "InvalidSignatureException", "Signature not yet current: 20350830T123600Z", lane.ClockSkew, false},
-		{403, "RequestTimeTooSkewed", "", lane.ClockSkew, false},
-		{400, "ResourceNotFoundException", "Stream x under account 1 not found.", lane.Misconfigured, false},
-		{400, "ResourceInUseException", "Stream x not ACTIVE", lane.Transient, false},
-		{400, "UnknownOperationException", "", lane.Misconfigured, false},
-		{400, "SerializationException", "", lane.Misconfigured, false},
-		{400, "SomethingNewException", "", lane.Misconfigured, false},
-		{400, "ValidationException", "1 validation error detected: Value '' at 'streamName' failed", lane.Misconfigured, false},
-		{400, "ValidationException", "1 validation error detected: Value at 'records.1.member.data' failed", lane.Poison, true},
-		{400, "InvalidArgumentException", "ExplicitHashKey", lane.Poison, true},
-		{413, "", "", lane.Poison, true},
-		{500, "InternalFailure", "", lane.Ambiguous, false},
-		{500, "", "", lane.Ambiguous, false},
-		{502, "", "", lane.Ambiguous, false},
-		{504, "", "", lane.Ambiguous, false},
-		{503, "", "", lane.Transient, false},
-		{503, "ServiceUnavailable", "", lane.Transient, false},
-		{302, "", "", lane.Offline, false},
-		{403, "", "", lane.Offline, false},
-		{404, "", "", lane.Offline, false},
-		{407, "", "", lane.Misconfigured, false},
+		{400, "ProvisionedThroughputExceededException", "Rate exceeded", lane.Throttled},
+		{400, "LimitExceededException", "", lane.Throttled},
+		{400, "com.amazonaws#ThrottlingException", "", lane.Throttled},
+		{429, "", "", lane.Throttled},
+		{400, "UnrecognizedClientException", "The security token included in the request is invalid.", lane.Auth},
+		{400, "InvalidSignatureException", "The request signature we calculated does not match", lane.Auth},
+		{403, "AccessDeniedException", "User is not authorized", lane.Auth},
+		{400, "ExpiredTokenException", "", lane.Auth},
+		{403, "MissingAuthenticationTokenException", "", lane.Auth},
+		{400, "InvalidSignatureException", "Signature expired: 20150830T123600Z is now earlier than 20261122T100000Z", lane.ClockSkew},
+		{400, "InvalidSignatureException", "Signature not yet current: 20350830T123600Z", lane.ClockSkew},
+		{403, "RequestTimeTooSkewed", "", lane.ClockSkew},
+		{400, "ResourceNotFoundException", "Stream x under account 1 not found.", lane.Misconfigured},
+		{400, "ResourceInUseException", "Stream x not ACTIVE", lane.Transient},
+		{400, "UnknownOperationException", "", lane.Misconfigured},
+		{400, "SerializationException", "", lane.Misconfigured},
+		{400, "SomethingNewException", "", lane.Misconfigured},
+		{400, "ValidationException", "1 validation error detected: Value '' at 'streamName' failed", lane.Misconfigured},
+		{400, "ValidationException", "1 validation error detected: Value at 'records.1.member.data' failed", lane.Poison},
+		{400, "InvalidArgumentException", "ExplicitHashKey", lane.Poison},
+		{413, "", "", lane.Poison},
+		{500, "InternalFailure", "", lane.Ambiguous},
+		{500, "", "", lane.Ambiguous},
+		{502, "", "", lane.Ambiguous},
+		{504, "", "", lane.Ambiguous},
+		{503, "", "", lane.Transient},
+		{503, "ServiceUnavailable", "", lane.Transient},
+		{302, "", "", lane.Offline},
+		{403, "", "", lane.Offline},
+		{404, "", "", lane.Offline},
+		{407, "", "", lane.Misconfigured},
 	} {
 		body := []byte("<html>")
 		if c.code != "" {
@@ -93,9 +105,9 @@ func TestClasses(t *testing.T) {
 			}
 			body = b
 		}
-		e := failure(c.status, http.Header{}, body)
-		if e.Class != c.class || e.split != c.split {
-			t.Errorf("%d %s %s: %v, split %v; want %v, %v", c.status, c.code, c.message, e.Class, e.split, c.class, c.split)
+		e := sink.aws.Judge(c.status, http.Header{}, body)
+		if e.Class != c.class {
+			t.Errorf("%d %s %s: %v, want %v", c.status, c.code, c.message, e.Class, c.class)
 		}
 	}
 	for code, class := range map[string]lane.Class{
@@ -105,7 +117,7 @@ func TestClasses(t *testing.T) {
 		"KMSDisabledException":                   lane.Misconfigured,
 		"SomethingNew":                           lane.Transient,
 	} {
-		if e := (&entry{ErrorCode: code}).outcome(); e == nil || e.Class != class {
+		if e := sink.outcome(&entry{ErrorCode: code}); e == nil || e.Class != class {
 			t.Errorf("entry with %s: %v, want %v", code, e, class)
 		}
 	}

@@ -3,33 +3,25 @@ package kinesis
 import (
 	"context"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 
 	"forebay/spool/record"
+	"forebay/uplink/aws"
 	"forebay/uplink/envelope"
 	"forebay/uplink/lane"
-
-	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 )
 
 // A Sink sends batches to Kinesis streams. It is safe for concurrent use.
 type Sink struct {
-	cfg      Config
-	region   string
-	endpoint string
-	maxUnit  int
-	timeout  time.Duration
-	client   *http.Client
-	signer   *v4.Signer
-	creds    credentials
-	clock    clock
-	pace     pace
-	log      *slog.Logger
+	cfg     Config
+	maxUnit int
+	timeout time.Duration
+	aws     *aws.Client
+	pace    pace
+	log     *slog.Logger
 
 	packers sync.Pool // *packer
-	bodies  sync.Pool // *buffer
 
 	mu      sync.Mutex
 	checked map[string]time.Time // target streams that exist and keep keys together, and since when we know
@@ -58,21 +50,16 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 		cfg:     cfg,
 		maxUnit: int(cfg.MaxRecord.Or(defaultUnit)),
 		timeout: cfg.RequestTimeout.Or(defaultLimit),
-		signer:  v4.NewSigner(),
 		log:     home.Log,
 		checked: make(map[string]time.Time),
 		begun:   make(map[lane.Lane]begun),
 	}
-	s.creds.cfg = cfg
 	s.pace.limit = maxRequest / 8
 	var err error
-	if s.region, err = regionOf(cfg); err != nil {
-		return nil, err
-	}
-	if s.endpoint = cfg.Endpoint; s.endpoint == "" {
-		s.endpoint = endpointOf(s.region)
-	}
-	if s.client, err = newClient(cfg.CA); err != nil {
+	s.aws, err = aws.NewClient(cfg.Access, aws.Options{
+		Service: "kinesis", Name: "Kinesis", Conns: 2 * parallel, Classify: classify, Log: home.Log,
+	})
+	if err != nil {
 		return nil, err
 	}
 	s.packers.New = func() any {
@@ -91,11 +78,11 @@ func (s *Sink) Target() string { return s.cfg.Target() }
 // ClockOffset is how far the target's clock is ahead of ours, to the second
 // and half a round trip; 0 until the target has answered. Requests are signed
 // with the target's time, so an offset is an alarm and not an outage.
-func (s *Sink) ClockOffset() time.Duration { return s.clock.offset() }
+func (s *Sink) ClockOffset() time.Duration { return s.aws.ClockOffset() }
 
 // Close gives up idle connections. It must not be called during Send.
 func (s *Sink) Close() error {
-	s.client.CloseIdleConnections()
+	s.aws.Close()
 	return nil
 }
 
@@ -183,10 +170,10 @@ func (s *Sink) sendStream(ctx context.Context, stream string, works []*work) {
 		return
 	}
 	for {
-		buf := s.buffer()
+		buf := s.aws.Buffer()
 		req := s.fill(buf, p, stream, works)
 		if len(req) == 0 {
-			buf.release()
+			buf.Release()
 			for _, w := range works {
 				if w.open() { // fill packs one unit at least, or stops its lane
 					w.stop(&Error{Class: lane.Transient, Text: "nothing could be packed"})
@@ -195,13 +182,13 @@ func (s *Sink) sendStream(ctx context.Context, stream string, works []*work) {
 			return
 		}
 		answer, err := s.put(ctx, buf, len(req))
-		buf.release()
+		buf.Release()
 		if err == nil {
-			settle(req, answer)
+			s.settle(req, answer)
 			continue
 		}
 		e := asError(err)
-		if e.split {
+		if e.Class == lane.Poison {
 			narrow(req, e)
 			continue
 		}
@@ -218,8 +205,8 @@ func (s *Sink) sendStream(ctx context.Context, stream string, works []*work) {
 
 // fill writes the next request into buf: a unit of each lane that still has
 // records. It gives the lanes that are in it; none means that nothing is left.
-func (s *Sink) fill(buf *buffer, p *packer, stream string, works []*work) []*work {
-	buf.b = openRequest(buf.b[:0], stream)
+func (s *Sink) fill(buf *aws.Buffer, p *packer, stream string, works []*work) []*work {
+	buf.B = openRequest(buf.B[:0], stream)
 	room := s.pace.size()
 	most := max(room, unitCurrent)
 	var req []*work
@@ -247,11 +234,11 @@ func (s *Sink) fill(buf *buffer, p *packer, stream string, works []*work) []*wor
 			continue // its turn comes with the next request
 		}
 		if len(req) > 0 {
-			buf.b = append(buf.b, ',')
+			buf.B = append(buf.B, ',')
 		}
-		before := len(buf.b)
-		buf.b = appendUnit(buf.b, u, w.hash)
-		w.out.Bytes += len(buf.b) - before
+		before := len(buf.B)
+		buf.B = appendUnit(buf.B, u, w.hash)
+		w.out.Bytes += len(buf.B) - before
 		w.sent, w.cut = u.n, u.cut
 		room -= u.size()
 		req = append(req, w)
@@ -259,21 +246,21 @@ func (s *Sink) fill(buf *buffer, p *packer, stream string, works []*work) []*wor
 			break
 		}
 	}
-	buf.b = append(buf.b, `]}`...)
+	buf.B = append(buf.B, `]}`...)
 	return req
 }
 
 // settle takes the answer's entries, one for each lane of the request.
-func settle(req []*work, answer []entry) {
+func (s *Sink) settle(req []*work, answer []entry) {
 	for i, w := range req {
-		e := answer[i].outcome()
+		e := s.outcome(&answer[i])
 		switch {
 		case e == nil && w.sent == 0:
 			w.skip += w.cut
 		case e == nil:
 			w.out.Done += w.sent
 			w.skip = 0
-		case e.split && w.sent > 1:
+		case e.Class == lane.Poison && w.sent > 1:
 			w.most = w.sent / 2
 		default:
 			w.stop(e)
@@ -308,18 +295,18 @@ func failAll(works []*work, e *Error) {
 }
 
 // put sends a PutRecords request of n entries and gives the answer's entries.
-func (s *Sink) put(ctx context.Context, buf *buffer, n int) ([]entry, error) {
+func (s *Sink) put(ctx context.Context, buf *aws.Buffer, n int) ([]entry, error) {
 	start := time.Now()
-	status, h, body, err := s.call(ctx, "PutRecords", buf)
-	s.pace.took(len(buf.b), time.Since(start), s.timeout, err)
+	a, err := s.call(ctx, "PutRecords", buf)
+	s.pace.took(len(buf.B), time.Since(start), s.timeout, err)
 	if err != nil {
 		return nil, err
 	}
-	entries, err := parsePutRecords(body, n)
+	entries, err := parsePutRecords(a.Body, n)
 	if err != nil {
-		return nil, &Error{Class: lane.Offline, Text: portal(status, h), Err: err}
+		return nil, &Error{Class: lane.Offline, Text: s.aws.Portal(a.Status, a.Header), Err: err}
 	}
-	s.learn(h)
+	s.aws.Learn(a)
 	return entries, nil
 }
 

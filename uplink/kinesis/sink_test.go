@@ -18,6 +18,7 @@ import (
 
 	"forebay/gateway/conf"
 	"forebay/spool/record"
+	"forebay/uplink/aws"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/kpl"
 	"forebay/uplink/lane"
@@ -28,10 +29,9 @@ var identity = record.Identity{Gateway: "edge-07", Epoch: 0x0123456789abcdef}
 const secret = "wJalrXUtnFEMI-very-secret"
 
 func config(endpoint string) kinesis.Config {
-	return kinesis.Config{
-		Endpoint: endpoint, Region: "eu-central-1", Stream: "target",
-		AccessKey: "AKIDTEST", SecretKey: conf.NewSecret(secret),
-	}
+	return kinesis.Config{Stream: "target", Access: aws.Access{
+		Endpoint: endpoint, Region: "eu-central-1", AccessKey: "AKIDTEST", SecretKey: conf.NewSecret(secret),
+	}}
 }
 
 func open(t *testing.T, cfg kinesis.Config) *kinesis.Sink {
@@ -308,7 +308,7 @@ func TestCredentials(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	good := kinesis.Config{Region: "eu-central-1", Stream: "site-{stream}"}
+	good := kinesis.Config{Access: aws.Access{Region: "eu-central-1"}, Stream: "site-{stream}"}
 	if err := good.Check(); err != nil {
 		t.Fatal(err)
 	}

@@ -111,7 +111,7 @@ func (s *Sink) describe(ctx context.Context, stream string) (summary, error) {
 	}
 	var out struct{ StreamDescriptionSummary *summary }
 	if err := json.Unmarshal(body, &out); err != nil || out.StreamDescriptionSummary == nil {
-		return summary{}, &Error{Class: lane.Offline, Text: portal(http.StatusOK, nil), Err: err}
+		return summary{}, &Error{Class: lane.Offline, Text: s.aws.Portal(http.StatusOK, nil), Err: err}
 	}
 	return *out.StreamDescriptionSummary, nil
 }
@@ -138,20 +138,20 @@ func (s *Sink) ask(ctx context.Context, op string, in map[string]any) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	buf := s.buffer()
-	buf.b = append(buf.b[:0], b...)
-	defer buf.release()
-	status, h, body, err := s.call(ctx, op, buf)
+	buf := s.aws.Buffer()
+	buf.B = append(buf.B, b...)
+	defer buf.Release()
+	a, err := s.call(ctx, op, buf)
 	if err != nil {
 		e := asError(err)
 		if e.Class == lane.Poison {
-			e.Class, e.split = lane.Misconfigured, false
+			e.Class = lane.Misconfigured
 		}
 		return nil, e
 	}
-	if len(body) > 0 && !json.Valid(body) {
-		return nil, &Error{Class: lane.Offline, Text: portal(status, h)}
+	if len(a.Body) > 0 && !json.Valid(a.Body) {
+		return nil, &Error{Class: lane.Offline, Text: s.aws.Portal(a.Status, a.Header)}
 	}
-	s.learn(h)
-	return body, nil
+	s.aws.Learn(a)
+	return a.Body, nil
 }

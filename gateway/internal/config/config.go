@@ -263,7 +263,9 @@ func checkWords(prefix string, v reflect.Value) error {
 			if !v.Type().Field(i).IsExported() || key == "-" {
 				continue
 			}
-			if prefix != "" {
+			if v.Type().Field(i).Anonymous && key == "" { // its keys stand among ours
+				key = prefix
+			} else if prefix != "" {
 				key = prefix + "." + key
 			}
 			if err := checkWords(key, v.Field(i)); err != nil {
@@ -426,6 +428,8 @@ func fillUp(v reflect.Value) {
 			fillUp(f.Elem())
 		case f.Kind() == reflect.Slice && f.Type().Elem().Kind() == reflect.Struct:
 			f.Set(reflect.MakeSlice(f.Type(), 1, 1))
+		case f.Kind() == reflect.Struct:
+			fillUp(f)
 		}
 	}
 }

@@ -1,0 +1,52 @@
+package aws
+
+import (
+	"bytes"
+	"io"
+	"sync"
+	"sync/atomic"
+)
+
+// A Buffer holds a request's body. The transport may still read it when the
+// answer is there, so it goes back to its pool when both have let go of it.
+type Buffer struct {
+	// B is the body; its owner may change it until it is sent.
+	B    []byte
+	refs atomic.Int32
+	home *sync.Pool
+}
+
+// Buffer gives an empty buffer, which is the caller's until Release.
+func (c *Client) Buffer() *Buffer {
+	buf, ok := c.bodies.Get().(*Buffer)
+	if !ok {
+		buf = &Buffer{home: &c.bodies}
+	}
+	buf.B = buf.B[:0]
+	buf.refs.Store(1)
+	return buf
+}
+
+// Release gives the buffer back; B must not be used any more.
+func (b *Buffer) Release() {
+	if b.refs.Add(-1) == 0 {
+		b.home.Put(b)
+	}
+}
+
+// reader gives the transport its own hold on the buffer.
+func (b *Buffer) reader() io.ReadCloser {
+	b.refs.Add(1)
+	return &bodyReader{Reader: bytes.NewReader(b.B), buf: b}
+}
+
+type bodyReader struct {
+	*bytes.Reader
+	buf  *Buffer
+	once sync.Once
+}
+
+func (r *bodyReader) Close() error {
+	r.once.Do(r.buf.Release)
+	return nil
+}
