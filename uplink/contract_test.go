@@ -15,6 +15,7 @@ import (
 	"forebay/uplink"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
+	"forebay/uplink/s3"
 )
 
 var identity = record.Identity{Gateway: "edge-07", Epoch: 0x1234}
@@ -37,6 +38,8 @@ func sinks() map[string]func(t *testing.T) (uplink.Sink, *far) {
 	return map[string]func(t *testing.T) (uplink.Sink, *far){
 		"kinesis":     func(t *testing.T) (uplink.Sink, *far) { return kinesisFar(t, kinesis.Config{}) },
 		"kinesis-off": func(t *testing.T) (uplink.Sink, *far) { return kinesisFar(t, kinesis.Config{Aggregate: "off"}) },
+		"s3":          func(t *testing.T) (uplink.Sink, *far) { return s3Far(t, s3.Config{}) },
+		"s3-parquet":  func(t *testing.T) (uplink.Sink, *far) { return s3Far(t, s3.Config{Objects: "parquet"}) },
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"forebay/spool/record"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
+	"forebay/uplink/s3"
 )
 
 // A Sink is one far side.
@@ -109,6 +110,8 @@ type Config struct {
 	// Kinesis is the target Amazon Kinesis Data Streams, or what speaks its
 	// protocol.
 	Kinesis *kinesis.Config `toml:"kinesis"`
+	// S3 is the target Amazon S3, or what speaks its protocol.
+	S3 *s3.Config `toml:"s3"`
 }
 
 // A kind is a sort of sink: the one table to add to.
@@ -129,6 +132,15 @@ func kinds() []kind {
 			target: func(c *Config) string { return c.Kinesis.Target() },
 			open: func(c *Config, home lane.Home) (Sink, error) {
 				return kinesis.New(*c.Kinesis, home)
+			},
+		},
+		{
+			name:   "s3",
+			used:   func(c *Config) bool { return c.S3 != nil },
+			check:  func(c *Config) error { return c.S3.Check() },
+			target: func(c *Config) string { return c.S3.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return s3.New(*c.S3, home)
 			},
 		},
 	}

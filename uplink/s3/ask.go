@@ -48,10 +48,11 @@ func (s *Sink) prove(ctx context.Context, w *work) error {
 
 // create creates an object of records; false if one of its name is there.
 func (s *Sink) create(ctx context.Context, w *work, name string, body *aws.Buffer, last uint64, n int) (bool, error) {
-	return s.put(ctx, w, &upload{
-		name: name, kind: s.kind, once: s.cfg.Conditional == "on", body: body,
-		meta: map[string]string{metaLast: strconv.FormatUint(last, 10), metaCount: strconv.Itoa(n)},
-	})
+	meta := map[string]string{metaLast: strconv.FormatUint(last, 10), metaCount: strconv.Itoa(n)}
+	if s.cfg.Objects == "ndjson" {
+		meta[metaFormat] = s.cfg.Format
+	}
+	return s.put(ctx, w, &upload{name: name, kind: s.kind, once: s.cfg.Conditional == "on", body: body, meta: meta})
 }
 
 // put creates an object and counts what it took.

@@ -21,23 +21,23 @@ import (
 // it. Data is the payload where it is text, Bytes where it is not; Value is
 // its number, where it is one, or JSON with a number in the field "value".
 type row struct {
-	ID         string            `parquet:"id,zstd"`
-	Gateway    string            `parquet:"gateway,dict,zstd"`
-	Epoch      string            `parquet:"epoch,dict,zstd"`
-	Shard      int64             `parquet:"shard,dict,zstd"`
-	Seq        int64             `parquet:"seq,delta,zstd"`
-	Stream     string            `parquet:"stream,dict,zstd"`
-	Key        string            `parquet:"key,dict,zstd"`
-	At         *int64            `parquet:"at,optional,timestamp(microsecond),delta,zstd"`
-	Arrived    int64             `parquet:"arrived,timestamp(microsecond),delta,zstd"`
-	Source     string            `parquet:"source,dict,zstd"`
-	Type       string            `parquet:"type,dict,zstd"`
-	Attrs      map[string]string `parquet:"attrs,zstd" parquet-key:",dict,zstd" parquet-value:",dict,zstd"`
-	Value      *float64          `parquet:"value,optional,zstd"`
-	Data       *string           `parquet:"data,optional,zstd"`
-	Bytes      []byte            `parquet:"data_bytes,optional,zstd"`
-	Chunk      *string           `parquet:"chunk,optional,zstd"`
-	ChunkBytes *int64            `parquet:"chunk_bytes,optional,zstd"`
+	ID         string            `parquet:"id"`
+	Gateway    string            `parquet:"gateway,dict"`
+	Epoch      string            `parquet:"epoch,dict"`
+	Shard      int64             `parquet:"shard,dict"`
+	Seq        int64             `parquet:"seq,delta"`
+	Stream     string            `parquet:"stream,dict"`
+	Key        string            `parquet:"key,dict"`
+	At         time.Time         `parquet:"at,optional,timestamp(microsecond),delta"`
+	Arrived    int64             `parquet:"arrived,timestamp(microsecond),delta"`
+	Source     string            `parquet:"source,dict"`
+	Type       string            `parquet:"type,dict"`
+	Attrs      map[string]string `parquet:"attrs" parquet-key:",dict" parquet-value:",dict"`
+	Value      *float64          `parquet:"value,optional"`
+	Data       *string           `parquet:"data,optional"`
+	Bytes      []byte            `parquet:"data_bytes,optional"`
+	Chunk      *string           `parquet:"chunk,optional"`
+	ChunkBytes *int64            `parquet:"chunk_bytes,optional"`
 }
 
 const (
@@ -60,7 +60,7 @@ func newParquet(id record.Identity) *parquetWriter {
 		id: id,
 		w: parquet.NewGenericWriter[row](io.Discard,
 			// Version 1 of the data page is what every reader knows.
-			parquet.DataPageVersion(1), parquet.PageBufferSize(pageBytes), parquet.CreatedBy("forebay", "", "")),
+			parquet.DataPageVersion(1), parquet.Compression(&parquet.Zstd), parquet.PageBufferSize(pageBytes), parquet.CreatedBy("forebay", "", "")),
 		rows: make([]row, 0, rowsAtOnce),
 	}
 }
@@ -106,7 +106,7 @@ func (p *parquetWriter) row(stream string, r *record.Record, part int, chunk str
 	}
 	x := row{
 		ID: p.id.Of(r), Gateway: o.Gateway, Epoch: o.Epoch.String(), Shard: int64(r.Pos.Shard), Seq: int64(r.Pos.Seq),
-		Stream: stream, Key: r.Key, At: micros(r.At), Arrived: r.Arrived.UnixMicro(), Source: r.Source, Type: r.Type, Attrs: r.Attrs,
+		Stream: stream, Key: r.Key, At: r.At, Arrived: r.Arrived.UnixMicro(), Source: r.Source, Type: r.Type, Attrs: r.Attrs,
 	}
 	if part > 0 {
 		x.ID += "/" + strconv.Itoa(part)
@@ -128,7 +128,7 @@ func foreignRow(o *envelope.Opened, key string) row {
 		key = o.Key
 	}
 	x := row{
-		ID: o.ID, Stream: o.Stream, Key: key, At: micros(o.At), Arrived: o.Arrived.UnixMicro(),
+		ID: o.ID, Stream: o.Stream, Key: key, At: o.At, Arrived: o.Arrived.UnixMicro(),
 		Source: o.Source, Type: o.Type, Attrs: o.Attrs,
 	}
 	x.Gateway, x.Epoch, x.Shard, x.Seq = splitID(o.ID)
@@ -153,14 +153,6 @@ func splitID(id string) (gateway, epoch string, shard, seq int64) {
 		}
 	}
 	return "", "", 0, 0
-}
-
-func micros(t time.Time) *int64 {
-	if t.IsZero() {
-		return nil
-	}
-	n := t.UnixMicro()
-	return &n
 }
 
 // payload sets Data or Bytes, and Value.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -25,8 +26,8 @@ import (
 // ReadBack calls held with the id of every record in the bucket's objects that
 // this gateway wrote, under whatever epoch: hour by hour, and within an hour
 // each lane in its order. Records of [from, to) by arrival are given, where a
-// zero time is no bound; of those that came here in another gateway's envelope
-// the hour counts. The parts of an aggregate have ids of their own, ending
+// zero time is no bound; of raw objects, and of records that came here in
+// another gateway's envelope, the hour counts. The parts of an aggregate have ids of their own, ending
 // with "/" and their place. An error of held ends it and is returned.
 //
 // Raw objects hold no ids; those are told from names and metadata, where the
@@ -132,6 +133,7 @@ func (s *Sink) readObject(ctx context.Context, o *object, from, to time.Time, he
 		}
 		return held(id)
 	}
+	all := func(id string, _ time.Time) error { return held(id) }
 	switch o.ext {
 	case "parquet":
 		if o.size > maxRead {
@@ -143,20 +145,20 @@ func (s *Sink) readObject(ctx context.Context, o *object, from, to time.Time, he
 		}
 		return readParquet(b, give)
 	case "ndjson":
-		return s.readLines(resp.Body, o, resp.Header, give)
+		return s.readLines(resp.Body, o, resp.Header, give, all)
 	case "ndjson.gz":
 		z, err := gzip.NewReader(resp.Body)
 		if err != nil {
 			return err
 		}
-		return s.readLines(z, o, resp.Header, give)
+		return s.readLines(z, o, resp.Header, give, all)
 	case "ndjson.zst":
 		z, err := zstd.NewReader(resp.Body, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(64<<20))
 		if err != nil {
 			return err
 		}
 		defer z.Close()
-		return s.readLines(z, o, resp.Header, give)
+		return s.readLines(z, o, resp.Header, give, all)
 	}
 	return fmt.Errorf("its name ends with .%s, which is nothing that is read here", o.ext)
 }
@@ -164,36 +166,35 @@ func (s *Sink) readObject(ctx context.Context, o *object, from, to time.Time, he
 // maxLine is the longest line there is: 10 MiB as base64 in an envelope.
 const maxLine = 32 << 20
 
-// readLines reads NDJSON; raw lines are counted.
-func (s *Sink) readLines(r io.Reader, o *object, h map[string][]string, give func(string, time.Time) error) error {
+// readLines reads NDJSON. What its lines are the object's header says.
+func (s *Sink) readLines(r io.Reader, o *object, h http.Header, give, held func(string, time.Time) error) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 64<<10), maxLine)
-	raw := uint64(0)
+	raw, n := h.Get(metaFormat) == "raw", uint64(0)
 	for lines.Scan() {
+		n++
+		if raw {
+			continue
+		}
 		e, err := envelope.Open(lines.Bytes())
-		switch {
-		case err == nil && raw == 0:
-			if err := give(e.ID, e.Arrived); err != nil {
-				return err
-			}
-		case errors.Is(err, envelope.ErrNotEnvelope), err == nil:
-			raw++
-		default:
+		if err != nil {
+			return fmt.Errorf("line %d: %w", n, err)
+		}
+		if err := give(e.ID, e.Arrived); err != nil {
 			return err
 		}
 	}
-	if err := lines.Err(); err != nil || raw == 0 {
+	if err := lines.Err(); err != nil || !raw {
 		return err
 	}
 	last, ok1 := metaNumber(h, metaLast)
-	n, ok2 := metaNumber(h, metaCount)
-	if !ok1 || !ok2 || n != raw || last-o.first+1 != n {
+	recs, ok2 := metaNumber(h, metaCount)
+	if !ok1 || !ok2 || recs != n || last-o.first+1 != n {
 		return &lane.Error{Class: lane.Misconfigured, Text: "its lines are raw and hold no ids, and its records cannot be told from their number"}
 	}
 	id := record.Identity{Gateway: o.origin.Gateway, Epoch: o.origin.Epoch}
 	for seq := o.first; seq <= last; seq++ {
-		// The hour's middle: raw lines know no better.
-		if err := give(id.ID(record.Pos{Shard: o.shard, Seq: seq}), time.Unix(o.hour*3600+1800, 0)); err != nil {
+		if err := held(id.ID(record.Pos{Shard: o.shard, Seq: seq}), time.Time{}); err != nil {
 			return err
 		}
 	}

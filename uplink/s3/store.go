@@ -2,6 +2,7 @@ package s3
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/xml"
@@ -15,17 +16,17 @@ import (
 	"strings"
 	"time"
 
-	"crypto/sha256"
-
 	"forebay/uplink/aws"
 	"forebay/uplink/lane"
 )
 
 const (
 	// metaLast is the sequence number of an object's last record, metaCount
-	// how many there are: what the object's name does not say.
-	metaLast  = "X-Amz-Meta-Forebay-Last"
-	metaCount = "X-Amz-Meta-Forebay-Records"
+	// how many there are, metaFormat what a line of it is: what the object's
+	// name does not say.
+	metaLast   = "X-Amz-Meta-Forebay-Last"
+	metaCount  = "X-Amz-Meta-Forebay-Records"
+	metaFormat = "X-Amz-Meta-Forebay-Format"
 	// slowest is the link on which a request may take its time, in bytes a
 	// second.
 	slowest = 4 << 10
@@ -225,7 +226,7 @@ func (s *store) list(ctx context.Context, q url.Values) (*listing, error) {
 	return &out, nil
 }
 
-// number reads a number out of an object's metadata.
+// metaNumber reads a number out of an object's metadata.
 func metaNumber(h http.Header, name string) (uint64, bool) {
 	n, err := strconv.ParseUint(h.Get(name), 10, 64)
 	return n, err == nil
