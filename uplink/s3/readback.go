@@ -207,8 +207,19 @@ type idRow struct {
 	Arrived int64  `parquet:"arrived,timestamp(microsecond)"`
 }
 
-func readParquet(b []byte, give func(string, time.Time) error) error {
-	r := parquet.NewGenericReader[idRow](bytes.NewReader(b))
+// readParquet reads the ids of a Parquet object. The decoder panics at some
+// kinds of damage: that is an error here.
+func readParquet(b []byte, give func(string, time.Time) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the Parquet is damaged: %v", p)
+		}
+	}()
+	f, err := parquet.OpenFile(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		return err
+	}
+	r := parquet.NewGenericReader[idRow](f)
 	defer r.Close()
 	rows := make([]idRow, 512)
 	for {
