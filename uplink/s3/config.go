@@ -19,6 +19,7 @@ import (
 	"net"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -165,13 +166,8 @@ func (c Config) checkWhere() error {
 }
 
 func word(name, value string, words []string) error {
-	if value == "" {
+	if value == "" || slices.Contains(words, value) {
 		return nil
-	}
-	for _, w := range words {
-		if value == w {
-			return nil
-		}
 	}
 	return fmt.Errorf("%s: %q is not \"%s\"", name, value, strings.Join(words, "\" or \""))
 }

@@ -3,6 +3,7 @@ package s3_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"io/fs"
 	"maps"
@@ -154,7 +155,7 @@ func (c *chunk) Close() error { c.home.open--; return nil }
 
 func (c *chunk) Read(b []byte) (int, error) {
 	n, err := c.ReadSeeker.Read(b)
-	if err == io.EOF && c.fail != nil {
+	if errors.Is(err, io.EOF) && c.fail != nil {
 		err = c.fail
 	}
 	return n, err
@@ -162,7 +163,7 @@ func (c *chunk) Read(b []byte) (int, error) {
 
 func (c *chunks) Chunk(_ string, ref record.ChunkRef) (io.ReadSeekCloser, error) {
 	fail := c.damage[ref.Off]
-	if fail == fs.ErrNotExist {
+	if errors.Is(fail, fs.ErrNotExist) {
 		return nil, &fs.PathError{Op: "open", Path: "x", Err: fail}
 	}
 	c.open++

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"unicode/utf8"
 
 	"github.com/klauspost/compress/zstd"
@@ -119,10 +120,9 @@ func (n *ndjson) end() error { return n.out.Close() }
 
 func (n *ndjson) add(stream string, r *record.Record, part int, chunk string) error {
 	n.line = n.line[:0]
-	switch {
-	case n.env == nil:
+	if n.env == nil {
 		n.line = appendRaw(n.line, r.Data)
-	default:
+	} else {
 		if chunk != "" {
 			r = withChunk(r, chunk)
 		}
@@ -140,9 +140,7 @@ const chunkAttr = "chunk_object"
 func withChunk(r *record.Record, chunk string) *record.Record {
 	c := *r
 	c.Attrs = make(map[string]string, len(r.Attrs)+1)
-	for k, v := range r.Attrs {
-		c.Attrs[k] = v
-	}
+	maps.Copy(c.Attrs, r.Attrs)
 	c.Attrs[chunkAttr] = chunk
 	return &c
 }

@@ -1,6 +1,7 @@
 package s3_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -134,7 +135,7 @@ func TestProbe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, ok := no.Probe(t.Context()).(*lane.Error)
+	e, ok := errors.AsType[*lane.Error](no.Probe(t.Context()))
 	if !ok || e.Class != lane.Misconfigured || e.Code != "NoSuchBucket" {
 		t.Errorf("a bucket that is not there: %v", e)
 	}
@@ -142,11 +143,11 @@ func TestProbe(t *testing.T) {
 	if no, err = s3.New(cfg, lane.Home{ID: identity}); err != nil {
 		t.Fatal(err)
 	}
-	if e, ok = no.Probe(t.Context()).(*lane.Error); !ok || e.Class != lane.Auth || !strings.Contains(e.Error(), "SignatureDoesNotMatch") {
+	if e, ok = errors.AsType[*lane.Error](no.Probe(t.Context())); !ok || e.Class != lane.Auth || !strings.Contains(e.Error(), "SignatureDoesNotMatch") {
 		t.Errorf("a wrong key: %v", e)
 	}
 	f.misbehave(func(string, string) string { return "html" })
-	if e, ok = s.Probe(t.Context()).(*lane.Error); !ok || e.Class != lane.Offline {
+	if e, ok = errors.AsType[*lane.Error](s.Probe(t.Context())); !ok || e.Class != lane.Offline {
 		t.Errorf("a captive portal: %v", e)
 	}
 }
