@@ -24,6 +24,7 @@ type cloudCmd struct {
 	Throttle   bool          `help:"Hold each shard to 1,000 records and 1 MB a second."`
 	Clock      time.Duration `help:"How far the cloud's clock is ahead; what is signed more than 5 minutes away is refused." placeholder:"DURATION"`
 	Slow       time.Duration `help:"Hold every answer back." placeholder:"DURATION"`
+	Header     []string      `help:"A header of requests that is handed on to the endpoint. Can be repeated." placeholder:"NAME"`
 	Mode       string        `help:"The way to the cloud: up, down, half-open, portal." enum:"up,down,half-open,portal" default:"up"`
 }
 
@@ -35,7 +36,7 @@ func (c cloudCmd) Run(ctx context.Context, e *env) error {
 	if c.Mode != "up" {
 		f.Mode = c.Mode
 	}
-	cl, err := cloud.New(c.To, c.Seed, f, e.log)
+	cl, err := cloud.New(c.To, c.Seed, f, e.log, c.Header...)
 	if err != nil {
 		return err
 	}

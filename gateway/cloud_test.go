@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -73,15 +75,31 @@ func fromEnv(t *testing.T, name string, short int) int {
 // every record that the gateway took is there, each key in order, and nothing
 // twice behind a watermark as the consumers' samples keep it.
 func TestACloudThatMisbehaves(t *testing.T) {
-	records, kills := fromEnv(t, "FOREBAY_CLOUD_RECORDS", 60_000), fromEnv(t, "FOREBAY_CLOUD_KILLS", 6)
+	if again := misbehave(t, fromEnv(t, "FOREBAY_CLOUD_RECORDS", 60_000), fromEnv(t, "FOREBAY_CLOUD_KILLS", 6)); again == 0 {
+		t.Error("nothing came twice: the cloud did not misbehave")
+	}
+}
+
+// TestAGatewayBehindABadLink is the same with another gateway that knows what
+// is in front of it: it stores nothing twice.
+func TestAGatewayBehindABadLink(t *testing.T) {
+	if again := misbehave(t, fromEnv(t, "FOREBAY_CLOUD_RECORDS", 30_000), fromEnv(t, "FOREBAY_CLOUD_KILLS", 6), "--header", "X-Forebay-Lanes"); again != 0 {
+		t.Errorf("%d records are stored twice", again)
+	}
+}
+
+// misbehave gives how many records came twice.
+func misbehave(t *testing.T, records, kills int, flags ...string) (again int) {
 	ambiguous := "0.05" // in the short form, so that it happens at all
 	if records >= 1_000_000 {
 		ambiguous = "0.01"
 	}
 	far := startGateway(t, "far", farConfig)
 	cloud, control := freePort(t), freePort(t)
-	spawn(t, "cloud", program(t, "forebay-sim"), "cloud", "--listen", cloud, "--to", "http://"+far.kinesis, "--control", control,
-		"--entry-fails", "0.1", "--cut-after", ambiguous, "--fail-after", ambiguous, "--cut-before", "0.005", "--throttle")
+	spawn(t, "cloud", program(t, "forebay-sim"), append([]string{
+		"cloud", "--listen", cloud, "--to", "http://" + far.kinesis, "--control", control,
+		"--entry-fails", "0.1", "--cut-after", ambiguous, "--fail-after", ambiguous, "--cut-before", "0.005", "--throttle",
+	}, flags...)...)
 	near := startGateway(t, "near", strings.ReplaceAll(badCloudConfig, "CLOUD", cloud))
 
 	var put atomic.Int64
@@ -104,7 +122,7 @@ func TestACloudThatMisbehaves(t *testing.T) {
 			eventually(t, time.Minute, "the uplink sees that the cloud is "+mode, func() bool { return isDown(t, near) })
 			tell(t, control, "/faults", `{"mode":""}`)
 		case 2 * kills / 3:
-			reshard(t, near.kinesis, "line", 5)
+			reshardAt(t, near.kinesis, "line", 5)
 			tell(t, control, "/reshard?stream=press-shop&shards=6", "")
 		case 5 * kills / 6:
 			tell(t, control, "/reshard?stream=press-shop&shards=3", "")
@@ -112,6 +130,10 @@ func TestACloudThatMisbehaves(t *testing.T) {
 		<-time.After(time.Duration(rng.IntN(200)) * time.Millisecond) // a kill at a random moment
 		near.kill()
 		near.start(t, "near")
+		if len(flags) > 0 && i%2 == 0 { // the other gateway forgets nothing either
+			far.kill()
+			far.start(t, "far")
+		}
 	}
 	<-fed
 	eventually(t, 10*time.Minute, "the backlog is drained", func() bool { return waiting(t, near) == 0 })
@@ -124,15 +146,17 @@ func TestACloudThatMisbehaves(t *testing.T) {
 		}
 		taken[r.ID] = r.Key
 	}
-	compare(t, far, taken)
+	again = compare(t, far, taken)
+	sample(t, far, taken)
 	t.Logf("taken %d records, %d kills; the cloud says %s", len(taken), kills, tell(t, control, "/", ""))
 	near.sound(t)
 	far.sound(t)
+	return again
 }
 
 // compare reads the far end as a consumer does and holds it against what was
 // taken.
-func compare(t *testing.T, far *gw, taken map[string]string) {
+func compare(t *testing.T, far *gw, taken map[string]string) (again int) {
 	t.Helper()
 	type lane struct {
 		high         uint64
@@ -178,13 +202,45 @@ func compare(t *testing.T, far *gw, taken map[string]string) {
 		}
 		last[key] = place
 	})
-	again := 0
 	for _, l := range lanes {
 		again += l.again
 	}
 	t.Logf("lost %d, out of order %d, strange %d; %d came twice and were dropped by the watermark", lost, disorder, strange, again)
 	if lost != 0 || disorder != 0 || strange != 0 {
 		t.Errorf("lost %d, out of order %d, strange %d", lost, disorder, strange)
+	}
+	return again
+}
+
+// sample holds what the sample of a consumer prints against what was taken.
+func sample(t *testing.T, far *gw, taken map[string]string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "run", "./uplink/samples/consumer", "press-shop")
+	cmd.Dir = ".."
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "AWS_ENDPOINT_URL=http://"+far.kinesis, "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=any", "AWS_SECRET_ACCESS_KEY=any")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("the sample: %v", err)
+	}
+	printed(t, out, taken)
+}
+
+// printed holds a sample's output against what was taken.
+func printed(t *testing.T, out []byte, taken map[string]string) {
+	t.Helper()
+	n, bad := 0, 0
+	got := map[string]bool{}
+	for line := range bytes.Lines(out) {
+		key, data, _ := strings.Cut(strings.TrimSuffix(string(line), "\n"), "\t")
+		in, err := envelope.Open([]byte(data))
+		if err != nil || taken[in.ID] != key || got[in.ID] {
+			bad++
+		}
+		got[in.ID] = true
+		n++
+	}
+	if n != len(taken) || bad > 0 {
+		t.Errorf("the sample printed %d records, %d of them wrong or again; taken were %d", n, bad, len(taken))
 	}
 }
 
@@ -237,7 +293,7 @@ func kinesisAt(addr string) *kinesis.Client {
 	})
 }
 
-func reshard(t *testing.T, addr, stream string, shards int32) {
+func reshardAt(t *testing.T, addr, stream string, shards int32) {
 	t.Helper()
 	eventually(t, 20*time.Second, "the stream is resharded", func() bool {
 		_, err := kinesisAt(addr).UpdateShardCount(t.Context(), &kinesis.UpdateShardCountInput{

@@ -239,7 +239,7 @@ func (c Config) Match(stream string) bool {
 
 // New makes the sink that a config names. Nothing is sent yet.
 func New(c Config, home lane.Home) (Sink, error) {
-	home.Uplink = string(c.ID)
+	home.Uplink, home.Rising = string(c.ID), true
 	k, err := c.kind()
 	if err != nil {
 		return nil, err

@@ -109,11 +109,12 @@ type Stats struct {
 
 // A Cloud is an http.Handler in front of an endpoint.
 type Cloud struct {
-	to     string
-	log    *slog.Logger
-	client *http.Client
-	signer *v4.Signer
-	now    func() time.Time
+	to      string
+	log     *slog.Logger
+	client  *http.Client
+	through []string
+	signer  *v4.Signer
+	now     func() time.Time
 
 	mu     sync.Mutex
 	rng    *rand.Rand
@@ -125,8 +126,9 @@ type Cloud struct {
 }
 
 // New makes a cloud in front of the endpoint at the URL to. seed makes its lots
-// the same again.
-func New(to string, seed uint64, f Faults, log *slog.Logger) (*Cloud, error) {
+// the same again. The headers in through are handed on; others are not, as the
+// service would not care for them.
+func New(to string, seed uint64, f Faults, log *slog.Logger, through ...string) (*Cloud, error) {
 	if err := f.Check(); err != nil {
 		return nil, err
 	}
@@ -137,7 +139,7 @@ func New(to string, seed uint64, f Faults, log *slog.Logger) (*Cloud, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &Cloud{
-		to: strings.TrimRight(to, "/") + "/", log: log, now: time.Now, signer: v4.NewSigner(),
+		to: strings.TrimRight(to, "/") + "/", log: log, now: time.Now, signer: v4.NewSigner(), through: through,
 		client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 16}},
 		rng:    rand.New(rand.NewPCG(seed, 1)), faults: f, change: make(chan struct{}),
 	}, nil
@@ -368,6 +370,11 @@ func (c *Cloud) ask(r *http.Request, target string, body []byte) (int, http.Head
 	}
 	req.Header.Set("X-Amz-Target", target)
 	req.Header.Set("Content-Type", r.Header.Get("Content-Type"))
+	for _, k := range c.through {
+		if v := r.Header.Get(k); v != "" {
+			req.Header.Set(k, v)
+		}
+	}
 	sum := sha256.Sum256(body)
 	if err := c.signer.SignHTTP(req.Context(), anybody, req, hex.EncodeToString(sum[:]), "kinesis", "us-east-1", c.now()); err != nil {
 		return 0, nil, nil, err

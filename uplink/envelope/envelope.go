@@ -5,7 +5,6 @@ package envelope
 
 import (
 	"encoding/base64"
-	"encoding/json"
 	"slices"
 	"strconv"
 	"time"
@@ -195,52 +194,6 @@ func appendMillis(dst []byte, t time.Time) []byte {
 		ns %= d
 	}
 	return dst
-}
-
-// maxInline is how deep JSON may nest to stand in the envelope: common parsers
-// stop at a thousand, and the envelope adds a level.
-const maxInline = 512
-
-// inlineJSON reports whether a reader of the envelope gets data back byte for
-// byte if it stands there as it is.
-func inlineJSON(data []byte) bool {
-	if isSpace(data[0]) || isSpace(data[len(data)-1]) {
-		return false
-	}
-	ascii := true
-	for _, c := range data {
-		if c == '\n' || c == '\r' {
-			return false
-		}
-		ascii = ascii && c < utf8.RuneSelf
-	}
-	return (ascii || utf8.Valid(data)) && json.Valid(data) && !deep(data)
-}
-
-func isSpace(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
-
-// deep reports whether valid JSON nests deeper than maxInline.
-func deep(data []byte) bool {
-	if len(data) <= 2*maxInline {
-		return false
-	}
-	depth, inString := 0, false
-	for i := 0; i < len(data); i++ {
-		switch c := data[i]; {
-		case inString && c == '\\':
-			i++
-		case c == '"':
-			inString = !inString
-		case inString:
-		case c == '[' || c == '{':
-			if depth++; depth > maxInline {
-				return true
-			}
-		case c == ']' || c == '}':
-			depth--
-		}
-	}
-	return false
 }
 
 const hexDigits = "0123456789abcdef"

@@ -223,3 +223,60 @@ func (m *moment) UnmarshalJSON(b []byte) error {
 	*m = moment(time.UnixMilli(ms).Add(time.Duration(ns)).UTC())
 	return nil
 }
+
+// A Place is where a record stands in its lane: its sequence number, and the
+// number of its part, from 1, where it is a part of what was stored as one
+// record; else 0.
+type Place struct{ Seq, Part uint64 }
+
+// After reports whether p comes behind q.
+func (p Place) After(q Place) bool { return p.Seq > q.Seq || p.Seq == q.Seq && p.Part > q.Part }
+
+// LaneOf reads the id at the front of an envelope: the lane that it came by,
+// GATEWAY/EPOCH/SHARD, as a view of data, and its place there. It looks no
+// further than the id; ok is false where none is there.
+func LaneOf(data []byte) (lane []byte, at Place, ok bool) {
+	rest, ok := bytes.CutPrefix(data, []byte(`{"id":"`))
+	if !ok {
+		return nil, at, false
+	}
+	id, _, ok := cutString(rest)
+	if !ok || !isID(id) {
+		return nil, at, false
+	}
+	return SplitID(id)
+}
+
+// SplitID takes a record's id apart, as LaneOf does. ok is false where it is
+// none.
+func SplitID[T ~string | ~[]byte](id T) (lane T, at Place, ok bool) {
+	var fields [4]T // from the end
+	left, n := id, 0
+	for ; n < len(fields); n++ {
+		i := len(left) - 1
+		for i >= 0 && left[i] != '/' {
+			i--
+		}
+		if i <= 0 {
+			return lane, at, false
+		}
+		fields[n], left = left[i+1:], left[:i]
+		if n >= 2 && len(fields[n]) == 16 {
+			n++
+			break
+		}
+	}
+	seq := fields[n-3]
+	var err error
+	if at.Seq, err = strconv.ParseUint(string(seq), 10, 64); err != nil || len(fields[n-1]) != 16 {
+		return lane, Place{}, false
+	}
+	end := len(id) - len(seq) - 1
+	if n == 4 {
+		if at.Part, err = strconv.ParseUint(string(fields[0]), 10, 64); err != nil {
+			return lane, Place{}, false
+		}
+		end -= len(fields[0]) + 1
+	}
+	return id[:end], at, true
+}

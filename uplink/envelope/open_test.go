@@ -106,3 +106,33 @@ func FuzzOpen(f *testing.F) {
 		}
 	})
 }
+
+func TestLaneOf(t *testing.T) {
+	for id, want := range map[string]struct {
+		lane string
+		at   envelope.Place
+	}{
+		"near/0000000000000007/2/5":                    {"near/0000000000000007/2", envelope.Place{Seq: 5}},
+		"near/0000000000000007/2/5/9":                  {"near/0000000000000007/2", envelope.Place{Seq: 5, Part: 9}},
+		"a/b/0123456789abcdef/12/18446744073709551615": {"a/b/0123456789abcdef/12", envelope.Place{Seq: 1<<64 - 1}},
+		"n/0000000000000007/2":                         {},
+		"n/7/2/5":                                      {},
+		"n/0000000000000007/2/x":                       {},
+		"n/0000000000000007/2/5/6/7":                   {},
+		"/0000000000000007/2/5":                        {},
+		"":                                             {},
+	} {
+		lane, at, ok := envelope.LaneOf([]byte(`{"id":"` + id + `","t":1}`))
+		if ok != (want.lane != "") || string(lane) != want.lane || at != want.at {
+			t.Errorf("%q: %q %v %v", id, lane, at, ok)
+		}
+		if ok {
+			if lane, at, ok := envelope.SplitID(id); !ok || lane != want.lane || at != want.at {
+				t.Errorf("%q splits to %q %v %v", id, lane, at, ok)
+			}
+		}
+	}
+	if !(envelope.Place{Seq: 2}).After(envelope.Place{Seq: 1, Part: 9}) || !(envelope.Place{Seq: 2, Part: 1}).After(envelope.Place{Seq: 2}) || (envelope.Place{Seq: 2}).After(envelope.Place{Seq: 2}) {
+		t.Error("places are out of order")
+	}
+}

@@ -32,6 +32,9 @@ func (s *Sink) call(ctx context.Context, op string, buf *aws.Buffer) (*aws.Answe
 	h := make(http.Header, 8)
 	h.Set("Content-Type", "application/x-amz-json-1.1")
 	h.Set("X-Amz-Target", "Kinesis_20131202."+op)
+	if s.rising {
+		h.Set("X-Forebay-Lanes", "rising")
+	}
 	a, err := s.aws.Send(ctx, &aws.Request{Header: h, Body: buf, Timeout: limit})
 	if err == nil && a.Status != http.StatusOK {
 		err = s.aws.Judge(a.Status, a.Header, a.Body)
@@ -58,6 +61,9 @@ type entry struct {
 // parsePutRecords reads the answer to a PutRecords request of n records. What
 // is not exactly such an answer is no acknowledgement, whatever its status.
 func parsePutRecords(body []byte, n int) ([]entry, error) {
+	if entries, ok := scanAnswer(string(body), n); ok {
+		return entries, nil
+	}
 	var out struct{ Records []entry }
 	if err := json.Unmarshal(body, &out); err != nil {
 		return nil, fmt.Errorf("not the JSON that Kinesis answers: %w", err)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,6 +39,12 @@ func FuzzPutRecordsAnswer(f *testing.F) {
 				t.Fatalf("%+v", e)
 			}
 			return
+		}
+		if fast, ok := scanAnswer(string(body), int(n)); ok {
+			var slow struct{ Records []entry }
+			if err := json.Unmarshal(body, &slow); err != nil || !slices.Equal(fast, slow.Records) {
+				t.Fatalf("%q: %+v, the standard library reads %+v, %v", body, fast, slow.Records, err)
+			}
 		}
 		entries, err := parsePutRecords(body, int(n))
 		if err != nil {

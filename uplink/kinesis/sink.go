@@ -20,6 +20,7 @@ type Sink struct {
 	aws     *aws.Client
 	pace    pace
 	log     *slog.Logger
+	rising  bool // a lane\'s envelopes come in rising order: another gateway may drop what comes twice
 
 	packers sync.Pool // *packer
 
@@ -51,6 +52,7 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 		maxUnit: int(cfg.MaxRecord.Or(defaultUnit)),
 		timeout: cfg.RequestTimeout.Or(defaultLimit),
 		log:     home.Log,
+		rising:  home.Rising && cfg.Format != "raw",
 		checked: make(map[string]time.Time),
 		begun:   make(map[lane.Lane]begun),
 	}

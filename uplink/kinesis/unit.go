@@ -58,6 +58,12 @@ func (p *packer) pack(l *lane.Lane, hash string, recs []record.Record, skip, lim
 		u.key = recs[0].Key // what an aggregate calls a key need not be one
 	}
 	room := p.maxUnit - len(u.key)
+	if !p.aggregate {
+		if u.cut = 1; len(front) == 1 {
+			u.n, u.cut = 1, 0
+		}
+		return p.alone(u, front[0].data, room)
+	}
 	limit = min(limit-len(u.key), room)
 	p.first.key, p.first.data = front[0].key, append(p.first.data[:0], front[0].data...)
 	if p.addFront(front, hash, min(most-len(u.key), room)); p.enc.Len() < len(front) {
@@ -65,7 +71,7 @@ func (p *packer) pack(l *lane.Lane, hash string, recs []record.Record, skip, lim
 	} else {
 		u.n = 1
 	}
-	for i := 1; u.n == i && i < len(recs) && p.aggregate; i++ {
+	for i := 1; u.n == i && i < len(recs); i++ {
 		r := &recs[i]
 		p.open(l, r)
 		if p.grown(r, hash) > limit {
@@ -78,13 +84,18 @@ func (p *packer) pack(l *lane.Lane, hash string, recs []record.Record, skip, lim
 	}
 	// A lone record travels as it is, as the KPL has it, unless a consumer
 	// would take it for an aggregate or miss its key.
-	if !p.aggregate || p.enc.Len() == 1 && p.first.key == u.key && !kpl.IsAggregate(p.first.data) {
+	if p.enc.Len() == 1 && p.first.key == u.key && !kpl.IsAggregate(p.first.data) {
 		u.data = p.first.data
 	} else {
 		p.out = p.enc.AppendTo(p.out[:0])
 		u.data = p.out
 	}
-	if len(u.data) > room {
+	return p.alone(u, u.data, room)
+}
+
+// alone makes data the unit's, if there is room for it.
+func (p *packer) alone(u unit, data []byte, room int) (unit, error) {
+	if u.data = data; len(data) > room {
 		return u, fmt.Errorf("the record has %d bytes as it would travel; one Kinesis record takes %d (max_record)", u.size(), p.maxUnit)
 	}
 	return u, nil
@@ -94,7 +105,7 @@ func (p *packer) pack(l *lane.Lane, hash string, recs []record.Record, skip, lim
 // bytes, at least one.
 func (p *packer) addFront(parts []part, hash string, most int) {
 	for i, x := range parts {
-		if i > 0 && (!p.aggregate || p.enc.SizeWith(x.key, hash, len(x.data)) > most) {
+		if i > 0 && p.enc.SizeWith(x.key, hash, len(x.data)) > most {
 			return
 		}
 		p.enc.Add(x.key, hash, x.data)

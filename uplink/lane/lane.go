@@ -85,6 +85,9 @@ type Home struct {
 	Uplink string
 	// ID signs envelopes, and tells gateways and their epochs apart.
 	ID record.Identity
+	// Rising says that what a lane sends again is at or below what it sent last:
+	// a far side may drop by a watermark.
+	Rising bool
 	// Chunk opens the bytes that belong to a record and lie beside the log.
 	// Reading them to the end fails with a *record.CorruptError where they are
 	// damaged; fs.ErrNotExist means that they are kept no longer. nil where

@@ -23,6 +23,8 @@ type note struct {
 	MaxRecordKiB int               `json:"max_record_kib,omitempty"`
 	Tags         map[string]string `json:"tags,omitempty"`
 	Consumers    []consumer        `json:"consumers,omitempty"`
+	// Marks say what is stored of other gateways' lanes.
+	Marks *keptMarks `json:"marks,omitempty"`
 
 	// rest is what a newer program keeps here and this one does not know.
 	rest map[string]json.RawMessage
@@ -36,7 +38,7 @@ type consumer struct {
 }
 
 // members are the keys of a note that this program knows.
-var members = []string{"mode", "max_record_kib", "tags", "consumers"}
+var members = []string{"mode", "max_record_kib", "tags", "consumers", "marks"}
 
 // noteOf reads a stream's note; a stream without one has the zero note. The
 // note's maps and slices are the caller's own.

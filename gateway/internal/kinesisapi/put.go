@@ -237,7 +237,11 @@ func (s *Server) putInto(ctx context.Context, c *call, st *spool.Stream, b *batc
 		return nil, unavailable(textBusy)
 	}
 	p := &b.put
-	s.putWith(ctx, st, b.recs, p)
+	if c.rising && s.emulated == nil {
+		s.putRising(ctx, c, st, b.recs, p)
+	} else {
+		s.putWith(ctx, st, b.recs, p)
+	}
 	if errors.Is(p.refused, record.ErrNoStream) || errors.Is(p.refused, record.ErrClosed) {
 		out.release()
 		return nil, s.storeError(p.refused, st.Name())

@@ -100,6 +100,8 @@ type Server struct {
 	ln  *countingListener // nil if the door is closed
 	tls *tls.Config
 
+	lanes      lanes
+	repeated   atomic.Uint64
 	aggregates atomic.Uint64
 	failures   atomic.Uint64
 
@@ -200,6 +202,10 @@ func (s *Server) Errors() uint64 {
 // Aggregates counts the stored records that were KPL aggregates.
 func (s *Server) Aggregates() uint64 { return s.aggregates.Load() }
 
+// Repeated counts the records of other gateways that came again and were
+// stored already.
+func (s *Server) Repeated() uint64 { return s.repeated.Load() }
+
 // Health is the state (up or down) and, if it is not up, the reason.
 func (s *Server) Health() (state, reason string) {
 	s.mu.Lock()
@@ -229,6 +235,16 @@ func (s *Server) Run(ctx context.Context) error {
 			return
 		}
 		served <- srv.Serve(s.ln)
+	}()
+	keeping, stopKeeping := context.WithCancel(context.WithoutCancel(ctx))
+	var keeper sync.WaitGroup
+	keeper.Go(func() { s.keepLanes(keeping) })
+	defer func() {
+		stopKeeping()
+		keeper.Wait()
+		s.lanes.flights.Wait()
+		s.keepMarks(context.WithoutCancel(ctx)) // twice: what the first looks at
+		s.keepMarks(context.WithoutCancel(ctx)) // is what the second may use
 	}()
 	s.setHealth("up", "")
 	s.log.Info("kinesis endpoint is up", "addr", s.Addr(), "tls", s.tls != nil, "keys", len(s.cfg.Keys))

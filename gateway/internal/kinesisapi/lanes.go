@@ -1,0 +1,356 @@
+package kinesisapi
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"forebay/spool"
+	"forebay/spool/record"
+	"forebay/uplink/envelope"
+)
+
+// What another gateway sends comes at least once: where its link broke before
+// the answer it sends again. It says by a header that the records of a lane
+// (GATEWAY/EPOCH/SHARD, as their envelopes' ids begin) come in rising order;
+// then this door drops those that are stored already, and answers for them as
+// for stored ones. A lane that was restored from a backup has another epoch.
+//
+// The marks are kept in memory and now and then with the stream; what was
+// stored behind the last keeping is read again from the log, where such
+// records are known by source and type.
+const (
+	headerLanes = "X-Forebay-Lanes"
+	lanesRising = "rising"
+	// TypeLanes is the media type of a stored record that holds envelopes of
+	// lanes, alone or as a KPL aggregate.
+	TypeLanes = "application/vnd.forebay.lanes"
+
+	// maxMarks is how many lanes are known of a stream; the one that was heard
+	// longest ago gives way, and its next repetition is stored.
+	maxMarks = 2000
+	// keepEvery is how often the marks of streams are kept.
+	keepEvery = 15 * time.Second
+)
+
+// A mark is how far a lane is stored.
+type mark struct {
+	turn chan struct{} // holds one while a put of the lane is under way
+	high envelope.Place
+	key  string // access key of who sent it; what another sends is never dropped
+	pos  record.Pos
+	at   time.Time
+}
+
+// marks are those of a stream.
+type marks struct {
+	mu    sync.Mutex
+	ready bool // read from the note and the log
+	of    map[string]*mark
+	dirty bool
+
+	// A keeping holds the marks and, for each shard, a place before which no
+	// record's mark is missing: where the shard ended at the last keeping, once
+	// every put is over that began before.
+	gen    uint64
+	flying map[uint64]int // puts under way, by the gen in which they began
+	ends   map[record.ShardID]uint64
+}
+
+// keptMarks are marks as they lie in a stream's note.
+type keptMarks struct {
+	Lanes []keptMark                `json:"lanes"`
+	From  map[record.ShardID]uint64 `json:"from"` // first sequence number to be read again
+}
+
+type keptMark struct {
+	Lane  string         `json:"lane"`
+	High  envelope.Place `json:"high"`
+	Key   string         `json:"key,omitempty"`
+	Shard record.ShardID `json:"shard"`
+	Seq   uint64         `json:"seq"`
+	At    time.Time      `json:"at"`
+}
+
+// marksOf are the marks of a stream, ready for use.
+func (s *Server) marksOf(ctx context.Context, st *spool.Stream) (*marks, error) {
+	s.lanes.Lock()
+	m := s.lanes.of[st]
+	if m == nil {
+		if s.lanes.of == nil {
+			s.lanes.of = map[*spool.Stream]*marks{}
+		}
+		m = &marks{of: map[string]*mark{}, flying: map[uint64]int{}}
+		s.lanes.of[st] = m
+	}
+	s.lanes.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ready {
+		return m, nil
+	}
+	n, err := s.noteOf(st)
+	if err != nil {
+		return nil, err
+	}
+	if n.Marks == nil {
+		// From now on there are marks: what is stored before the first keeping
+		// is to be found again.
+		first := keptMarks{From: endsOf(st)}
+		if err := s.changeNote(ctx, st, func(n *note) error { n.Marks = &first; return nil }); err != nil {
+			return nil, err
+		}
+		m.ready = true
+		return m, nil
+	}
+	for _, k := range n.Marks.Lanes {
+		m.of[k.Lane] = &mark{turn: make(chan struct{}, 1), high: k.High, key: k.Key, pos: record.Pos{Shard: k.Shard, Seq: k.Seq}, at: k.At}
+	}
+	if err := m.readAgain(ctx, s, st, n.Marks.From); err != nil {
+		return nil, fmt.Errorf("read the lanes of stream %s: %w", st.Name(), err)
+	}
+	m.ready = true
+	return m, nil
+}
+
+// endsOf is where the stream's shards end now.
+func endsOf(st *spool.Stream) map[record.ShardID]uint64 {
+	ends := map[record.ShardID]uint64{}
+	for _, sh := range st.Shards() {
+		ends[sh.ID] = sh.Next
+	}
+	return ends
+}
+
+// readAgain finds the marks of what was stored from the given places on.
+func (m *marks) readAgain(ctx context.Context, s *Server, st *spool.Stream, from map[record.ShardID]uint64) error {
+	for _, sh := range st.Shards() {
+		at := max(from[sh.ID], 1)
+		if at >= sh.Next {
+			continue
+		}
+		for b, err := range st.Scan(ctx, sh.ID, spool.After(at-1)) {
+			if err != nil && !lossOf(err) {
+				return err
+			}
+			for i := range b.Recs {
+				r := &b.Recs[i]
+				if r.Source != s.ID() || r.Type != TypeLanes {
+					continue
+				}
+				u, ok := unitOf(r.Data)
+				if !ok {
+					continue
+				}
+				for _, x := range u {
+					k := m.mark(string(x.lane), r.Arrived)
+					if x.at.After(k.high) {
+						k.high, k.pos, k.at = x.at, r.Pos, r.Arrived
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// mark is a lane's mark, a new one if there is none. m.mu is held.
+func (m *marks) mark(lane string, now time.Time) *mark {
+	k := m.of[lane]
+	if k == nil {
+		k = &mark{turn: make(chan struct{}, 1), at: now}
+		m.of[lane] = k
+		if len(m.of) > maxMarks {
+			m.drop(len(m.of) - maxMarks*9/10)
+		}
+	}
+	return k
+}
+
+// drop forgets the n lanes that were heard longest ago and have no put under
+// way. m.mu is held.
+func (m *marks) drop(n int) {
+	lanes := slices.SortedFunc(maps.Keys(m.of), func(a, b string) int { return m.of[a].at.Compare(m.of[b].at) })
+	for _, l := range lanes {
+		k := m.of[l]
+		if n == 0 {
+			return
+		}
+		if len(k.turn) == 0 {
+			delete(m.of, l)
+			n--
+		}
+	}
+}
+
+// take waits for its turn in each of the lanes, and begins a put. Lanes are
+// taken in the order of their names, so that no two puts wait for each other.
+func (m *marks) take(ctx context.Context, lanes []string, now time.Time) (*flight, error) {
+	f := &flight{m: m, marks: make(map[string]*mark, len(lanes))}
+	for _, l := range lanes {
+		m.mu.Lock()
+		k := m.mark(l, now)
+		m.mu.Unlock()
+		select {
+		case k.turn <- struct{}{}:
+			f.marks[l] = k
+		case <-ctx.Done():
+			f.release()
+			return nil, context.Cause(ctx)
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f.gen = m.gen
+	f.begun = true
+	m.flying[f.gen]++
+	return f, nil
+}
+
+// A flight is a put of some lanes that is under way.
+type flight struct {
+	m     *marks
+	marks map[string]*mark
+	gen   uint64
+	begun bool
+}
+
+// passed sets the marks of a unit that is stored.
+func (f *flight) passed(u unit, key string, at record.Pos, now time.Time) {
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	f.m.dirty = true
+	for _, x := range u {
+		k := f.marks[string(x.lane)]
+		if k.key != key || x.at.After(k.high) {
+			k.high, k.key, k.pos = x.at, key, at
+		}
+		k.at = now
+	}
+}
+
+// release ends the flight.
+func (f *flight) release() {
+	for _, k := range f.marks {
+		<-k.turn
+	}
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	if !f.begun {
+		return
+	}
+	if f.m.flying[f.gen]--; f.m.flying[f.gen] == 0 {
+		delete(f.m.flying, f.gen)
+	}
+}
+
+// lanes are the marks of all streams.
+type lanes struct {
+	sync.Mutex
+	of      map[*spool.Stream]*marks
+	flights sync.WaitGroup // puts that their clients did not wait for
+}
+
+// keepLanes keeps the marks of all streams now and then, until ctx ends.
+func (s *Server) keepLanes(ctx context.Context) {
+	tick := time.NewTicker(keepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.keepMarks(ctx)
+		}
+	}
+}
+
+// keepMarks writes down the marks that have changed.
+func (s *Server) keepMarks(ctx context.Context) {
+	s.lanes.Lock()
+	all := maps.Clone(s.lanes.of)
+	s.lanes.Unlock()
+	for st, m := range all {
+		if at, err := s.spool.Stream(st.Name()); err != nil || at != st { // it was deleted
+			s.lanes.Lock()
+			delete(s.lanes.of, st)
+			s.lanes.Unlock()
+			continue
+		}
+		kept, ok := m.keep(endsOf(st))
+		if !ok {
+			continue
+		}
+		if err := s.changeNote(ctx, st, func(n *note) error { n.Marks = kept; return nil }); err != nil {
+			m.mu.Lock()
+			m.dirty = true
+			m.mu.Unlock()
+			if ctx.Err() == nil {
+				s.log.Warn("lanes of a stream could not be kept; after a crash more of the log is read", "stream", st.Name(), "error", err)
+			}
+		}
+	}
+}
+
+// keep is what is to be written down, if there is anything. now is where the
+// shards end, read before.
+func (m *marks) keep(now map[record.ShardID]uint64) (*keptMarks, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.ready {
+		return nil, false
+	}
+	for g := range m.flying {
+		if g < m.gen {
+			return nil, false // one that began before the ends were read is not over
+		}
+	}
+	var kept *keptMarks
+	if m.ends != nil && m.dirty {
+		kept = &keptMarks{From: m.ends}
+		for lane, k := range m.of {
+			if k.high == (envelope.Place{}) {
+				continue // nothing of it is stored yet
+			}
+			kept.Lanes = append(kept.Lanes, keptMark{lane, k.high, k.key, k.pos.Shard, k.pos.Seq, k.at})
+		}
+		slices.SortFunc(kept.Lanes, func(a, b keptMark) int { return cmp.Compare(a.Lane, b.Lane) })
+		m.dirty = false
+	}
+	// now was read before this moment: puts that begin from here on are of the
+	// next gen, those of this one are waited for before the ends are used.
+	m.ends = now
+	m.gen++
+	return kept, kept != nil
+}
+
+// lossOf reports whether a scan goes on behind the error.
+func lossOf(err error) bool {
+	if _, ok := errors.AsType[*record.TrimmedError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[*record.CorruptError](err)
+	return ok
+}
+
+// MarshalJSON writes a keeping as short as it can be: there may be two
+// thousand lanes in one note.
+func (k keptMark) MarshalJSON() ([]byte, error) {
+	return json.Marshal([]any{k.Lane, k.High.Seq, k.High.Part, k.Key, k.Shard, k.Seq, k.At.Unix()})
+}
+
+// UnmarshalJSON is its inverse.
+func (k *keptMark) UnmarshalJSON(b []byte) error {
+	var at int64
+	if err := json.Unmarshal(b, &[]any{&k.Lane, &k.High.Seq, &k.High.Part, &k.Key, &k.Shard, &k.Seq, &at}); err != nil {
+		return err
+	}
+	k.At = time.Unix(at, 0)
+	return nil
+}
