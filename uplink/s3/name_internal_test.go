@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/parquet-go/parquet-go"
+
 	"forebay/spool/record"
 )
 
@@ -90,5 +92,36 @@ func TestHours(t *testing.T) {
 		if got := p.partition(); got != want {
 			t.Errorf("%s lies in %s, want %s", at, got, want)
 		}
+	}
+}
+
+// The columns are what readers of old objects and new ones rely on.
+func TestSchema(t *testing.T) {
+	want := `message row {
+	required binary id (STRING);
+	required binary gateway (STRING);
+	required binary epoch (STRING);
+	required int64 shard (INT(64,true));
+	required int64 seq (INT(64,true));
+	required binary stream (STRING);
+	required binary key (STRING);
+	optional int64 at (TIMESTAMP(isAdjustedToUTC=true,unit=MICROS));
+	required int64 arrived (TIMESTAMP(isAdjustedToUTC=true,unit=MICROS));
+	required binary source (STRING);
+	required binary type (STRING);
+	required group attrs (MAP) {
+		repeated group key_value {
+			required binary key (STRING);
+			required binary value (STRING);
+		}
+	}
+	optional double value;
+	optional binary data (STRING);
+	optional binary data_bytes;
+	optional binary chunk (STRING);
+	optional int64 chunk_bytes (INT(64,true));
+}`
+	if got := parquet.SchemaOf(row{}).String(); got != want {
+		t.Errorf("the columns are\n%s\nwant\n%s", got, want)
 	}
 }

@@ -32,7 +32,7 @@ type row struct {
 	Arrived    int64             `parquet:"arrived,timestamp(microsecond),delta"`
 	Source     string            `parquet:"source,dict"`
 	Type       string            `parquet:"type,dict"`
-	Attrs      map[string]string `parquet:"attrs" parquet-key:",dict" parquet-value:",dict"`
+	Attrs      map[string]string `parquet:"attrs" parquet-key:"key,dict" parquet-value:"value,dict"`
 	Value      *float64          `parquet:"value,optional"`
 	Data       *string           `parquet:"data,optional"`
 	Bytes      []byte            `parquet:"data_bytes,optional"`
@@ -49,32 +49,32 @@ const (
 
 // parquetWriter writes rows.
 type parquetWriter struct {
-	id   record.Identity
-	w    *parquet.GenericWriter[row]
-	rows []row
-	size int // of the payloads in rows
+	id     record.Identity
+	schema *parquet.Schema
+	w      *parquet.GenericWriter[row]
+	rows   []row
+	size   int // of the payloads in rows
 }
 
 func newParquet(id record.Identity) *parquetWriter {
-	return &parquetWriter{
-		id: id,
-		w: parquet.NewGenericWriter[row](io.Discard,
-			// Version 1 of the data page is what every reader knows.
-			parquet.DataPageVersion(1), parquet.Compression(&parquet.Zstd), parquet.PageBufferSize(pageBytes), parquet.CreatedBy("forebay", "", "")),
-		rows: make([]row, 0, rowsAtOnce),
-	}
+	return &parquetWriter{id: id, schema: parquet.SchemaOf(row{}), rows: make([]row, 0, rowsAtOnce)}
 }
 
 func (p *parquetWriter) begin(dst io.Writer) {
 	clear(p.rows)
 	p.rows, p.size = p.rows[:0], 0
-	p.w.Reset(dst)
+	// A writer is not used again: v0.32.0 forgets the names of the columns in
+	// the footer after Reset, and readers other than its own then fail.
+	p.w = parquet.NewGenericWriter[row](dst, p.schema,
+		// Version 1 of the data page is what every reader knows.
+		parquet.DataPageVersion(1), parquet.Compression(&parquet.Zstd), parquet.PageBufferSize(pageBytes), parquet.CreatedBy("forebay", "", ""))
 }
 
 func (p *parquetWriter) end() error {
 	if err := p.flush(); err != nil {
 		return err
 	}
+	defer func() { p.w = nil }()
 	return p.w.Close()
 }
 
