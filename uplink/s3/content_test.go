@@ -212,6 +212,13 @@ func TestChunksAreObjectsOfTheirOwn(t *testing.T) {
 	if o.Bytes < 200_000 || c.open != 0 {
 		t.Errorf("%d bytes, %d chunks left open", o.Bytes, c.open)
 	}
+	asked := f.count("HEAD")
+	more := video(6)
+	more.Recs = more.Recs[3:]
+	sendAll(t, s, more)
+	if f.count("HEAD") != asked {
+		t.Error("what cannot be there is asked for")
+	}
 	f2 := newFar(t)
 	sendAll(t, f2.open(s3.Config{}, lane.Home{ID: identity, Chunk: c.Chunk}), video(1))
 	keys = f2.keys()

@@ -44,6 +44,8 @@ type far struct {
 	late    []func()                    // PUTs that the far side does later
 	skew    time.Duration
 	old     bool // ignores If-None-Match
+	most    int  // bytes of a body that get through; 0: all
+	listed  int  // objects in all lists
 }
 
 type object struct {
@@ -62,6 +64,13 @@ func (f *far) misbehave(fault func(op, key string) string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fault = fault
+}
+
+// limit cuts what has a larger body.
+func (f *far) limit(most int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.most = most
 }
 
 func (f *far) keys() []string {
@@ -83,6 +92,9 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.most > 0 && len(body) > f.most {
+		panic(http.ErrAbortHandler)
+	}
 	now := time.Now().Add(f.skew)
 	w.Header().Set("Date", now.UTC().Format(http.TimeFormat))
 	w.Header().Set("X-Amz-Request-Id", "1")
@@ -283,6 +295,7 @@ func (f *far) list(w http.ResponseWriter, q url.Values) {
 		}
 		last = show
 	}
+	f.listed += len(out.Contents)
 	out.KeyCount = len(out.Contents) + len(out.CommonPrefixes)
 	w.Header().Set("Content-Type", "application/xml")
 	w.WriteHeader(200)

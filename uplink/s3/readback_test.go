@@ -63,6 +63,11 @@ func TestReadBack(t *testing.T) {
 			t.Errorf("from %v to %v: %d ids, want %d", c.from, c.to, got, 4*c.n)
 		}
 	}
+	before := f.count("GET")
+	readBack(t, s, at(1700), noon.Add(30*time.Minute)) // 12:58 to 13:00
+	if n := f.count("GET") - before; n != 4*2 {
+		t.Errorf("%d objects are read for one hour, want 8", n)
+	}
 	enough := errors.New("enough")
 	if err := s.ReadBack(t.Context(), time.Time{}, time.Time{}, func(string) error { return enough }); !errors.Is(err, enough) {
 		t.Errorf("%v", err)

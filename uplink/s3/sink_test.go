@@ -297,6 +297,9 @@ func TestRequestsAreFew(t *testing.T) {
 	if n := f.count("PUT") + f.count("LIST") + f.count("HEAD") - before; n != 4 || o.Requests != n || o.Units != 3 {
 		t.Errorf("%d requests after a restart (outcome %+v), want 4: guard, list, head, put", n, o)
 	}
+	if f.listed != 1 {
+		t.Errorf("%d objects in the lists", f.listed)
+	}
 	f.exactly(l, 1600)
 }
 
