@@ -17,6 +17,7 @@ import (
 	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
+	"forebay/uplink/s3"
 	"forebay/uplink/shape"
 )
 
@@ -119,6 +120,8 @@ type Config struct {
 	Firehose *firehose.Config `toml:"firehose"`
 	// Kafka is the target Apache Kafka, or what speaks its protocol.
 	Kafka *kafka.Config `toml:"kafka"`
+	// S3 is the target Amazon S3, or what speaks its protocol.
+	S3 *s3.Config `toml:"s3"`
 }
 
 // A kind is a sort of sink: the one table to add to.
@@ -157,6 +160,15 @@ func kinds() []kind {
 			target: func(c *Config) string { return c.Kafka.Target() },
 			open: func(c *Config, home lane.Home) (Sink, error) {
 				return kafka.New(*c.Kafka, home)
+			},
+		},
+		{
+			name:   "s3",
+			used:   func(c *Config) bool { return c.S3 != nil },
+			check:  func(c *Config) error { return c.S3.Check() },
+			target: func(c *Config) string { return c.S3.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return s3.New(*c.S3, home)
 			},
 		},
 	}
