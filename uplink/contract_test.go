@@ -17,6 +17,7 @@ import (
 	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
+	"forebay/uplink/nats"
 )
 
 var identity = record.Identity{Gateway: "edge-07", Epoch: 0x1234}
@@ -45,6 +46,9 @@ func sinks() map[string]func(t *testing.T) (uplink.Sink, *far) {
 		},
 		"kafka":     func(t *testing.T) (uplink.Sink, *far) { return kafkaFar(t, kafka.Config{}) },
 		"kafka-off": func(t *testing.T) (uplink.Sink, *far) { return kafkaFar(t, kafka.Config{Transactions: "off"}) },
+		"nats":        func(t *testing.T) (uplink.Sink, *far) { return natsFar(t, nats.Config{}, true) },
+		"nats-raw":    func(t *testing.T) (uplink.Sink, *far) { return natsFar(t, nats.Config{Format: "raw"}, true) },
+		"nats-single": func(t *testing.T) (uplink.Sink, *far) { return natsFar(t, nats.Config{}, false) },
 	}
 }
 

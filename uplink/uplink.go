@@ -17,6 +17,7 @@ import (
 	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
+	"forebay/uplink/nats"
 	"forebay/uplink/shape"
 )
 
@@ -119,6 +120,8 @@ type Config struct {
 	Firehose *firehose.Config `toml:"firehose"`
 	// Kafka is the target Apache Kafka, or what speaks its protocol.
 	Kafka *kafka.Config `toml:"kafka"`
+	// NATS is the target NATS JetStream.
+	NATS *nats.Config `toml:"nats"`
 }
 
 // A kind is a sort of sink: the one table to add to.
@@ -157,6 +160,15 @@ func kinds() []kind {
 			target: func(c *Config) string { return c.Kafka.Target() },
 			open: func(c *Config, home lane.Home) (Sink, error) {
 				return kafka.New(*c.Kafka, home)
+			},
+		},
+		{
+			name:   "nats",
+			used:   func(c *Config) bool { return c.NATS != nil },
+			check:  func(c *Config) error { return c.NATS.Check() },
+			target: func(c *Config) string { return c.NATS.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return nats.New(*c.NATS, home)
 			},
 		},
 	}
