@@ -60,6 +60,8 @@ type failure struct {
 	stale bool
 	// silent: the connection lives, but there was no answer.
 	silent bool
+	// nobody listens on the subject.
+	nobody bool
 }
 
 func fail(c lane.Class, text string, err error) *failure {
@@ -149,8 +151,8 @@ func (l *link) ask(ctx context.Context, subject string, in, out any) *failure {
 			f.Class = lane.Transient
 		case f.Class == lane.Ambiguous: // nothing was changed
 			f.Class = lane.Offline
-		case f.stale:
-			f.Text = "no JetStream answers; is it enabled for this account, and domain right"
+		case f.nobody:
+			f.Text = "no JetStream answers; is it enabled for this account, and domain right?"
 		}
 		return f
 	}
@@ -172,14 +174,12 @@ func (l *link) ask(ctx context.Context, subject string, in, out any) *failure {
 // info is what the sink has to know of the target stream.
 type info struct {
 	Config struct {
-		Retention  string `json:"retention"`
-		MaxMsgSize int    `json:"max_msg_size"`
-		Atomic     bool   `json:"allow_atomic"`
-		NoAck      bool   `json:"no_ack"`
+		Subjects   []string `json:"subjects"`
+		Retention  string   `json:"retention"`
+		MaxMsgSize int      `json:"max_msg_size"`
+		Atomic     bool     `json:"allow_atomic"`
+		NoAck      bool     `json:"no_ack"`
 	} `json:"config"`
-	State struct {
-		LastSeq uint64 `json:"last_seq"`
-	} `json:"state"`
 }
 
 // stream is the target stream as it was not long ago.
@@ -214,6 +214,21 @@ func (s *Sink) stream(ctx context.Context, l *link) (*info, *failure) {
 	defer l.mu.Unlock()
 	l.known, l.knownAt = in, time.Now()
 	return in, nil
+}
+
+// nobody says why nobody listened where a run was sent.
+func (s *Sink) nobody(ctx context.Context, l *link, subject string) *failure {
+	l.forget()
+	in, f := s.stream(ctx, l)
+	if f != nil {
+		return f
+	}
+	for _, pattern := range in.Config.Subjects {
+		if covers(pattern, subject) {
+			return fail(lane.Transient, "the stream has no leader at the moment", nil)
+		}
+	}
+	return fail(lane.Misconfigured, "the stream "+s.cfg.Stream+" does not take the subject "+subject+"; correct its subjects, or stream or subject here", nil)
 }
 
 // forget makes the next Send look at the stream again.
@@ -308,6 +323,9 @@ func (s *Sink) publish(ctx context.Context, l *link, p *packer, size int, q requ
 		return 0, f
 	}
 	m, f := l.answer(ctx, w, limit)
+	if f != nil && f.nobody {
+		return 0, s.nobody(ctx, l, p.msgs[n-1].subject)
+	}
 	if f != nil {
 		return 0, f
 	}

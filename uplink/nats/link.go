@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"strconv"
@@ -228,7 +229,7 @@ func (s *Sink) options() ([]natsgo.Option, error) {
 	opts := []natsgo.Option{
 		natsgo.Name("forebay " + s.id.Gateway + " " + s.uplink),
 		natsgo.NoReconnect(),
-		natsgo.Timeout(dialTimeout),
+		natsgo.Timeout(min(dialTimeout, s.timeout)),
 		natsgo.PingInterval(pingInterval),
 		natsgo.MaxPingsOutstanding(2),
 		natsgo.SkipHostLookup(),
@@ -311,6 +312,8 @@ func refusal(err error) *lane.Error {
 		dns     *net.DNSError
 	)
 	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), strings.Contains(err.Error(), "signing nonce"):
+		e.Class, e.Text = lane.Auth, "the credentials cannot be read"
 	case errors.Is(err, natsgo.ErrAuthorization), errors.Is(err, natsgo.ErrAuthExpired), errors.Is(err, natsgo.ErrAuthRevoked), errors.Is(err, natsgo.ErrAccountAuthExpired):
 		e.Class, e.Text = lane.Auth, "the server refuses the credentials"
 	case errors.Is(err, natsgo.ErrNkeysNotSupported), errors.Is(err, natsgo.ErrHeadersNotSupported), errors.Is(err, natsgo.ErrSecureConnWanted):
@@ -393,8 +396,8 @@ func (l *link) answer(ctx context.Context, w *waiter, limit time.Duration) (*nat
 	select {
 	case a := <-w.answer:
 		if a.err == nil && len(a.msg.Data) == 0 && a.msg.Header.Get("Status") == "503" {
-			f := fail(lane.Misconfigured, "no JetStream stream takes this subject; create the stream, or correct stream, subject and domain", nil)
-			f.stale = true
+			f := fail(lane.Misconfigured, "nobody listens on "+w.subject, nil)
+			f.nobody = true
 			return nil, f
 		}
 		return a.msg, a.err

@@ -42,6 +42,7 @@ func newDrain(t testing.TB, id record.Identity, seed, n uint64, lanes int, urls 
 	return d
 }
 
+// over is for the goroutine that runs it.
 func (d *drain) over() bool {
 	for _, n := range d.next {
 		if n <= d.n {

@@ -164,22 +164,30 @@ type stored struct {
 	data        []byte
 }
 
-// read reads what the stream holds on the subjects.
+// read reads what the stream TARGET holds on the subjects.
 func read(t testing.TB, nc *natsgo.Conn, filter string) []stored {
 	t.Helper()
+	return readFrom(t, nc, "TARGET", filter)
+}
+
+func readFrom(t testing.TB, nc *natsgo.Conn, stream, filter string) []stored {
+	t.Helper()
+	if stream == "" {
+		stream = "TARGET"
+	}
 	js, err := nc.JetStream(natsgo.MaxWait(10 * time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out []stored
-	last, err := js.GetLastMsg("TARGET", filter)
+	last, err := js.GetLastMsg(stream, filter)
 	if err != nil {
 		if strings.Contains(err.Error(), "not found") {
 			return nil
 		}
 		t.Fatal(err)
 	}
-	sub, err := js.SubscribeSync(filter, natsgo.OrderedConsumer(), natsgo.BindStream("TARGET"))
+	sub, err := js.SubscribeSync(filter, natsgo.OrderedConsumer(), natsgo.BindStream(stream))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,10 +232,14 @@ func wantExactly(t testing.TB, got []stored, id record.Identity, shard record.Sh
 
 // A cable leads to a server; it can be cut, or swallow what passes.
 type cable struct {
-	l    net.Listener
-	to   string
-	deaf atomic.Bool // answers are swallowed
-	mute atomic.Bool // requests are swallowed
+	l     net.Listener
+	to    string
+	deaf  atomic.Bool   // answers are swallowed
+	mute  atomic.Bool   // requests are swallowed
+	full  chan struct{} // closed at the end; requests that come after stall wait for it
+	held  atomic.Bool
+	stuck chan struct{} // closed when one does
+	once  sync.Once
 
 	mu    sync.Mutex
 	conns map[net.Conn]bool
@@ -245,7 +257,7 @@ func newCable(t testing.TB, to string) *cable {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cable{l: l, to: u.Host, conns: make(map[net.Conn]bool)}
+	c := &cable{l: l, to: u.Host, full: make(chan struct{}), stuck: make(chan struct{}), conns: make(map[net.Conn]bool)}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -262,12 +274,13 @@ func newCable(t testing.TB, to string) *cable {
 			c.conns[near], c.conns[far] = true, true
 			up, down := life(c.up), life(c.down)
 			c.mu.Unlock()
-			wg.Go(func() { pass(far, near, up, &c.mute) })
-			wg.Go(func() { pass(near, far, down, &c.deaf) })
+			wg.Go(func() { pass(far, near, up, &c.mute, c.wait) })
+			wg.Go(func() { pass(near, far, down, &c.deaf, nil) })
 		}
 	})
 	t.Cleanup(func() {
 		_ = l.Close()
+		close(c.full)
 		c.cut()
 		wg.Wait()
 	})
@@ -275,6 +288,16 @@ func newCable(t testing.TB, to string) *cable {
 }
 
 func (c *cable) url() string { return "nats://" + c.l.Addr().String() }
+
+// stall makes the far side read nothing any more.
+func (c *cable) stall() { c.held.Store(true) }
+
+func (c *cable) wait() {
+	if c.held.Load() {
+		c.once.Do(func() { close(c.stuck) })
+		<-c.full
+	}
+}
 
 func (c *cable) lives(up, down func() int64) {
 	c.mu.Lock()
@@ -300,9 +323,12 @@ func (c *cable) cut() {
 
 // pass copies until either end is closed or the life is over, and then closes
 // both.
-func pass(to, from net.Conn, left int64, swallow *atomic.Bool) {
+func pass(to, from net.Conn, left int64, swallow *atomic.Bool, wait func()) {
 	buf := make([]byte, 4<<10)
 	for left > 0 {
+		if wait != nil {
+			wait()
+		}
 		n, err := from.Read(buf[:min(int64(len(buf)), left)])
 		left -= int64(n)
 		if n > 0 && !swallow.Load() {

@@ -42,6 +42,23 @@ func (c Config) everybody() string {
 	return subjects{keyed: keyed}.family(strings.NewReplacer("{gateway}", "*", "{stream}", "*", "{shard}", "*").Replace(base))
 }
 
+// covers reports whether a pattern of a stream takes a subject.
+func covers(pattern, subject string) bool {
+	for {
+		p, restP, moreP := strings.Cut(pattern, ".")
+		t, restT, moreT := strings.Cut(subject, ".")
+		switch {
+		case p == ">":
+			return true
+		case p != "*" && p != t, moreP != moreT:
+			return false
+		case !moreP:
+			return true
+		}
+		pattern, subject = restP, restT
+	}
+}
+
 // token is a name as one token of a subject, and no other name's: a byte that
 // NATS keeps for itself (. * > white space, controls) and % are written as %
 // and two hexadecimal digits, an empty name as % alone.
