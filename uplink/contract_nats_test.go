@@ -104,11 +104,12 @@ type cable struct {
 }
 
 func newCable(t *testing.T, to string) *cable {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &cable{l: l, to: to, rng: rand.New(rand.NewPCG(5, 6)), conns: make(map[net.Conn]bool)}
+	ctx := t.Context()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -116,7 +117,7 @@ func newCable(t *testing.T, to string) *cable {
 			if err != nil {
 				return
 			}
-			far, err := net.Dial("tcp", to)
+			far, err := new(net.Dialer).DialContext(ctx, "tcp", to)
 			if err != nil {
 				_ = near.Close()
 				continue

@@ -44,8 +44,8 @@ func sinks() map[string]func(t *testing.T) (uplink.Sink, *far) {
 		"firehose-gzip": func(t *testing.T) (uplink.Sink, *far) {
 			return firehoseFar(t, firehose.Config{Compression: "gzip", PerRecord: 50})
 		},
-		"kafka":     func(t *testing.T) (uplink.Sink, *far) { return kafkaFar(t, kafka.Config{}) },
-		"kafka-off": func(t *testing.T) (uplink.Sink, *far) { return kafkaFar(t, kafka.Config{Transactions: "off"}) },
+		"kafka":       func(t *testing.T) (uplink.Sink, *far) { return kafkaFar(t, kafka.Config{}) },
+		"kafka-off":   func(t *testing.T) (uplink.Sink, *far) { return kafkaFar(t, kafka.Config{Transactions: "off"}) },
 		"nats":        func(t *testing.T) (uplink.Sink, *far) { return natsFar(t, nats.Config{}, true) },
 		"nats-raw":    func(t *testing.T) (uplink.Sink, *far) { return natsFar(t, nats.Config{Format: "raw"}, true) },
 		"nats-single": func(t *testing.T) (uplink.Sink, *far) { return natsFar(t, nats.Config{}, false) },

@@ -70,7 +70,7 @@ func (n *node) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.cmd = exec.Command(os.Args[0])
+	n.cmd = exec.CommandContext(t.Context(), os.Args[0])
 	n.cmd.Env = append(os.Environ(), nodeEnv+"="+string(v))
 	n.cmd.Stderr = os.Stderr
 	in, err := n.cmd.StdinPipe()
@@ -96,7 +96,7 @@ func cluster(t *testing.T) (nodes []*node, urls []string) {
 	t.Helper()
 	var ports []int
 	for range 6 {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,6 +132,7 @@ func leader(nc *natsgo.Conn, stream string) int {
 // leadership moves once more. Nothing is lost, nothing comes twice, and the order
 // is kept, with a duplicate window of a tenth of a second.
 func TestCluster(t *testing.T) {
+	t.Parallel() // it mostly waits for elections
 	nodes, urls := cluster(t)
 	for _, n := range nodes {
 		n.start(t)
@@ -149,9 +150,9 @@ func TestCluster(t *testing.T) {
 	}
 	ids := []record.Identity{identity, {Gateway: "edge-08", Epoch: 0x77}, {Gateway: "edge-09", Epoch: 0x78}}
 	drains := []*drain{
-		newDrain(t, ids[0], 1, 12_000, 3, urls...),
-		newDrain(t, ids[1], 2, 6000, 2, urls...),
-		newDrain(t, ids[2], 3, 4000, 2, urls...),
+		newDrain(t, ids[0], 1, 6000, 3, urls...),
+		newDrain(t, ids[1], 2, 2500, 2, urls...),
+		newDrain(t, ids[2], 3, 1500, 2, urls...),
 	}
 	drains[1].cfg.Subject = "forebay.{gateway}.mqtt.{shard}.{key}"
 	drains[2].cfg.Stream, drains[2].cfg.Subject = "SINGLE", "single.{gateway}.{shard}"
@@ -160,13 +161,13 @@ func TestCluster(t *testing.T) {
 		d.cfg.RequestTimeout = conf.Duration(time.Second)
 		wg.Go(func() { d.run(60) })
 	}
-	until(t, "the drain does not begin", func() bool { return drains[0].moved.Load() > 6000 })
+	until(t, "the drain does not begin", func() bool { return drains[0].moved.Load() > 2000 })
 	was := -1
 	until(t, "the stream has no leader", func() bool { was = leader(nc, "TARGET"); return was >= 0 })
 	nodes[was].kill()
 	until(t, "no other leader is found", func() bool { n := leader(nc, "TARGET"); return n >= 0 && n != was })
 	at := drains[0].moved.Load()
-	until(t, "the drain stands still", func() bool { return drains[0].moved.Load() > at+2000 })
+	until(t, "the drain stands still", func() bool { return drains[0].moved.Load() > at+1000 })
 	_, _ = nc.Request("$JS.API.STREAM.LEADER.STEPDOWN.TARGET", nil, time.Second) // it may have moved by itself
 	wg.Wait()
 	for i, d := range drains {

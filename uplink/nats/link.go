@@ -45,6 +45,7 @@ type link struct {
 	mu      sync.Mutex
 	waiting map[string]*waiter
 	asked   uint64
+	muted   error // why the server will deliver no answers
 	users   int
 	known   *info
 	knownAt time.Time
@@ -333,7 +334,8 @@ func refusal(err error) *lane.Error {
 		e.Text = "the certificate belongs to another host; something stands in between"
 	case errors.As(err, &dns):
 		e.Text = "the server's name cannot be looked up"
-	case strings.Contains(err.Error(), "tls: certificate required"), strings.Contains(err.Error(), "tls: bad certificate"), strings.Contains(err.Error(), "tls: unknown certificate"):
+	case errors.Is(err, natsgo.ErrTLS) && strings.Contains(err.Error(), "closed by remote"), // what is left of the next where its words got lost
+		strings.Contains(err.Error(), "tls: certificate required"), strings.Contains(err.Error(), "tls: bad certificate"), strings.Contains(err.Error(), "tls: unknown certificate"):
 		e.Class, e.Text = lane.Auth, "the server wants a client certificate that it trusts; see cert and key"
 	}
 	return e
@@ -347,6 +349,9 @@ func (l *link) wait(subject string) *waiter {
 	token := strconv.FormatUint(l.asked, 36)
 	w := &waiter{subject: subject, reply: l.inbox + token, answer: make(chan answer, 1)}
 	l.waiting[token] = w
+	if l.muted != nil {
+		w.tell(answer{err: fail(lane.Auth, "the user lacks a permission", l.muted)})
+	}
 	return w
 }
 
@@ -375,6 +380,9 @@ func (l *link) denied(err error) {
 	all := strings.Contains(strings.ToLower(text), "for subscription")
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if all {
+		l.muted = err
+	}
 	for _, w := range l.waiting {
 		if all || strings.Contains(text, `"`+w.subject+`"`) {
 			w.tell(answer{err: fail(lane.Auth, "the user lacks a permission", err)})

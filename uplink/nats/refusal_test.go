@@ -215,7 +215,7 @@ func TestStuckInAWrite(t *testing.T) {
 
 // What is no NATS server is never taken for one.
 func TestAPortal(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -253,11 +253,12 @@ func newCable(t testing.TB, to string) *cable {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &cable{l: l, to: u.Host, full: make(chan struct{}), stuck: make(chan struct{}), conns: make(map[net.Conn]bool)}
+	ctx := t.Context()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -265,7 +266,7 @@ func newCable(t testing.TB, to string) *cable {
 			if err != nil {
 				return
 			}
-			far, err := net.Dial("tcp", c.to)
+			far, err := new(net.Dialer).DialContext(ctx, "tcp", c.to)
 			if err != nil {
 				_ = near.Close()
 				continue
