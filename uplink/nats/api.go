@@ -179,6 +179,9 @@ type info struct {
 		MaxMsgSize int      `json:"max_msg_size"`
 		Atomic     bool     `json:"allow_atomic"`
 		NoAck      bool     `json:"no_ack"`
+		Transform  *struct {
+			Source string `json:"src"`
+		} `json:"subject_transform"`
 	} `json:"config"`
 }
 
@@ -208,6 +211,9 @@ func (s *Sink) stream(ctx context.Context, l *link) (*info, *failure) {
 	}
 	if in.Config.NoAck {
 		return nil, fail(lane.Misconfigured, "the stream acknowledges nothing (no_ack), so nothing can be known to have arrived", nil)
+	}
+	if in.Config.Transform != nil {
+		return nil, fail(lane.Misconfigured, "the stream stores messages under other subjects than they are sent to (subject_transform), so a lane's end cannot be found again", nil)
 	}
 	s.advise(in)
 	l.mu.Lock()

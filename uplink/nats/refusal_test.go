@@ -37,6 +37,7 @@ func TestRefusals(t *testing.T) {
 		{name: "full of messages", stream: `"subjects":["forebay.>"],"max_msgs":3,"discard":"new",` + atomic, class: lane.Throttled, words: "the stream is full", mend: "UPDATE", with: `"subjects":["forebay.>"],` + atomic},
 		{name: "full of bytes", stream: `"subjects":["forebay.>"],"max_bytes":600,"discard":"new"`, class: lane.Throttled, words: "the stream is full", mend: "UPDATE", with: `"subjects":["forebay.>"]`},
 		{name: "no acknowledgements", stream: `"subjects":["forebay.>"],"no_ack":true`, class: lane.Misconfigured, words: "acknowledges nothing", mend: "UPDATE", with: `"subjects":["forebay.>"]`},
+		{name: "other names", stream: `"subjects":["forebay.>"],"subject_transform":{"src":"forebay.>","dest":"plant.>"},` + atomic, class: lane.Misconfigured, words: "under other subjects"},
 		{name: "sealed", stream: `"subjects":["forebay.>"],` + atomic, before: "$JS.API.STREAM.UPDATE.TARGET", body: `{"name":"TARGET","subjects":["forebay.>"],"storage":"file","discard":"new","sealed":true,` + atomic + `}`, class: lane.Misconfigured, words: "sealed"},
 		{name: "another stream", stream: `"subjects":["forebay.>"]`, before: "$JS.API.STREAM.CREATE.ANOTHER", body: `{"name":"ANOTHER","subjects":["plant.>"]}`, cfg: nats.Config{Stream: "ANOTHER"}, class: lane.Misconfigured, words: "another stream than the configured one"},
 		{name: "somebody else's subject", stream: `"subjects":["forebay.>"],` + atomic, before: "forebay.edge-07.mqtt.1", body: "x", class: lane.Misconfigured, words: "not from a Forebay gateway"},

@@ -227,8 +227,12 @@ func (s *Sink) sendLane(ctx context.Context, l *link, in *info, w *work) {
 			if f.stale {
 				l.forget()
 			}
-			if f.moved && pl.looked < looks && sleep(ctx, time.Duration(pl.looked)*settles) {
-				continue
+			if f.moved {
+				if pl.looked < looks && sleep(ctx, time.Duration(pl.looked)*settles) {
+					continue
+				}
+				f.Text += "; the lane ends elsewhere than the stream says, for now: a run may still be on its way, " +
+					"or the subject was purged a moment ago, or a mapping gives the messages other subjects"
 			}
 			w.stop(f.Error)
 			return
