@@ -1,16 +1,19 @@
 package uplink_test
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"forebay/gateway/conf"
 	"forebay/uplink"
 	"forebay/uplink/envelope"
 	"forebay/uplink/lane"
@@ -163,4 +166,38 @@ func (c *cable) flaky(on bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.bad = on
+}
+
+// A pump drains into JetStream over a link that breaks all the time; the stream
+// has each record once, in order.
+func TestPumpToJetStream(t *testing.T) {
+	sink, far := natsFar(t, nats.Config{}, true)
+	log := newLog(t)
+	for range 3 {
+		log.shard("mqtt").put(1000, "press-1/temp")
+	}
+	far.flaky(true)
+	p := uplink.NewPump(uplink.Config{ID: "site", Linger: conf.Duration(time.Millisecond), RetryMax: conf.Duration(time.Second)}, sink, log, uplink.Options{Logger: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	until(t, "records are still waiting", func() bool { return log.pending() < 2700 })
+	far.flaky(false)
+	until(t, "records are still waiting", func() bool { return log.pending() == 0 })
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	for _, cur := range log.cursors {
+		var want []string
+		for _, r := range cur.recs {
+			want = append(want, string(r.Data))
+		}
+		if got := far.payloads(cur.lane); !slices.Equal(got, want) {
+			t.Errorf("lane %d: %d messages, want %d in order, each once", cur.lane.Shard, len(got), len(want))
+		}
+	}
+	if err := sink.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
 }

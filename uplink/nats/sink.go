@@ -300,8 +300,13 @@ func (s *Sink) sendRun(ctx context.Context, l *link, p *packer, size int, w *wor
 	seq, f := s.publish(ctx, l, p, size, q)
 	if f != nil {
 		pl.known = false
-		if f.narrow && n > 1 {
-			pl.most = n / 2
+		switch f.Class {
+		case lane.Transient, lane.Ambiguous, lane.Offline, lane.Poison:
+			// A link that breaks again and again still brings small runs over,
+			// and a smaller run shows which record is to blame.
+			if !f.moved {
+				pl.most = max(n/2, 1)
+			}
 		}
 		return f
 	}
