@@ -15,6 +15,7 @@ import (
 	"forebay/gateway/conf"
 	"forebay/spool/record"
 	"forebay/uplink/lane"
+	"forebay/uplink/nats"
 
 	"github.com/nats-io/nats-server/v2/server"
 	natsgo "github.com/nats-io/nats.go"
@@ -185,5 +186,28 @@ func TestCluster(t *testing.T) {
 	}
 	if drains[0].seen[lane.Ambiguous]+drains[0].seen[lane.Offline]+drains[0].seen[lane.Transient] == 0 {
 		t.Error("the leader's death was not felt at all")
+	}
+}
+
+// Members of the cluster are learned from the one that is configured.
+func TestLearnsTheCluster(t *testing.T) {
+	member := func(name string, routes ...*url.URL) *server.Server {
+		o := options("")
+		o.JetStream, o.ServerName, o.Routes = false, name, routes
+		o.Cluster = server.ClusterOpts{Name: "site", Host: "127.0.0.1", Port: -1}
+		return start(t, o)
+	}
+	a := member("a")
+	b := member("b", &url.URL{Scheme: "nats", Host: a.ClusterAddr().String()})
+	until(t, "the servers do not find each other", func() bool { return a.NumRoutes() > 0 && b.NumRoutes() > 0 })
+	s := sink(t, identity, nats.Config{}, a.ClientURL())
+	if err := s.Probe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stop(a)
+	until(t, "the other member is not tried", func() bool { return s.Probe(t.Context()) == nil })
+	stop(b)
+	if err := s.Probe(t.Context()); err == nil {
+		t.Error("a cluster that is gone answers")
 	}
 }

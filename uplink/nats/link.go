@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -174,8 +176,8 @@ func (s *Sink) connect(ctx context.Context) (*link, error) {
 			s.mu.Unlock()
 			return l, nil
 		}
-		e := refusal(err)
-		if worst == nil || worst.Class == lane.Offline {
+		// What the first one says counts, unless another one answers and says no.
+		if e := refusal(err); worst == nil || worst.Class == lane.Offline && e.Class != lane.Offline {
 			worst = e
 		}
 		if ctx.Err() != nil {
@@ -187,7 +189,7 @@ func (s *Sink) connect(ctx context.Context) (*link, error) {
 
 func (s *Sink) dial(ctx context.Context, server string) (*link, error) {
 	l := &link{raw: new(rawConn), timeout: s.timeout, dead: make(chan struct{}), waiting: make(map[string]*waiter)}
-	opts, err := s.options()
+	opts, err := s.options(server)
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +227,7 @@ func (s *Sink) dial(ctx context.Context, server string) (*link, error) {
 }
 
 // options are what is read anew for each connection: files may have changed.
-func (s *Sink) options() ([]natsgo.Option, error) {
+func (s *Sink) options(server string) ([]natsgo.Option, error) {
 	c := s.cfg
 	opts := []natsgo.Option{
 		natsgo.Name("forebay " + s.id.Gateway + " " + s.uplink),
@@ -264,6 +266,12 @@ func (s *Sink) options() ([]natsgo.Option, error) {
 	if err != nil {
 		return nil, &lane.Error{Class: lane.Misconfigured, Text: "the certificates cannot be used", Err: err}
 	}
+	if name := s.certName(server); name != "" {
+		if t == nil {
+			t = &tls.Config{MinVersion: tls.VersionTLS12}
+		}
+		t.ServerName = name
+	}
 	if t != nil {
 		opts = append(opts, natsgo.Secure(t))
 	}
@@ -271,6 +279,24 @@ func (s *Sink) options() ([]natsgo.Option, error) {
 		opts = append(opts, natsgo.TLSHandshakeFirst())
 	}
 	return opts, nil
+}
+
+// certName is the name that a server's certificate must have, where that is not
+// what its address says: members of a cluster tell of each other by number, and
+// share a name.
+func (s *Sink) certName(server string) string {
+	if slices.Contains(s.cfg.Servers, server) {
+		return ""
+	}
+	u, err := url.Parse(server)
+	first, err2 := url.Parse(s.cfg.Servers[0])
+	if err != nil || err2 != nil || net.ParseIP(u.Hostname()) == nil || net.ParseIP(first.Hostname()) != nil {
+		return ""
+	}
+	if first.Scheme != "tls" && s.cfg.CA == "" && s.cfg.Cert == "" && !s.cfg.TLSFirst {
+		return ""
+	}
+	return first.Hostname()
 }
 
 // tls is nil where neither file nor address asks for TLS; a server that does is
