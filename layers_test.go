@@ -37,6 +37,7 @@ var layers = map[string][]string{
 	"uplink/aws":                  {"gateway/conf", "uplink/lane"},
 	"uplink/kinesis":              {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/aws"},
 	"uplink/s3":                   {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/aws"},
+	"uplink/nats":                 {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope"},
 	"uplink/samples/consumer":     {},
 	"uplink/firehose":             {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/aws"},
 	"uplink/shape":                {"spool/record", "gateway/conf", "gateway/expr", "uplink/envelope", "uplink/kpl"},

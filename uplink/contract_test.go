@@ -17,6 +17,7 @@ import (
 	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
+	"forebay/uplink/nats"
 	"forebay/uplink/s3"
 )
 
@@ -44,10 +45,13 @@ func sinks() map[string]func(t *testing.T) (uplink.Sink, *far) {
 		"firehose-gzip": func(t *testing.T) (uplink.Sink, *far) {
 			return firehoseFar(t, firehose.Config{Compression: "gzip", PerRecord: 50})
 		},
-		"kafka":      func(t *testing.T) (uplink.Sink, *far) { return kafkaFar(t, kafka.Config{}) },
-		"kafka-off":  func(t *testing.T) (uplink.Sink, *far) { return kafkaFar(t, kafka.Config{Transactions: "off"}) },
-		"s3":         func(t *testing.T) (uplink.Sink, *far) { return s3Far(t, s3.Config{}) },
-		"s3-parquet": func(t *testing.T) (uplink.Sink, *far) { return s3Far(t, s3.Config{Objects: "parquet"}) },
+		"kafka":       func(t *testing.T) (uplink.Sink, *far) { return kafkaFar(t, kafka.Config{}) },
+		"kafka-off":   func(t *testing.T) (uplink.Sink, *far) { return kafkaFar(t, kafka.Config{Transactions: "off"}) },
+		"s3":          func(t *testing.T) (uplink.Sink, *far) { return s3Far(t, s3.Config{}) },
+		"s3-parquet":  func(t *testing.T) (uplink.Sink, *far) { return s3Far(t, s3.Config{Objects: "parquet"}) },
+		"nats":        func(t *testing.T) (uplink.Sink, *far) { return natsFar(t, nats.Config{}, true) },
+		"nats-raw":    func(t *testing.T) (uplink.Sink, *far) { return natsFar(t, nats.Config{Format: "raw"}, true) },
+		"nats-single": func(t *testing.T) (uplink.Sink, *far) { return natsFar(t, nats.Config{}, false) },
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
+	"forebay/uplink/nats"
 	"forebay/uplink/s3"
 	"forebay/uplink/shape"
 )
@@ -122,6 +123,8 @@ type Config struct {
 	Kafka *kafka.Config `toml:"kafka"`
 	// S3 is the target Amazon S3, or what speaks its protocol.
 	S3 *s3.Config `toml:"s3"`
+	// NATS is the target NATS JetStream.
+	NATS *nats.Config `toml:"nats"`
 }
 
 // A kind is a sort of sink: the one table to add to.
@@ -169,6 +172,15 @@ func kinds() []kind {
 			target: func(c *Config) string { return c.S3.Target() },
 			open: func(c *Config, home lane.Home) (Sink, error) {
 				return s3.New(*c.S3, home)
+			},
+		},
+		{
+			name:   "nats",
+			used:   func(c *Config) bool { return c.NATS != nil },
+			check:  func(c *Config) error { return c.NATS.Check() },
+			target: func(c *Config) string { return c.NATS.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return nats.New(*c.NATS, home)
 			},
 		},
 	}
