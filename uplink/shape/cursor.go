@@ -11,6 +11,7 @@ import (
 
 	"forebay/spool/record"
 	"forebay/uplink/envelope"
+	"forebay/uplink/kpl"
 )
 
 const (
@@ -22,6 +23,8 @@ const (
 	pollAtMost = 1 << 16
 	// historyStep is how many records of the past are asked for at a time.
 	historyStep = 4096
+	// maxParts bounds what an aggregate may hold to be opened, in records.
+	maxParts = 1 << 17
 )
 
 // A Source is the cursor that is shaped: one shard's.
@@ -68,6 +71,7 @@ type Cursor struct {
 
 	recs []record.Record
 	buf  []byte // of payloads that were changed
+	pack kpl.Encoder
 
 	out     uint64 // sequence number that was handed out last, 0: none
 	settled uint64 // up to which the owner has committed
@@ -218,8 +222,8 @@ func (c *Cursor) shape(recs []record.Record) []record.Record {
 	same := true
 	for i := range recs {
 		r := &recs[i]
-		e, v, inside, wrapped := c.judge(r)
-		if v == leaveOut {
+		d := c.decide(r)
+		if d.v == leaveOut {
 			if same {
 				c.recs, same = append(c.recs, recs[:i]...), false
 			}
@@ -227,12 +231,12 @@ func (c *Cursor) shape(recs []record.Record) []record.Record {
 			continue
 		}
 		c.out = r.Pos.Seq
-		if v == transform {
+		if d.v == transform {
 			if same {
 				c.recs, same = append(c.recs, recs[:i]...), false
 			}
 			c.recs = append(c.recs, *r)
-			c.change(&c.recs[len(c.recs)-1], e, inside, wrapped)
+			c.change(&c.recs[len(c.recs)-1], &d)
 			continue
 		}
 		if !same {
@@ -245,21 +249,71 @@ func (c *Cursor) shape(recs []record.Record) []record.Record {
 	return c.recs
 }
 
-// judge decides about a record as it stands in the log.
-func (c *Cursor) judge(r *record.Record) (e *entry, v verdict, inside *record.Record, wrapped bool) {
-	inside = r
+// A decision is what becomes of a record.
+type decision struct {
+	v       verdict
+	e       *entry
+	inside  *record.Record // r itself, or what is in the envelope that it is
+	wrapped bool
+	packed  []byte // the new payload of an aggregate; nil for other records
+}
+
+// decide decides about a record as it stands in the log.
+func (c *Cursor) decide(r *record.Record) decision {
+	d := decision{inside: r}
 	if len(r.Data) > 0 {
-		if closed(r) {
-			return nil, send, r, false
+		if kpl.IsAggregate(r.Data) {
+			d.v, d.packed = c.repack(r)
+			return d
 		}
 		if envelope.Is(r.Data) {
 			if in, ok := opened(r); ok {
-				inside, wrapped = &in, true
+				d.inside, d.wrapped = &in, true
 			}
 		}
 	}
-	e, v = c.f.judge(r.Pos.Seq, inside)
-	return e, v, inside, wrapped
+	d.e, d.v = c.f.judge(r.Pos.Seq, d.inside)
+	return d
+}
+
+// repack decides about the envelopes in an aggregate, as another gateway sends
+// them. An aggregate of anything else stays whole: the place of a part in it is
+// in the part's id.
+func (c *Cursor) repack(r *record.Record) (verdict, []byte) {
+	a, err := kpl.Decode(r.Data)
+	if err != nil || a.Len() == 0 || a.Len() > maxParts {
+		return send, nil // it is what it is
+	}
+	for _, x := range a.All() {
+		if !envelope.Is(x.Data) {
+			return send, nil
+		}
+	}
+	c.pack.Reset()
+	changed := false
+	for _, x := range a.All() {
+		part := *r
+		part.Key, part.Data = x.Key, x.Data
+		in, ok := opened(&part)
+		if ok {
+			d := decision{inside: &in, wrapped: true}
+			if d.e, d.v = c.f.judge(r.Pos.Seq, &in); d.v == leaveOut {
+				changed = true
+				continue
+			} else if d.v == transform {
+				c.change(&part, &d)
+				changed = true
+			}
+		}
+		c.pack.Add(x.Key, x.HashKey, part.Data)
+	}
+	switch {
+	case !changed:
+		return send, nil
+	case c.pack.Len() == 0:
+		return leaveOut, nil
+	}
+	return transform, c.pack.AppendTo(nil)
 }
 
 // leftOut notes a record that is not handed out.
@@ -277,7 +331,12 @@ func (c *Cursor) leftOut(seq uint64) {
 
 // change gives a record its new payload and attributes. One in an envelope
 // keeps the envelope: its id, times and attributes are another gateway's.
-func (c *Cursor) change(r *record.Record, e *entry, inside *record.Record, wrapped bool) {
+func (c *Cursor) change(r *record.Record, d *decision) {
+	if d.packed != nil {
+		r.Data = d.packed
+		return
+	}
+	e, inside, wrapped := d.e, d.inside, d.wrapped
 	if !wrapped {
 		r.Attrs = c.f.attributes(e, r.Attrs)
 	}
@@ -361,7 +420,7 @@ func (c *Cursor) replay(ctx context.Context, from uint64) (err error) {
 			if r.Pos.Seq >= c.o.Next {
 				return nil
 			}
-			c.judge(r)
+			c.decide(r)
 			want = r.Pos.Seq + 1
 		}
 	}

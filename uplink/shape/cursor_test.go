@@ -15,6 +15,7 @@ import (
 
 	"forebay/spool/record"
 	"forebay/uplink/envelope"
+	"forebay/uplink/kpl"
 	"forebay/uplink/shape"
 )
 
@@ -199,6 +200,48 @@ func TestEnvelopes(t *testing.T) {
 		if err := errors.Join(err1, err2); err != nil || fmt.Sprint(was) != fmt.Sprint(now) {
 			t.Errorf("%v: %+v, want %+v", err, now, was)
 		}
+	}
+}
+
+// An aggregate of another gateway's envelopes is opened and packed again: what
+// is left of it keeps keys, hash keys and ids. One that holds anything else is
+// not touched.
+func TestAggregates(t *testing.T) {
+	w := envelope.New(record.Identity{Gateway: "cell", Epoch: 0xabc})
+	pack := func(values ...any) []byte {
+		var enc kpl.Encoder
+		for i, v := range values {
+			in := record.Record{Key: fmt.Sprint("k", i%2), Arrived: time.Unix(1_800_000_000, 0), Data: fmt.Appendf(nil, `{"value":%v,"n":%d}`, v, i), Pos: record.Pos{Shard: 2, Seq: uint64(i + 1)}}
+			data := w.Append(nil, "mqtt", &in)
+			if v == "own" {
+				data = []byte(`{"value":1}`)
+			}
+			enc.Add(in.Key, "77", data)
+		}
+		return enc.AppendTo(nil)
+	}
+	src := &list{}
+	for i, data := range [][]byte{pack(20, 5, 20, 30, 20.5), pack(5, 6), pack("own", 20), pack(20, 30)} {
+		src.recs = append(src.recs, record.Record{Key: "k", Data: data, Pos: record.Pos{Shard: 1, Seq: uint64(i + 1)}})
+	}
+	s := newShape(t, shape.Config{When: "value > 10", Deadband: map[string]shape.Band{"value": {By: 1}}, Fields: []string{"value"}})
+	b, err := s.Cursor("mqtt", src, shape.Options{}).Poll(t.Context(), 100)
+	if err != nil || !slices.Equal(seqs(b), []uint64{1, 3}) {
+		t.Fatal(seqs(b), err)
+	}
+	a, err := kpl.Decode(b.Recs[0].Data)
+	if err != nil || a.Len() != 2 {
+		t.Fatalf("%v: %d parts", err, a.Len())
+	}
+	for i, x := range a.All() {
+		in, err := envelope.Open(x.Data)
+		want := []string{`k0 77 cell/0000000000000abc/2/1 {"value":20}`, `k1 77 cell/0000000000000abc/2/4 {"value":30}`}[i]
+		if got := fmt.Sprintf("%s %s %s %s", x.Key, x.HashKey, in.ID, in.Data); err != nil || got != want {
+			t.Errorf("%v: part %d is %s, want %s", err, i, got, want)
+		}
+	}
+	if !bytes.Equal(b.Recs[1].Data, pack("own", 20)) {
+		t.Errorf("%q is changed", b.Recs[1].Data)
 	}
 }
 

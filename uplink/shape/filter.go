@@ -20,7 +20,6 @@ import (
 	"forebay/gateway/expr"
 	"forebay/spool/record"
 	"forebay/uplink/envelope"
-	"forebay/uplink/kpl"
 )
 
 // quality is the field of a measurement whose change is always sent.
@@ -425,10 +424,6 @@ func opened(r *record.Record) (record.Record, bool) {
 	}
 	return out, true
 }
-
-// closed reports whether the record is of a form that is not opened here: many
-// records in one.
-func closed(r *record.Record) bool { return kpl.IsAggregate(r.Data) }
 
 // version changes when the same entries would decide otherwise.
 const version = 1
