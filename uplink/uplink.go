@@ -14,10 +14,12 @@ import (
 	"forebay/gateway/conf"
 	"forebay/spool/record"
 	"forebay/uplink/firehose"
+	"forebay/uplink/http"
 	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
 	"forebay/uplink/nats"
+	"forebay/uplink/opensearch"
 	"forebay/uplink/s3"
 	"forebay/uplink/shape"
 )
@@ -125,6 +127,10 @@ type Config struct {
 	S3 *s3.Config `toml:"s3"`
 	// NATS is the target NATS JetStream.
 	NATS *nats.Config `toml:"nats"`
+	// HTTP is the target of anything that takes batches of records by HTTP.
+	HTTP *http.Config `toml:"http"`
+	// OpenSearch is the target OpenSearch, or Elasticsearch.
+	OpenSearch *opensearch.Config `toml:"opensearch"`
 }
 
 // A kind is a sort of sink: the one table to add to.
@@ -181,6 +187,24 @@ func kinds() []kind {
 			target: func(c *Config) string { return c.NATS.Target() },
 			open: func(c *Config, home lane.Home) (Sink, error) {
 				return nats.New(*c.NATS, home)
+			},
+		},
+		{
+			name:   "http",
+			used:   func(c *Config) bool { return c.HTTP != nil },
+			check:  func(c *Config) error { return c.HTTP.Check() },
+			target: func(c *Config) string { return c.HTTP.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return http.New(*c.HTTP, home)
+			},
+		},
+		{
+			name:   "opensearch",
+			used:   func(c *Config) bool { return c.OpenSearch != nil },
+			check:  func(c *Config) error { return c.OpenSearch.Check() },
+			target: func(c *Config) string { return c.OpenSearch.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return opensearch.New(*c.OpenSearch, home)
 			},
 		},
 	}
