@@ -42,6 +42,8 @@ var layers = map[string][]string{
 	"uplink/firehose":             {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/aws"},
 	"uplink/shape":                {"spool/record", "gateway/conf", "gateway/expr", "uplink/envelope", "uplink/kpl"},
 	"uplink/kafka":                {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope"},
+	"uplink/mqtt":                 {"spool/record", "gateway/conf", "uplink/lane", "uplink/envelope", "uplink/kpl"},
+	"uplink/sparkplug":            {"spool/record", "gateway/conf", "uplink/lane", "uplink/envelope", "uplink/kpl", "uplink/mqtt"},
 	"uplink":                      {"spool/record", "gateway/conf", "uplink/*"},
 	"gateway/expr":                {"spool/record"},
 	"gateway/internal/rules":      {"spool/record", "gateway/conf", "gateway/expr"},

@@ -52,6 +52,8 @@ func sinks() map[string]func(t *testing.T) (uplink.Sink, *far) {
 		"nats":        func(t *testing.T) (uplink.Sink, *far) { return natsFar(t, nats.Config{}, true) },
 		"nats-raw":    func(t *testing.T) (uplink.Sink, *far) { return natsFar(t, nats.Config{Format: "raw"}, true) },
 		"nats-single": func(t *testing.T) (uplink.Sink, *far) { return natsFar(t, nats.Config{}, false) },
+		"mqtt":        mqttFar,
+		"sparkplug":   sparkplugFar,
 	}
 }
 

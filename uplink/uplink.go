@@ -17,9 +17,11 @@ import (
 	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
+	"forebay/uplink/mqtt"
 	"forebay/uplink/nats"
 	"forebay/uplink/s3"
 	"forebay/uplink/shape"
+	"forebay/uplink/sparkplug"
 )
 
 // A Sink is one far side.
@@ -125,6 +127,10 @@ type Config struct {
 	S3 *s3.Config `toml:"s3"`
 	// NATS is the target NATS JetStream.
 	NATS *nats.Config `toml:"nats"`
+	// MQTT is the target any MQTT broker, AWS IoT Core among them.
+	MQTT *mqtt.Config `toml:"mqtt"`
+	// Sparkplug is the target SCADA, as a Sparkplug B edge node.
+	Sparkplug *sparkplug.Config `toml:"sparkplug"`
 }
 
 // A kind is a sort of sink: the one table to add to.
@@ -181,6 +187,24 @@ func kinds() []kind {
 			target: func(c *Config) string { return c.NATS.Target() },
 			open: func(c *Config, home lane.Home) (Sink, error) {
 				return nats.New(*c.NATS, home)
+			},
+		},
+		{
+			name:   "mqtt",
+			used:   func(c *Config) bool { return c.MQTT != nil },
+			check:  func(c *Config) error { return c.MQTT.Check() },
+			target: func(c *Config) string { return c.MQTT.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return mqtt.New(*c.MQTT, home)
+			},
+		},
+		{
+			name:   "sparkplug",
+			used:   func(c *Config) bool { return c.Sparkplug != nil },
+			check:  func(c *Config) error { return c.Sparkplug.Check() },
+			target: func(c *Config) string { return c.Sparkplug.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return sparkplug.New(*c.Sparkplug, home)
 			},
 		},
 	}

@@ -42,8 +42,8 @@ const (
 type Config struct {
 	Link
 	// Topic is where a record is published: a text with {gateway}, {stream},
-	// {source} and {key} in it, and {key:2} for the second level of a key with
-	// slashes, {key:2-} for all from there on. "acme/plant1/area2/{stream}/{key}"
+	// {shard}, {source} and {key} in it, and {key:2} for the second level of a
+	// key with slashes, {key:2-} for all from there on. "acme/plant1/area2/{stream}/{key}"
 	// gives topics in the order of ISA-95. Characters that no topic may hold
 	// come as %23 for #. Default "{gateway}/{stream}/{key}".
 	Topic string `toml:"topic"`
@@ -106,7 +106,7 @@ func (c Config) template() (Template, error) {
 	if s == "" {
 		s = defaultTopic
 	}
-	t, err := ParseTemplate(s, "gateway", "stream", "source", "key")
+	t, err := ParseTemplate(s, "gateway", "stream", "shard", "source", "key")
 	if err != nil {
 		return t, fmt.Errorf("topic: %w", err)
 	}

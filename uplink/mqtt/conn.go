@@ -82,11 +82,11 @@ func (l Link) Dial(ctx context.Context, s Session) (*Conn, error) {
 	}
 	c.client = paho.NewClient(o)
 	token := c.client.Connect()
-	stop := context.AfterFunc(ctx, c.hangUp)
+	stop := context.AfterFunc(ctx, c.HangUp)
 	<-token.Done()
 	stop()
 	if err := token.Error(); err != nil {
-		c.hangUp()
+		c.HangUp()
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -179,7 +179,7 @@ func (c *Conn) hand() {
 			case <-t.Done():
 				if t.Error() != nil {
 					// It was not sent: nothing may go out behind it.
-					c.hangUp()
+					c.HangUp()
 					return
 				}
 			default:
@@ -250,8 +250,8 @@ func (c *Conn) Why() (err error, cut bool) {
 	return c.err, c.cut
 }
 
-// hangUp closes the connection under MQTT.
-func (c *Conn) hangUp() {
+// HangUp ends the connection at once, without a word. Close is needed after it.
+func (c *Conn) HangUp() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closing = true
@@ -269,7 +269,7 @@ func (c *Conn) Close() {
 	if c.Alive() {
 		c.client.Disconnect(250)
 	}
-	c.hangUp()
+	c.HangUp()
 	c.lose(net.ErrClosed, false)
 	c.publish.Wait()
 }

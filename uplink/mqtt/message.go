@@ -65,7 +65,7 @@ func (w *writer) add(dst []message, l *lane.Lane, r *record.Record, part int) ([
 		w.buf = w.env.AppendPart(w.buf[:0], l.Stream, r, part)
 		m.payload = slices.Clone(w.buf)
 	}
-	w.place.Stream, w.place.Source, w.place.Key = l.Stream, r.Source, keyOf(r)
+	w.place.Stream, w.place.Shard, w.place.Source, w.place.Key = l.Stream, uint32(l.Shard), r.Source, keyOf(r)
 	w.buf = w.topic.Fill(w.buf[:0], &w.place, clean)
 	// A topic that begins with $ is the broker's own; a record does not get there.
 	if len(w.buf) == 0 {

@@ -23,8 +23,8 @@ type Sink struct {
 
 	// gate is held for reading while messages flow, and for writing while a
 	// lane is on trial, alone on the connection.
-	gate  sync.RWMutex
-	trial trials
+	gate   sync.RWMutex
+	trials Trials[message]
 
 	dial sync.Mutex // one connects at a time
 
@@ -110,7 +110,7 @@ func (s *Sink) drop(c *line) {
 	s.conn = nil
 	s.done.Add(1)
 	s.mu.Unlock()
-	c.hangUp()
+	c.HangUp()
 	go func() {
 		defer s.done.Done() // Close waits
 		c.Close()
@@ -155,7 +155,14 @@ func (s *Sink) Send(ctx context.Context, lanes []lane.Batch) []lane.Outcome {
 	if len(lanes) == 0 {
 		return out
 	}
-	calm, suspects := s.trial.split(works, s.frontTopic)
+	var calm, suspects []*work
+	for _, w := range works {
+		if len(w.Recs) > 0 && s.trials.Suspect(w.Lane, w.Recs[0].Pos, func() string { return s.frontTopic(w) }) {
+			suspects = append(suspects, w)
+		} else {
+			calm = append(calm, w)
+		}
+	}
 	if len(calm) > 0 {
 		s.gate.RLock()
 		s.flow(ctx, calm)
@@ -202,8 +209,10 @@ func (s *Sink) flow(ctx context.Context, works []*work) {
 	for _, w := range works {
 		w.settle(f.err, why)
 	}
-	if f.err != nil && far {
-		s.trial.died(cut)
+	for _, w := range cut {
+		if f.err != nil && far {
+			s.trials.Died(w.Lane, w.Recs[w.out.Done].Pos, w.wait)
+		}
 	}
 }
 
@@ -368,7 +377,7 @@ func (f *flow) collect(ctx context.Context) {
 		if f.err == nil {
 			f.err = err
 			// Nothing is waited for twice, and nothing more goes out.
-			f.c.hangUp()
+			f.c.HangUp()
 		}
 		x.w.missed = true
 		return
@@ -380,6 +389,6 @@ func (f *flow) collect(ctx context.Context) {
 	x.w.wait--
 	if x.last {
 		x.w.out.Done++
-		f.s.trial.took(x.w, x.m)
+		f.s.took(x.w, x.m)
 	}
 }

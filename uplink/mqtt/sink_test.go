@@ -375,7 +375,9 @@ func TestRefusedConnects(t *testing.T) {
 			_, _ = io.WriteString(c, "HTTP/1.1 302 Found\r\nLocation: http://portal.invalid/"+strings.Repeat("x", 200)+"\r\n\r\n") // the client may have gone
 		},
 		"closes": func(net.Conn) {},
-		"ssh":    func(c net.Conn) { _, _ = io.WriteString(c, "SSH-2.0-OpenSSH_9.2p1 Debian\r\n"+strings.Repeat("y", 200)) }, // as above
+		"ssh": func(c net.Conn) {
+			_, _ = io.WriteString(c, "SSH-2.0-OpenSSH_9.2p1 Debian\r\n"+strings.Repeat("y", 200))
+		}, // as above
 	} {
 		s := open(t, mqtt.Config{Link: mqtt.Link{Broker: "tcp://" + speak(t, f), RequestTimeout: conf.Duration(time.Second)}})
 		if err := s.Probe(t.Context()); err == nil || classOf(err) != lane.Offline {

@@ -8,7 +8,7 @@ import (
 )
 
 // A Template is a text with places in it that a record fills: {gateway},
-// {stream}, {source}, {key}, and of a key with slashes {key:2}, its second
+// {stream}, {shard}, {source}, {key}, and of a key with slashes {key:2}, its second
 // level, and {key:2-}, all from the second on.
 type Template struct {
 	parts []slot
@@ -23,6 +23,7 @@ type slot struct {
 // A Place is what fills a template.
 type Place struct {
 	Gateway, Stream, Source, Key string
+	Shard                        uint32
 	// Field is the name of a value within a payload, for templates that may
 	// have {field}.
 	Field string
@@ -101,6 +102,8 @@ func (t Template) Fill(dst []byte, at *Place, clean func(dst []byte, s string) [
 			dst = clean(dst, at.Gateway)
 		case "stream":
 			dst = clean(dst, at.Stream)
+		case "shard":
+			dst = strconv.AppendUint(dst, uint64(at.Shard), 10)
 		case "source":
 			dst = clean(dst, at.Source)
 		case "field":

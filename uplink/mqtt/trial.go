@@ -63,115 +63,134 @@ type trouble struct {
 	refused int // the witness was refused
 }
 
-type trials struct {
+// Trials remember who was on the way when the far side ended a connection, and
+// judge by the rules above. M is what a sink sends again as a witness. They
+// are safe for concurrent use; the zero value is ready.
+type Trials[M any] struct {
 	mu      sync.Mutex
 	lanes   map[laneID]*trouble
-	blamed  map[string]bool    // topics of records that were proven Poison
-	witness map[string]message // by stream
+	blamed  map[string]bool // topics of records that were proven Poison
+	witness map[string]M    // by stream
 }
 
-// split tells lanes that are suspects from others. topic is that of a lane's
-// front record.
-func (t *trials) split(works []*work, topic func(*work) string) (calm, suspects []*work) {
+// Suspect reports whether the lane, whose front record is at front, is to be
+// tried alone; topic tells where that record goes.
+func (t *Trials[M]) Suspect(l lane.Lane, front record.Pos, topic func() string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, w := range works {
-		x := t.lanes[idOf(w.Lane)]
-		after := suspectAfter
-		if x != nil && len(t.blamed) > 0 && len(w.Recs) > 0 && t.blamed[topic(w)] {
-			after = 1
-		}
-		if x != nil && len(w.Recs) > 0 && w.Recs[0].Pos == x.pos && x.deaths >= after {
-			suspects = append(suspects, w)
-		} else {
-			calm = append(calm, w)
-		}
+	x := t.lanes[idOf(l)]
+	if x == nil || x.pos != front {
+		return false
 	}
-	return calm, suspects
+	return x.deaths >= suspectAfter || len(t.blamed) > 0 && t.blamed[topic()]
 }
 
-// died notes that the far side ended the connection while records of these
-// lanes were on their way.
-func (t *trials) died(works []*work) {
+// Died notes that the far side ended the connection while count records of the
+// lane, of which the first is at front, were on their way.
+func (t *Trials[M]) Died(l lane.Lane, front record.Pos, count int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.lanes == nil {
 		t.lanes = make(map[laneID]*trouble)
 	}
-	for _, w := range works {
-		pos := w.Recs[w.out.Done].Pos
-		x := t.lanes[idOf(w.Lane)]
-		if x == nil || x.pos != pos {
-			x = &trouble{pos: pos}
-			t.lanes[idOf(w.Lane)] = x
-		}
-		x.deaths++
-		x.count = w.wait
+	x := t.lanes[idOf(l)]
+	if x == nil || x.pos != front {
+		x = &trouble{pos: front}
+		t.lanes[idOf(l)] = x
 	}
+	x.deaths++
+	x.count = count
 }
 
-// took notes that a lane's front record was acknowledged, with m.
-func (t *trials) took(w *work, m message) {
+// Took notes that the lane's front record was acknowledged; m can be a witness
+// from now on, if keep says so.
+func (t *Trials[M]) Took(l lane.Lane, topic string, m M, keep bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.lanes, idOf(w.Lane))
-	delete(t.blamed, m.topic)
-	if m.size() > maxWitness {
+	delete(t.lanes, idOf(l))
+	delete(t.blamed, topic)
+	if !keep {
 		return
 	}
 	if t.witness == nil {
-		t.witness = make(map[string]message)
+		t.witness = make(map[string]M)
 	}
-	t.witness[w.Lane.Stream] = m
+	t.witness[l.Stream] = m
 }
 
-// blame notes that a lane's front record, a message of which is m, is Poison.
-func (t *trials) blame(w *work, m message) {
+// Witness is what the far side took last of the lane's stream; count is how
+// many records of the lane may hold the culprit.
+func (t *Trials[M]) Witness(l lane.Lane) (m M, have bool, count int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.lanes, idOf(w.Lane))
+	if x := t.lanes[idOf(l)]; x != nil {
+		count = x.count
+	}
+	m, have = t.witness[l.Stream]
+	return m, have, max(count, 1)
+}
+
+// WitnessRefused notes that the far side ended the connection on the witness;
+// the error, if it has a reason to be one, says that nothing is taken any more.
+func (t *Trials[M]) WitnessRefused(l lane.Lane, why error) *lane.Error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	x := t.lanes[idOf(l)]
+	if x == nil {
+		return nil
+	}
+	if x.refused++; x.refused < toldAfter {
+		return nil
+	}
+	return &lane.Error{Class: lane.Misconfigured, Err: why, Text: fmt.Sprintf(
+		"the broker has ended the connection on %d messages in a row of the stream %s, also on one that it took before; does it still allow its topics, is the client id used twice?", x.refused, l.Stream)}
+}
+
+// Refused notes that the far side ended the connection on the lane's front
+// record alone; witnessed says that it took the witness just before. Where the
+// answer is Poison, the witness has to be taken once more for it to hold, and
+// Blame to be told; nil says that it is too early to tell.
+func (t *Trials[M]) Refused(l lane.Lane, topic string, size int, witnessed bool, why error) *lane.Error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	x := t.lanes[idOf(l)]
+	if x == nil {
+		return nil
+	}
+	enough := provenAfter
+	if t.blamed[topic] {
+		enough = againAfter
+	}
+	x.alone++
+	if witnessed {
+		x.proven++
+	}
+	what := fmt.Sprintf("topic %q, %d bytes", shortened(topic), size)
+	switch {
+	case witnessed && x.proven >= enough:
+		return &lane.Error{Class: lane.Poison, Text: fmt.Sprintf(
+			"the broker ended the connection on this message alone (%s) %d times, and takes others: it may not allow the topic, or the size", what, x.proven)}
+	case !witnessed && x.alone >= toldAfter:
+		return &lane.Error{Class: lane.Misconfigured, Err: why, Text: fmt.Sprintf(
+			"the broker ends the connection on the first message of the stream %s (%s), and has taken none of it since the start; does it allow the topic, and the size?", l.Stream, what)}
+	}
+	return nil
+}
+
+// Blame notes that the lane's front record is Poison.
+func (t *Trials[M]) Blame(l lane.Lane, topic string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.lanes, idOf(l))
 	if t.blamed == nil || len(t.blamed) >= maxBlamed {
 		t.blamed = make(map[string]bool)
 	}
-	t.blamed[m.topic] = true
-}
-
-// at is what is known of a suspect, and the witness for it.
-func (t *trials) at(w *work) (x trouble, witness message, have bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if p := t.lanes[idOf(w.Lane)]; p != nil {
-		x = *p
-	}
-	witness, have = t.witness[w.Lane.Stream]
-	return x, witness, have
-}
-
-// enough is how many refusals of a message prove it guilty.
-func (t *trials) enough(m message) int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.blamed[m.topic] {
-		return againAfter
-	}
-	return provenAfter
-}
-
-// note changes what is known of a suspect.
-func (t *trials) note(w *work, f func(x *trouble)) trouble {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	x := t.lanes[idOf(w.Lane)]
-	if x == nil { // another Send's news; there is one at a time for a lane
-		return trouble{}
-	}
-	f(x)
-	return *x
+	t.blamed[topic] = true
 }
 
 // try sends a suspect's records alone. The gate is held.
 func (s *Sink) try(ctx context.Context, w *work) {
-	x, witness, have := s.trial.at(w)
+	witness, have, count := s.trials.Witness(w.Lane)
 	c, err := s.connect(ctx)
 	if err != nil {
 		w.fail(failure(err, lane.Offline))
@@ -179,12 +198,19 @@ func (s *Sink) try(ctx context.Context, w *work) {
 	}
 	if have {
 		if err := s.alone(ctx, c, w, witness); err != nil {
-			s.noWitness(w, c, err)
+			why, far := c.Why()
+			e := lost(lane.Transient, "not sent", err, why)
+			if far {
+				if told := s.trials.WitnessRefused(w.Lane, why); told != nil {
+					e = told
+				}
+			}
+			w.fail(e)
 			return
 		}
 	}
 	writer := newWriter(s.cfg, s.t, s.home.ID)
-	for range max(x.count, 1) {
+	for range count {
 		if w.out.Done == len(w.Recs) {
 			return
 		}
@@ -195,16 +221,21 @@ func (s *Sink) try(ctx context.Context, w *work) {
 		}
 		for _, m := range parts {
 			if err := s.alone(ctx, c, w, m); err != nil {
-				s.judge(ctx, w, c, m, err, have)
+				w.fail(s.judge(ctx, w, c, m, err, have))
 				return
 			}
 		}
 		w.out.Done++
-		s.trial.took(w, parts[len(parts)-1])
+		s.took(w, parts[len(parts)-1])
 		have = true
 	}
 	w.next = w.out.Done
 	s.flow(ctx, []*work{w})
+}
+
+// took notes that the broker has a lane's front record, m its last message.
+func (s *Sink) took(w *work, m message) {
+	s.trials.Took(w.Lane, m.topic, m, m.size() <= maxWitness)
 }
 
 // alone publishes one message and waits for its acknowledgement.
@@ -216,58 +247,34 @@ func (s *Sink) alone(ctx context.Context, c *line, w *work, m message) error {
 		err = p.Wait(ctx, 0)
 	}
 	if err != nil {
-		c.hangUp()
+		c.HangUp()
 		s.drop(c)
 	}
 	return err
 }
 
-// noWitness says what it means that the broker did not take the witness.
-func (s *Sink) noWitness(w *work, c *line, err error) {
-	why, far := c.Why()
-	if far {
-		if x := s.trial.note(w, func(x *trouble) { x.refused++ }); x.refused >= toldAfter {
-			w.fail(&lane.Error{Class: lane.Misconfigured, Err: why, Text: fmt.Sprintf(
-				"the broker has ended the connection on %d messages in a row of the stream %s, also on one that it took before; does it still allow its topics, is the client id used twice?", x.refused, w.Lane.Stream)})
-			return
-		}
-	}
-	w.fail(lost(lane.Transient, "not sent", err, why))
-}
-
 // judge says what it means that the broker did not take a message that was
 // alone on its way.
-func (s *Sink) judge(ctx context.Context, w *work, c *line, m message, err error, have bool) {
+func (s *Sink) judge(ctx context.Context, w *work, c *line, m message, err error, have bool) *lane.Error {
 	why, far := c.Why()
+	early := lost(lane.Ambiguous, "the acknowledgement is missing", err, why)
 	if !far {
-		w.fail(lost(lane.Ambiguous, "the acknowledgement is missing", err, why))
-		return
+		return early
 	}
-	x := s.trial.note(w, func(x *trouble) {
-		x.alone++
-		if have {
-			x.proven++
-		}
-	})
-	_, witness, _ := s.trial.at(w)
-	what := fmt.Sprintf("topic %q, %d bytes", shortened(m.topic), len(m.payload))
-	switch {
-	case have && x.proven >= s.trial.enough(m):
+	e := s.trials.Refused(w.Lane, m.topic, len(m.payload), have, why)
+	if e == nil {
+		return early
+	}
+	if e.Class == lane.Poison {
+		witness, _, _ := s.trials.Witness(w.Lane)
 		again, err := s.connect(ctx)
 		if err == nil {
 			err = s.alone(ctx, again, w, witness)
 		}
 		if err != nil {
-			break
+			return early
 		}
-		s.trial.blame(w, m)
-		w.fail(&lane.Error{Class: lane.Poison, Text: fmt.Sprintf(
-			"the broker ended the connection on this message alone (%s) %d times, and takes others: it may not allow the topic, or the size", what, x.proven)})
-		return
-	case !have && x.alone >= toldAfter:
-		w.fail(&lane.Error{Class: lane.Misconfigured, Err: why, Text: fmt.Sprintf(
-			"the broker ends the connection on the first message of the stream %s (%s), and has taken none of it since the start; does it allow the topic, and the size?", w.Lane.Stream, what)})
-		return
+		s.trials.Blame(w.Lane, m.topic)
 	}
-	w.fail(lost(lane.Ambiguous, "the acknowledgement is missing", err, why))
+	return e
 }
