@@ -70,6 +70,9 @@ func (rd *reader) one(dst []sample, l *lane.Lane, r *record.Record) []sample {
 	}
 	rd.buf = rd.device.Fill(rd.buf[:0], &at, cleanID)
 	s := sample{device: string(rd.buf), time: when}
+	if s.device == "" {
+		s.device = "_" // a device has a name
+	}
 	add := func(field string, v Value) {
 		at.Field = field
 		s.metric, s.value = rd.name(&at), v
