@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/listeners"
@@ -19,8 +18,6 @@ import (
 )
 
 var identity = record.Identity{Gateway: "edge-07", Epoch: 0x1234}
-
-const patience = 10 * time.Second
 
 type got struct {
 	topic, payload string

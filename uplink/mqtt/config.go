@@ -124,7 +124,7 @@ func (c Config) Target() string {
 
 // WithDefaults fills in what was left out.
 func (c Config) WithDefaults() Config {
-	c.Link = c.Link.Defaults()
+	c.Link = c.Defaults()
 	if c.Topic == "" {
 		c.Topic = defaultTopic
 	}

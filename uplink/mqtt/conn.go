@@ -420,7 +420,7 @@ func (w *wire) Write(p []byte) (int, error) {
 		n += m
 		if err != nil {
 			w.c.lose(err, true)
-			_ = w.Conn.Close() // half a message was written: nothing may follow
+			_ = w.Close() // half a message was written: nothing may follow
 			return n, err
 		}
 		if n >= len(p) {

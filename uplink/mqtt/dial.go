@@ -89,7 +89,7 @@ func tunnel(ctx context.Context, conn net.Conn, proxy *url.URL, target string) e
 	}
 	// A proxy says nothing behind its header until we do, so nothing that
 	// belongs to the broker is left in the reader.
-	resp, err := http.ReadResponse(bufio.NewReaderSize(conn, 512), req)
+	resp, err := http.ReadResponse(bufio.NewReaderSize(conn, 512), req) //nolint:bodyclose // it is the tunnel
 	if err != nil {
 		return fmt.Errorf("ask the proxy: %w", err)
 	}

@@ -66,8 +66,8 @@ type Config struct {
 	// Default false.
 	Aliases bool `toml:"aliases"`
 	// HistoricalAfter is how old a record is that counts as history while more
-	// are waiting behind it. One from before the node's birth does anyway.
-	// Default 1m.
+	// are waiting behind it. One from before the node's birth does anyway, if
+	// it is older than 5s. Default 1m.
 	HistoricalAfter conf.Duration `toml:"historical_after"`
 	// BarrierTopic gets a message of QoS 1 behind a few of data; nobody needs
 	// to read it. Default "forebay/GATEWAY/UPLINK/barrier".
@@ -149,7 +149,7 @@ func (c Config) Target() string {
 
 // WithDefaults fills in what was left out and does not depend on the gateway.
 func (c Config) WithDefaults() Config {
-	c.Link = c.Link.Defaults()
+	c.Link = c.Defaults()
 	if c.Device == "" {
 		c.Device = defaultDevice
 	}

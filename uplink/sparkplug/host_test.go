@@ -64,7 +64,6 @@ type host struct {
 	aliases  map[uint64]string
 	history  []string // verbs with their devices, in order
 	values   []value
-	mute     bool // takes nothing: ends the connection on DDATA
 	cut      func(topic string, payload []byte) bool
 	deaf     chan struct{} // barriers wait for it
 }

@@ -19,6 +19,8 @@ const (
 	chunkRecords = 500
 	chunkBytes   = 256 << 10
 	messageBytes = 32 << 10
+	// fresh is how young a record is that is never history.
+	fresh = 5 * time.Second
 	// maxWitness is the largest record that is kept as a witness.
 	maxWitness = 64 << 10
 )
@@ -278,13 +280,15 @@ func (s *Sink) fill(rd *reader, x *session, works []*work, most int) []run {
 	return c
 }
 
-// historical reports whether a record is history: more are waiting behind it,
-// and it is from before the node's birth or old.
+// historical reports whether a record is history: it is from before the node's
+// birth, or old while more are waiting behind it. Its arrival counts, which is
+// by our clock, as the birth is.
 func (s *Sink) historical(x *session, b *lane.Batch, r *record.Record) bool {
-	if !b.Backlog || r.Arrived.IsZero() {
+	age := time.Since(r.Arrived)
+	if r.Arrived.IsZero() || age < fresh {
 		return false
 	}
-	return r.Arrived.Before(x.bornAt) || time.Since(r.Arrived) > s.cfg.HistoricalAfter.D()
+	return r.Arrived.Before(x.bornAt) || b.Backlog && age > s.cfg.HistoricalAfter.D()
 }
 
 // push sends a chunk and waits until the broker has it.

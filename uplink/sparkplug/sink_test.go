@@ -35,7 +35,7 @@ func TestValues(t *testing.T) {
 		if v.device != "broker" {
 			t.Errorf("device %q", v.device)
 		}
-		x := v.Metric.Value
+		x := v.Value
 		got = append(got, fmt.Sprintf("%s %d %v %d %v %v %q %q null=%v %s", v.name, v.Type, v.Historical, int64(x.Int), x.Float, x.Bool, x.Text, x.Bytes, v.Null, map[uint64]string{uint64(now.UnixMilli()): "arrived", uint64(taken.UnixMilli()): "at"}[v.Time]))
 	}
 	want := []string{
@@ -277,16 +277,24 @@ func TestHistory(t *testing.T) {
 	for _, v := range h.read() {
 		got = append(got, fmt.Sprint(v.name, " ", v.Value.Float, " ", v.Historical))
 	}
-	want := []string{"set 1 true", "set 2 true", "temp 10 true", "temp 11 false", "temp 12 false", "set 2 false"}
+	want := []string{"set 1 true", "set 2 true", "temp 10 true", "temp 11 true", "temp 12 false", "set 2 false"}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q", got)
 	}
 	if m := h.current("mqtt", "set"); m.Value.Float != 2 || m.Time != uint64(old.Add(time.Second).UnixMilli()) {
 		t.Errorf("shown %+v", m)
 	}
+	// So it is where all that waited is one batch.
+	h.forget()
+	if out := send(t, s, false, rec(6, "one", "1", old), rec(7, "one", "2", old.Add(time.Second))); out.Done != 2 {
+		t.Fatalf("%+v", out)
+	}
+	if v := h.read(); len(v) != 3 || !v[0].Historical || !v[1].Historical || v[2].Historical || v[2].Value.Float != 2 || v[2].Time != v[1].Time {
+		t.Errorf("%+v", v)
+	}
 	// Records that arrived in the session and wait a little are no history.
 	h.forget()
-	if out := send(t, s, true, rec(6, "temp", "13", time.Now())); out.Done != 1 || h.read()[0].Historical {
+	if out := send(t, s, true, rec(8, "temp", "13", time.Now())); out.Done != 1 || h.read()[0].Historical {
 		t.Errorf("%+v %+v", out, h.read())
 	}
 }
