@@ -111,6 +111,7 @@ type link struct {
 
 	mu    sync.Mutex
 	deaf  bool
+	held  chan struct{} // nothing is read until it is closed
 	conns []net.Conn
 }
 
@@ -149,8 +150,11 @@ func (l *link) copy(from, to net.Conn) {
 	for {
 		n, err := from.Read(buf)
 		l.mu.Lock()
-		deaf := l.deaf
+		deaf, held := l.deaf, l.held
 		l.mu.Unlock()
+		if held != nil {
+			<-held
+		}
 		if err == nil && !deaf {
 			_, err = to.Write(buf[:n])
 		}
@@ -167,6 +171,20 @@ func (l *link) swallow(on bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.deaf = on
+}
+
+// hold stops the link until the returned function is called; both sides wait.
+func (l *link) hold() (release func()) {
+	held := make(chan struct{})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = held
+	return sync.OnceFunc(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.held = nil
+		close(held)
+	})
 }
 
 func (l *link) cut() {

@@ -350,6 +350,40 @@ func TestHalfOpen(t *testing.T) {
 	}
 }
 
+// A link that stands still for a while, with a large message half written,
+// loses nothing, and what waits behind that message is sent after it.
+func TestASlowLink(t *testing.T) {
+	b := newBroker(t, listen(t), 0)
+	p := newLink(t, b.addr())
+	s := open(t, mqtt.Config{Link: tcp(p.addr())})
+	large, small := laneOf("s", 1), laneOf("s", 2)
+	if err := s.Probe(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	release := p.hold()
+	defer release()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if o := s.Send(t.Context(), []lane.Batch{batch(large, rec(large, 1, "k", strings.Repeat("x", 9<<20)))})[0]; o.Done != 1 {
+			t.Errorf("large: %+v", o)
+		}
+	})
+	for range 3 {
+		wg.Go(func() {
+			var recs []record.Record
+			for i := range 20 {
+				recs = append(recs, rec(small, i+1, "k", "1"))
+			}
+			if o := s.Send(t.Context(), []lane.Batch{batch(small, recs...)})[0]; o.Done != 20 {
+				t.Errorf("small: %+v, %v", o, o.Err)
+			}
+		})
+	}
+	<-time.After(2500 * time.Millisecond) // the stall: longer than paho waits for its writer
+	release()
+	wg.Wait()
+}
+
 // What a broker or something else says to a connect, in words and classes.
 func TestRefusedConnects(t *testing.T) {
 	for code, class := range map[byte]lane.Class{
