@@ -112,6 +112,7 @@ type link struct {
 	mu    sync.Mutex
 	deaf  bool
 	held  chan struct{} // nothing is read until it is closed
+	read  int           // bytes from either side
 	conns []net.Conn
 }
 
@@ -127,6 +128,9 @@ func newLink(t *testing.T, to string) *link {
 			if err != nil {
 				_ = in.Close() // the client sees the end
 				continue
+			}
+			if c, ok := in.(*net.TCPConn); ok && c.SetReadBuffer(16<<10) != nil { // a link holds little
+				t.Error("no small buffer")
 			}
 			l.mu.Lock()
 			l.conns = append(l.conns, in, out)
@@ -150,6 +154,7 @@ func (l *link) copy(from, to net.Conn) {
 	for {
 		n, err := from.Read(buf)
 		l.mu.Lock()
+		l.read += n
 		deaf, held := l.deaf, l.held
 		l.mu.Unlock()
 		if held != nil {
@@ -185,6 +190,12 @@ func (l *link) hold() (release func()) {
 		l.held = nil
 		close(held)
 	})
+}
+
+func (l *link) passed() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.read
 }
 
 func (l *link) cut() {

@@ -356,20 +356,27 @@ func TestASlowLink(t *testing.T) {
 	b := newBroker(t, listen(t), 0)
 	p := newLink(t, b.addr())
 	s := open(t, mqtt.Config{Link: tcp(p.addr())})
-	large, small := laneOf("s", 1), laneOf("s", 2)
+	large := laneOf("s", 1)
 	if err := s.Probe(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	release := p.hold()
 	defer release()
+	before := p.passed()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if o := s.Send(t.Context(), []lane.Batch{batch(large, rec(large, 1, "k", strings.Repeat("x", 9<<20)))})[0]; o.Done != 1 {
 			t.Errorf("large: %+v", o)
 		}
 	})
-	for range 3 {
+	for end := time.Now().Add(10 * time.Second); p.passed() < before+4000; time.Sleep(time.Millisecond) { // it is being written
+		if time.Now().After(end) {
+			t.Fatal("nothing is written")
+		}
+	}
+	for i := range 3 {
 		wg.Go(func() {
+			small := laneOf("s", i+2)
 			var recs []record.Record
 			for i := range 20 {
 				recs = append(recs, rec(small, i+1, "k", "1"))
