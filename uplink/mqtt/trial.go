@@ -25,8 +25,8 @@ import (
 //  3. Where the far side ends the connection on the one record provenAfter
 //     times, each time just after the witness was acknowledged, and the
 //     witness is acknowledged once more on a new connection, the record is
-//     Poison. A link that breaks by chance with probability p does this with
-//     p^5 (1-p)^6, less than 1 in 2000 at its worst; a timeout counts for
+//     Poison. A link that breaks by chance with probability p does all this
+//     with p^7 (1-p)^6, less than 1 in 7000 at its worst; a timeout counts for
 //     nothing.
 //  4. Where the witness itself is refused, or there is none because the broker
 //     has taken nothing of the stream since we started, nothing says that it is
