@@ -45,6 +45,8 @@ var layers = map[string][]string{
 	"uplink/web":                  {"gateway/conf", "uplink/lane"},
 	"uplink/http":                 {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/web"},
 	"uplink/opensearch":           {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/aws", "uplink/web"},
+	"uplink/mqtt":                 {"spool/record", "gateway/conf", "uplink/lane", "uplink/envelope", "uplink/kpl"},
+	"uplink/sparkplug":            {"spool/record", "gateway/conf", "uplink/lane", "uplink/envelope", "uplink/kpl", "uplink/mqtt"},
 	"uplink":                      {"spool/record", "gateway/conf", "uplink/*"},
 	"gateway/expr":                {"spool/record"},
 	"gateway/internal/rules":      {"spool/record", "gateway/conf", "gateway/expr"},

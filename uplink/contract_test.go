@@ -65,6 +65,8 @@ func sinks() map[string]func(t *testing.T) (uplink.Sink, *far) {
 		"opensearch-index": func(t *testing.T) (uplink.Sink, *far) {
 			return opensearchFar(t, opensearch.Config{Op: "index", Compression: "off"})
 		},
+		"mqtt":      mqttFar,
+		"sparkplug": sparkplugFar,
 	}
 }
 

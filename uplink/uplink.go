@@ -18,10 +18,12 @@ import (
 	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
+	"forebay/uplink/mqtt"
 	"forebay/uplink/nats"
 	"forebay/uplink/opensearch"
 	"forebay/uplink/s3"
 	"forebay/uplink/shape"
+	"forebay/uplink/sparkplug"
 )
 
 // A Sink is one far side.
@@ -131,6 +133,10 @@ type Config struct {
 	HTTP *http.Config `toml:"http"`
 	// OpenSearch is the target OpenSearch, or Elasticsearch.
 	OpenSearch *opensearch.Config `toml:"opensearch"`
+	// MQTT is the target any MQTT broker, AWS IoT Core among them.
+	MQTT *mqtt.Config `toml:"mqtt"`
+	// Sparkplug is the target SCADA, as a Sparkplug B edge node.
+	Sparkplug *sparkplug.Config `toml:"sparkplug"`
 }
 
 // A kind is a sort of sink: the one table to add to.
@@ -205,6 +211,24 @@ func kinds() []kind {
 			target: func(c *Config) string { return c.OpenSearch.Target() },
 			open: func(c *Config, home lane.Home) (Sink, error) {
 				return opensearch.New(*c.OpenSearch, home)
+			},
+		},
+		{
+			name:   "mqtt",
+			used:   func(c *Config) bool { return c.MQTT != nil },
+			check:  func(c *Config) error { return c.MQTT.Check() },
+			target: func(c *Config) string { return c.MQTT.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return mqtt.New(*c.MQTT, home)
+			},
+		},
+		{
+			name:   "sparkplug",
+			used:   func(c *Config) bool { return c.Sparkplug != nil },
+			check:  func(c *Config) error { return c.Sparkplug.Check() },
+			target: func(c *Config) string { return c.Sparkplug.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return sparkplug.New(*c.Sparkplug, home)
 			},
 		},
 	}
