@@ -13,6 +13,10 @@ import (
 // lingers, above it the sink may choose large units.
 const unit = 24 << 10
 
+// windowStep is what a lane's window grows by with each batch that the target
+// takes; minWindow is the least it shrinks to.
+const windowStep, minWindow = 6 << 10, 1 << 10
+
 // maxRead is how many records one step of a cursor is asked for at most.
 const maxRead = 8192
 
@@ -36,6 +40,7 @@ type laneRun struct {
 	tally     record.Tally // passed, but not yet in a Commit that worked
 	closed    bool         // the cursor has ended
 	lastErr   string       // of reading, so that it is logged once
+	last      lane.Class   // of the last failure that it paused for
 
 	// Under p.mu.
 	batch   lane.Batch
@@ -48,6 +53,8 @@ type laneRun struct {
 	retryAt time.Time
 	moved   time.Time // last acknowledgement, or since when there is something to send
 	waiting record.Backlog
+
+	refusals int // in a row: the target refused a record for good, and took none
 }
 
 func newLane(p *Pump, f LaneCursor) *laneRun {
@@ -275,127 +282,6 @@ func (l *laneRun) listen(ctx context.Context) (lane.Outcome, bool) {
 			l.watch()
 		}
 	}
-}
-
-// settle does what an outcome asks for: commits what is safe, moves a record
-// that can never be taken out of the way, pauses. false if ctx has ended.
-func (l *laneRun) settle(ctx context.Context, sent int, out lane.Outcome) bool {
-	if out.Done > 0 {
-		l.backoff.reset()
-		l.pass(out.Done, record.Tally{Delivered: uint64(out.Done)})
-	}
-	if out.Class != lane.Throttled && out.Done > 0 {
-		l.window = min(l.window+unit, maxHold)
-	}
-	if out.Done == sent {
-		l.note(func() {
-			if l.class != lane.OK && l.class != lane.Throttled {
-				l.p.wakeLanes(l.class) // what held this lane up is over for others too
-			}
-			l.class, l.err, l.retryAt = lane.OK, nil, time.Time{}
-		})
-		return ctx.Err() == nil
-	}
-	if out.Class == lane.Poison {
-		return l.refuse(ctx, out.Err) && ctx.Err() == nil
-	}
-	if out.Class == lane.Throttled {
-		l.window = max(min(l.window, l.batch0())/2, 1<<10)
-	}
-	l.p.count(func(m *meter) { m.retries++ })
-	// A lane that is offline pauses as the link does; its pause ends when the
-	// target is heard of again.
-	base, most := retryBase, l.p.retryMax
-	switch out.Class {
-	case lane.Auth, lane.Misconfigured:
-		base = slowBase
-	case lane.Throttled:
-		most = min(most, throttleMax)
-	}
-	pause := max(l.backoff.next(base, most), min(out.RetryAfter, l.p.retryMax))
-	l.note(func() { l.class, l.err, l.retryAt = out.Class, out.Err, time.Now().Add(pause) })
-	return l.sleep(ctx, pause)
-}
-
-// batch0 is the weight of the batch that was sent last.
-func (l *laneRun) batch0() int {
-	l.p.mu.Lock()
-	defer l.p.mu.Unlock()
-	return l.weight
-}
-
-// pass moves the cursor over the first n records at hand.
-func (l *laneRun) pass(n int, t record.Tally) {
-	recs := l.now.left()[:n]
-	bytes := 0
-	for i := range recs {
-		bytes += weight(&recs[i])
-	}
-	l.now.done += n
-	l.tally.Delivered += t.Delivered
-	l.tally.Filtered += t.Filtered
-	l.tally.Refused += t.Refused
-	upTo := recs[n-1].Pos.Seq
-	if err := l.cur.Commit(upTo, l.tally); err != nil {
-		// The records are delivered all the same; the next Commit covers them,
-		// and after a restart they go out again with the same ids.
-		l.p.log.Error("cannot move the cursor", "stream", l.lane.Stream, "shard", uint32(l.lane.Shard), "up_to", upTo, "error", err)
-	} else {
-		l.tally = record.Tally{}
-	}
-	l.p.count(func(m *meter) {
-		l.moved = time.Now()
-		m.delivered += t.Delivered
-		m.refused += t.Refused
-		if t.Delivered > 0 {
-			m.bytes += uint64(bytes)
-		}
-	})
-}
-
-// refuse copies the first record at hand to the stream "refused", however
-// often it takes, and passes it. One that comes from there stays there. A copy
-// that is outside the log's limits, which no time mends, is made without
-// attributes; if that does not help either there is none.
-func (l *laneRun) refuse(ctx context.Context, why error) bool {
-	r := l.now.left()[0]
-	reason := "the target cannot take it"
-	if why != nil {
-		reason = why.Error()
-	}
-	log := l.p.log.With("stream", l.lane.Stream, "shard", uint32(l.lane.Shard), "seq", r.Pos.Seq)
-	for said := false; l.lane.Stream != RefusedStream; {
-		err := l.p.src.Refuse(ctx, l.lane.Stream, r, reason)
-		if err == nil {
-			break
-		}
-		if ctx.Err() != nil {
-			return false
-		}
-		if bad := (*record.InvalidError)(nil); errors.As(err, &bad) {
-			if r.Attrs != nil {
-				log.Error("refused record is kept without its attributes", "error", err)
-				r.Attrs = nil
-				continue
-			}
-			log.Error("refused record cannot be kept at all", "error", err)
-			break
-		}
-		if !said {
-			log.Error("cannot keep a refused record", "error", err)
-			said = true
-		}
-		pause := l.backoff.next(retryBase, l.p.retryMax)
-		l.note(func() { l.class, l.err, l.retryAt = lane.Poison, err, time.Now().Add(pause) })
-		if !l.sleep(ctx, pause) {
-			return false
-		}
-	}
-	log.Warn("record refused by the target", "reason", reason)
-	l.pass(1, record.Tally{Refused: 1})
-	l.backoff.reset()
-	l.note(func() { l.class, l.err, l.retryAt = lane.OK, nil, time.Time{} })
-	return true
 }
 
 // sleep waits for d, or until the pause is ended; false if ctx has ended.

@@ -14,6 +14,7 @@ type Status struct {
 	Since            time.Time // of the state
 	Error            string    // in words; "" when nothing is wrong
 	Class            string    // of the error; "" without one
+	Advice           string    // what is done about it, and what a person can do; "" without one
 	RetryAt          time.Time // next try; zero where none is due
 	Lanes            int
 
@@ -48,6 +49,7 @@ func (p *Pump) Status() Status {
 	s.State, s.Since, s.RetryAt = p.shown.state, p.shown.since, p.shown.retryAt
 	if p.shown.err != nil {
 		s.Error, s.Class = p.shown.err.Error(), p.shown.class.String()
+		s.Advice = advice(p.shown.class, s.ID, p.retryMax)
 	}
 	s.Waiting = p.backlog()
 	for _, l := range p.lanes {

@@ -105,6 +105,11 @@ type Config struct {
 	// RetryMax is the longest pause between two tries. There is no last try.
 	// Default 60s.
 	RetryMax conf.Duration `toml:"retry_max"`
+	// RefuseMax is how many records in a row of a lane the target may refuse for
+	// good, none accepted between them. They are set aside in the stream
+	// "refused"; then the uplink stops and waits for a person, as a target that
+	// takes nothing would have the whole backlog set aside. Default 20.
+	RefuseMax int `toml:"refuse_max"`
 
 	// Kinesis is the target Amazon Kinesis Data Streams, or what speaks its
 	// protocol.
@@ -199,6 +204,9 @@ func (c Config) Check() error {
 	if d := c.RetryMax.D(); d != 0 && (d < time.Second || d > time.Hour) {
 		return fmt.Errorf("retry_max: %s is not between 1s and 1h", c.RetryMax)
 	}
+	if c.RefuseMax < 0 || c.RefuseMax > 1_000_000 {
+		return fmt.Errorf("refuse_max: %d is not between 1 and 1000000", c.RefuseMax)
+	}
 	k, err := c.kind()
 	if err != nil {
 		return err
@@ -249,5 +257,8 @@ func (c Config) WithDefaults() Config {
 	}
 	c.Linger = conf.Duration(c.Linger.Or(defaultLinger))
 	c.RetryMax = conf.Duration(c.RetryMax.Or(defaultRetryMax))
+	if c.RefuseMax == 0 {
+		c.RefuseMax = defaultRefuseMax
+	}
 	return c
 }
