@@ -14,6 +14,7 @@ const (
 	StateConnecting = "connecting"
 	StateDown       = "down"
 	StateThrottled  = "throttled"
+	StatePaused     = "paused"
 )
 
 // link is what is known of the way to the target as a whole. While retryAt
@@ -153,6 +154,9 @@ const (
 // refresh draws the shown state anew and logs a change. p.mu is held.
 func (p *Pump) refresh(now time.Time) {
 	s := shown{state: p.link.state, class: p.link.class, err: p.link.err, retryAt: p.link.retryAt}
+	if p.paused {
+		s = shown{state: StatePaused}
+	}
 	if s.state == StateUp {
 		healthy, failing, throttled := 0, 0, 0
 		if s.err != nil {

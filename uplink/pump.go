@@ -58,6 +58,7 @@ type Pump struct {
 	queued   time.Time  // when the first of them came
 	inFlight int
 	again    bool           // the lanes are to be listed at once
+	paused   bool           // by an operator
 	held     record.Backlog // in lanes that are not listed yet
 	link     link
 	guard    guard
@@ -74,6 +75,8 @@ type laneKey struct {
 type Options struct {
 	// Logger gets state changes and losses. nil is slog.Default().
 	Logger *slog.Logger
+	// Paused says that the pump begins paused: it was when the program ended.
+	Paused bool
 }
 
 // NewPump makes a pump of a config that Check has passed. The sink belongs to
@@ -99,6 +102,9 @@ func NewPump(cfg Config, sink Sink, log Log, opts Options) *Pump {
 	}
 	p.link.state = StateConnecting
 	p.shown = shown{state: StateConnecting, since: time.Now()}
+	if p.paused = opts.Paused; p.paused {
+		p.shown.state = StatePaused
+	}
 	return p
 }
 
@@ -141,17 +147,6 @@ func (p *Pump) Run(ctx context.Context) error {
 			p.sample(time.Now())
 		}
 	}
-}
-
-// RetryNow ends every pause: the link is tried at once, and so is every lane.
-// Where too many records in a row were refused, as many again may be.
-func (p *Pump) RetryNow() {
-	p.mu.Lock()
-	p.link.retryAt = time.Time{}
-	p.forgive()
-	p.wakeLanes(lane.OK)
-	p.mu.Unlock()
-	p.poke()
 }
 
 // poke makes the loop look again.
@@ -251,6 +246,10 @@ func (p *Pump) step(ctx, sendCtx context.Context, wg *sync.WaitGroup) time.Durat
 	for {
 		p.mu.Lock()
 		now := time.Now()
+		if p.paused {
+			p.mu.Unlock()
+			return time.Hour // until Resume
+		}
 		if wait := p.link.retryAt.Sub(now); wait > 0 {
 			p.mu.Unlock()
 			return wait

@@ -10,7 +10,7 @@ import (
 // Status is an uplink as operators see it.
 type Status struct {
 	ID, Kind, Target string
-	State            string    // up, connecting, down, throttled
+	State            string    // up, connecting, down, throttled, paused
 	Since            time.Time // of the state
 	Error            string    // in words; "" when nothing is wrong
 	Class            string    // of the error; "" without one
@@ -137,7 +137,7 @@ func (m *meter) eta(waiting uint64, state string) (time.Duration, bool) {
 	if waiting == 0 {
 		return 0, true
 	}
-	if state == StateDown || state == StateConnecting || m.drain.records == 0 {
+	if state == StateDown || state == StateConnecting || state == StatePaused || m.drain.records == 0 {
 		return 0, false
 	}
 	net := m.drain.records - m.arrivals
