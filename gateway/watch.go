@@ -21,16 +21,20 @@ const (
 func (p *plant) Uplinks() []api.Uplink {
 	out := []api.Uplink{}
 	for _, pump := range p.g.pumps {
-		out = append(out, uplinkOf(pump.Status()))
+		out = append(out, p.uplinkOf(pump.Status()))
 	}
 	return out
 }
 
-func uplinkOf(s uplink.Status) api.Uplink {
+// uplinkOf shows an uplink.
+func (p *plant) uplinkOf(s uplink.Status) api.Uplink {
 	u := api.Uplink{
-		ID: s.ID, Kind: s.Kind, Target: s.Target, State: s.State, Since: s.Since.UTC(), Error: s.Error, Class: s.Class,
+		ID: s.ID, Kind: s.Kind, Target: s.Target, State: s.State, Since: s.Since.UTC(), Error: s.Error, Class: s.Class, Advice: s.Advice,
 		Waiting: s.Waiting.Records, WaitBytes: s.Waiting.Bytes, Out: api.Rate{Records: s.OutRecords, Bytes: s.OutBytes, Total: s.Delivered},
 		DrainBps: s.Drain, Delivered: s.Delivered, Refused: s.Refused, Retries: s.Retries, WireBytes: s.WireBytes,
+	}
+	if by, ok := p.g.pauses.of(s.ID); ok {
+		u.PausedBy, u.Since = by.By, by.At // of before the last start, maybe
 	}
 	if !s.RetryAt.IsZero() {
 		at := s.RetryAt.UTC()
@@ -73,6 +77,9 @@ func (p *plant) conditions() []rules.Condition {
 				text += ": " + u.Error
 			}
 			out = append(out, rules.Condition{Source: "uplink/" + u.ID, Name: "down", Severity: 2, Active: true, Text: text})
+		}
+		if u.State == uplink.StatePaused {
+			out = append(out, rules.Condition{Source: "uplink/" + u.ID, Name: "paused", Severity: 3, Active: true, Text: fmt.Sprintf("Uplink %s is paused since %s by %s, records are kept here", u.ID, u.Since.Local().Format("2006-01-02 15:04"), u.PausedBy)})
 		}
 		r := p.refused[u.ID]
 		if u.Refused > r.n {

@@ -148,10 +148,12 @@ type Uplink struct {
 	ID        string     `json:"id"`
 	Kind      string     `json:"kind"`
 	Target    string     `json:"target"` // where to, in words
-	State     string     `json:"state"`  // up, connecting, down, throttled
+	State     string     `json:"state"`  // up, connecting, down, throttled, paused
 	Since     time.Time  `json:"since"`  // of the state
 	Error     string     `json:"error"`  // last error in words, "" when up
 	Class     string     `json:"error_class"`
+	Advice    string     `json:"advice,omitempty"`    // what is done about the error, and what a person can do
+	PausedBy  string     `json:"paused_by,omitempty"` // who paused it
 	RetryAt   *time.Time `json:"retry_at"`
 	Waiting   uint64     `json:"waiting_records"`
 	WaitBytes int64      `json:"waiting_bytes"` // estimate
