@@ -256,6 +256,10 @@ func (g *gateway) buildUplinks(ctx context.Context) error {
 	if g.pauses, err = openPauses(g.cfg.Path(pausedFile)); err != nil {
 		return err
 	}
+	shared, err := uplink.NewCap(g.cfg.Link, g.clock.now)
+	if err != nil {
+		return fmt.Errorf("bandwidth: %w", err)
+	}
 	for _, c := range g.cfg.Uplinks {
 		log := g.log.With("part", "uplink")
 		sink, err := uplink.New(c, lane.Home{ID: g.sp.Identity(), Chunk: g.openChunk, Log: log})
@@ -269,7 +273,7 @@ func (g *gateway) buildUplinks(ctx context.Context) error {
 		}
 		g.closers = append(g.closers, closer{"cursors of uplink " + string(c.ID), view.close}, closer{"uplink " + string(c.ID), sink.Close})
 		_, paused := g.pauses.of(string(c.ID))
-		g.pumps = append(g.pumps, uplink.NewPump(c, sink, view, uplink.Options{Logger: log, Paused: paused}))
+		g.pumps = append(g.pumps, uplink.NewPump(c, sink, view, uplink.Options{Logger: log, Paused: paused, Cap: shared}))
 	}
 	return nil
 }

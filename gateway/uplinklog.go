@@ -58,7 +58,7 @@ func (l *forUplink) Lanes(ctx context.Context) ([]uplink.LaneCursor, error) {
 				}
 			case cur == nil: // it waits without holding anything
 			case ready:
-				out = append(out, uplink.LaneCursor{Lane: lane.Lane{Stream: t.Name(), Shard: sh.ID, Hash: laneHash(t.Name(), sh)}, Cursor: cur})
+				out = append(out, uplink.LaneCursor{Lane: lane.Lane{Stream: t.Name(), Shard: sh.ID, Hash: laneHash(t.Name(), sh)}, Class: t.Config().Class, Cursor: cur})
 			default:
 				l.wait = append(l.wait, cur)
 			}

@@ -63,6 +63,7 @@ func TestThrottleIsAdditiveIncreaseMultiplicativeDecrease(t *testing.T) {
 		}
 		limit = false
 		sink.mu.Unlock()
+		c.put(400_000, "k")
 		if s.Retries == 0 {
 			t.Errorf("status %+v", s)
 		}
@@ -74,7 +75,7 @@ func TestThrottleIsAdditiveIncreaseMultiplicativeDecrease(t *testing.T) {
 		for _, x := range tries {
 			largest = max(largest, x.size)
 		}
-		if s.State != "up" || s.Error != "" || largest < 500_000 {
+		if s.State != "up" || s.Error != "" || largest < 5*most {
 			t.Errorf("%+v; the largest batch has %d bytes, it should have grown", s, largest)
 		}
 	})

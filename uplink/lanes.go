@@ -25,6 +25,7 @@ const maxRead = 8192
 type laneRun struct {
 	p    *Pump
 	lane lane.Lane
+	turn turn
 	cur  Cursor
 	stop context.CancelFunc
 
@@ -61,6 +62,7 @@ func newLane(p *Pump, f LaneCursor) *laneRun {
 	return &laneRun{
 		p:      p,
 		lane:   f.Lane,
+		turn:   turnOf(f.Class),
 		cur:    f.Cursor,
 		answer: make(chan lane.Outcome, 1),
 		wake:   make(chan struct{}, 1),
@@ -107,9 +109,15 @@ func (l *laneRun) note(f func()) {
 	b := l.cur.Backlog()
 	l.p.mu.Lock()
 	defer l.p.mu.Unlock()
-	was := l.class
+	was, busy := l.class, l.busy
 	l.waiting = b
 	f()
+	switch q := &l.p.lines[l.turn]; {
+	case l.busy && !busy:
+		q.busy++
+	case busy && !l.busy:
+		q.busy--
+	}
 	if l.class != was {
 		l.p.refresh(time.Now())
 	}
@@ -246,8 +254,8 @@ func isLoss(err error) bool {
 // offer queues the front of the batch at hand and says how many records it is.
 func (l *laneRun) offer() int {
 	recs := l.now.left()
-	n, size := 0, 0
-	for n < len(recs) && (n == 0 || size+weight(&recs[n]) <= l.window) {
+	n, size, most := 0, 0, min(l.window, l.p.share(l.turn))
+	for n < len(recs) && (n == 0 || size+weight(&recs[n]) <= most) {
 		size += weight(&recs[n])
 		n++
 	}

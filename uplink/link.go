@@ -74,6 +74,7 @@ func (p *Pump) reached(now time.Time) {
 	p.link.state, p.link.fails, p.link.class, p.link.err = StateUp, 0, lane.OK, nil
 	p.link.retryAt, p.link.heard = time.Time{}, now
 	if was != StateUp {
+		p.pace.begin()
 		p.wakeLanes(lane.OK)
 	}
 }

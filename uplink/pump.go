@@ -11,8 +11,10 @@ import (
 )
 
 const (
-	// sends is how many Sends, of disjoint lanes, are under way at a time.
-	sends = 2
+	// sends is how many Sends, of disjoint lanes, are under way at a time;
+	// slowSends on a link that bounds what one may have, so that the next ones
+	// are on their way while one waits for its answer.
+	sends, slowSends = 2, 4
 	// maxHold bounds what is read of one lane ahead of its Send, in bytes of
 	// key and data; memory bounds it for all lanes together, twice over since
 	// a batch is read while another is sent.
@@ -51,19 +53,20 @@ type Pump struct {
 	retryMax time.Duration
 	kick     chan struct{} // something changed that the loop should look at
 
-	mu       sync.Mutex
-	started  time.Time
-	lanes    map[laneKey]*laneRun
-	queue    []*laneRun // have a batch to send
-	queued   time.Time  // when the first of them came
-	inFlight int
-	again    bool           // the lanes are to be listed at once
-	paused   bool           // by an operator
-	held     record.Backlog // in lanes that are not listed yet
-	link     link
-	guard    guard
-	meter    meter
-	shown    shown
+	mu      sync.Mutex
+	started time.Time
+	lanes   map[laneKey]*laneRun
+	lines   [turns]line // of lanes that have a batch to send
+	caps    []*Cap      // the uplink's own, and what it shares
+	capped  time.Time   // when one of them last made a batch wait
+	pace    pace
+	again   bool           // the lanes are to be listed at once
+	paused  bool           // by an operator
+	held    record.Backlog // in lanes that are not listed yet
+	link    link
+	guard   guard
+	meter   meter
+	shown   shown
 }
 
 type laneKey struct {
@@ -77,6 +80,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Paused says that the pump begins paused: it was when the program ended.
 	Paused bool
+	// Cap is the bandwidth that this pump shares with others. nil: none.
+	Cap *Cap
 }
 
 // NewPump makes a pump of a config that Check has passed. The sink belongs to
@@ -99,6 +104,13 @@ func NewPump(cfg Config, sink Sink, log Log, opts Options) *Pump {
 	p.guard.most = defaultRefuseMax
 	if cfg.RefuseMax > 0 {
 		p.guard.most = cfg.RefuseMax
+	}
+	p.pace.begin()
+	if cfg.LimitKbit > 0 {
+		p.caps = append(p.caps, &Cap{plan: plan{kbit: cfg.LimitKbit, zone: time.UTC}, wall: time.Now})
+	}
+	if opts.Cap != nil {
+		p.caps = append(p.caps, opts.Cap)
 	}
 	p.link.state = StateConnecting
 	p.shown = shown{state: StateConnecting, since: time.Now()}
@@ -194,6 +206,7 @@ func (p *Pump) list(ctx context.Context, wg *sync.WaitGroup) {
 		laneCtx, stop := context.WithCancel(ctx)
 		l.stop = stop
 		p.lanes[k] = l
+		p.lines[l.turn].known++
 		wg.Go(func() { l.run(laneCtx) })
 	}
 	for k, l := range p.lanes {
@@ -202,6 +215,7 @@ func (p *Pump) list(ctx context.Context, wg *sync.WaitGroup) {
 		}
 		l.stop() // it is drained, or its stream is gone
 		if l.ended {
+			p.lines[l.turn].known--
 			delete(p.lanes, k)
 		}
 	}
@@ -238,38 +252,4 @@ func (p *Pump) holdLimit() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return min(max(memory/(2*max(len(p.lanes), 1)), minHold), maxHold)
-}
-
-// step does what can be done now: probes the link, starts Sends. It gives the
-// time until it has to be asked again if nothing happens.
-func (p *Pump) step(ctx, sendCtx context.Context, wg *sync.WaitGroup) time.Duration {
-	for {
-		p.mu.Lock()
-		now := time.Now()
-		if p.paused {
-			p.mu.Unlock()
-			return time.Hour // until Resume
-		}
-		if wait := p.link.retryAt.Sub(now); wait > 0 {
-			p.mu.Unlock()
-			return wait
-		}
-		if p.link.state == StateUp && len(p.queue) == 0 && p.inFlight == 0 && now.Sub(p.link.heard) >= idleProbe {
-			_, p.link.probe = p.sink.(Prober)
-		}
-		if p.link.probe {
-			p.mu.Unlock()
-			p.probe(ctx)
-			if ctx.Err() != nil {
-				return time.Hour
-			}
-			continue
-		}
-		batch, wait := p.take(now)
-		p.mu.Unlock()
-		if len(batch) == 0 {
-			return wait
-		}
-		wg.Go(func() { p.send(sendCtx, batch) })
-	}
 }

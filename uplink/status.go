@@ -17,6 +17,8 @@ type Status struct {
 	Advice           string    // what is done about it, and what a person can do; "" without one
 	RetryAt          time.Time // next try; zero where none is due
 	Lanes            int
+	LimitKbit        int  // what the uplink may send now, in kilobits a second; 0: no limit
+	Capped           bool // that limit holds batches back
 
 	Waiting record.Backlog // not yet acknowledged, of all lanes
 
@@ -51,6 +53,8 @@ func (p *Pump) Status() Status {
 		s.Error, s.Class = p.shown.err.Error(), p.shown.class.String()
 		s.Advice = advice(p.shown.class, s.ID, p.retryMax)
 	}
+	s.LimitKbit = p.limit()
+	s.Capped = s.LimitKbit > 0 && !p.capped.IsZero() && time.Since(p.capped) < cappedFor
 	s.Waiting = p.backlog()
 	for _, l := range p.lanes {
 		if !l.ended {
@@ -62,6 +66,20 @@ func (p *Pump) Status() Status {
 	s.Delivered, s.Bytes, s.Refused, s.Retries, s.WireBytes = m.delivered, m.bytes, m.refused, m.retries, m.wire
 	s.ETA, s.ETAKnown = m.eta(s.Waiting.Records, s.State)
 	return s
+}
+
+// cappedFor is for how long after a batch had to wait a pump counts as capped.
+const cappedFor = 3 * time.Second
+
+// limit is the least of the caps, in kilobits a second; 0: none.
+func (p *Pump) limit() int {
+	least := 0
+	for _, c := range p.caps {
+		if rate := c.Rate(); rate > 0 && (least == 0 || rate < least) {
+			least = rate
+		}
+	}
+	return least / 125
 }
 
 // backlog sums the lanes', also of those that wait for others. p.mu is held.
@@ -87,6 +105,27 @@ type meter struct {
 	out      rate // now
 	drain    rate // the last time it moved
 	arrivals float64
+	ratio    float64 // bytes on the wire for a byte of key and data; 0: not known
+}
+
+// firstRatio is taken for granted until the first Send.
+const firstRatio = 1.5
+
+func (m *meter) perPayload() float64 {
+	if m.ratio == 0 {
+		return firstRatio
+	}
+	return m.ratio
+}
+
+// weigh learns from a Send what size bytes of keys and data weigh on the wire.
+func (m *meter) weigh(size, wire int) {
+	r := float64(wire) / float64(max(size, 1))
+	if m.ratio == 0 {
+		m.ratio = r
+	}
+	// Small ones say little.
+	m.ratio += min(0.2, float64(size)/float64(firstSend)) * (r - m.ratio)
 }
 
 type rate struct{ records, bytes float64 }

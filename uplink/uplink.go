@@ -57,6 +57,8 @@ type Cursor interface {
 // A LaneCursor is a lane and the uplink's place in it.
 type LaneCursor struct {
 	lane.Lane
+	// Class is the stream's. Alarms go first, then evidence, then the rest.
+	Class record.Class
 	Cursor
 }
 
@@ -110,6 +112,10 @@ type Config struct {
 	// "refused"; then the uplink stops and waits for a person, as a target that
 	// takes nothing would have the whole backlog set aside. Default 20.
 	RefuseMax int `toml:"refuse_max"`
+	// LimitKbit is how much of the link this uplink may take, in kilobits (1000
+	// bits) a second, beside what [bandwidth] says for all of them together.
+	// Default 0: no limit of its own.
+	LimitKbit int `toml:"limit_kbit"`
 
 	// Kinesis is the target Amazon Kinesis Data Streams, or what speaks its
 	// protocol.
@@ -206,6 +212,9 @@ func (c Config) Check() error {
 	}
 	if c.RefuseMax < 0 || c.RefuseMax > 1_000_000 {
 		return fmt.Errorf("refuse_max: %d is not between 1 and 1000000", c.RefuseMax)
+	}
+	if err := checkKbit(c.LimitKbit); err != nil {
+		return fmt.Errorf("limit_kbit: %w", err)
 	}
 	k, err := c.kind()
 	if err != nil {
