@@ -37,7 +37,7 @@ func (p *Pump) judge(out []lane.Outcome, now time.Time) {
 	answered := false
 	for i := range out {
 		o := &out[i]
-		p.meter.wire += uint64(max(o.Bytes, 0))
+		p.meter.sent(o)
 		switch {
 		case o.Done > 0, o.Class == lane.OK:
 			p.link.backoff.reset()

@@ -106,6 +106,7 @@ func NewPump(cfg Config, sink Sink, log Log, opts Options) *Pump {
 		p.guard.most = cfg.RefuseMax
 	}
 	p.pace.begin()
+	p.meter = newMeter()
 	if cfg.LimitKbit > 0 {
 		p.caps = append(p.caps, &Cap{plan: plan{kbit: cfg.LimitKbit, zone: time.UTC}, wall: time.Now})
 	}

@@ -93,9 +93,11 @@ func (l *laneRun) batch0() int {
 // pass moves the cursor over the first n records at hand.
 func (l *laneRun) pass(n int, t record.Tally) {
 	recs := l.now.left()[:n]
-	bytes := 0
-	for i := range recs {
-		bytes += weight(&recs[i])
+	var use Usage
+	if t.Delivered > 0 {
+		for i := range recs {
+			use.add(weight(&recs[i]))
+		}
 	}
 	l.now.done += n
 	l.tally.Delivered += t.Delivered
@@ -114,11 +116,12 @@ func (l *laneRun) pass(n int, t record.Tally) {
 			l.p.guard.took(l, int(t.Delivered))
 		}
 		l.moved = time.Now()
-		m.delivered += t.Delivered
+		m.use.Records += use.Records
+		m.use.PayloadBytes += use.PayloadBytes
+		m.use.PlainUnits += use.PlainUnits
+		m.use.PlainBilled += use.PlainBilled
+		m.passed += t.Sum()
 		m.refused += t.Refused
-		if t.Delivered > 0 {
-			m.bytes += uint64(bytes)
-		}
 	})
 }
 

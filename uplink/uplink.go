@@ -117,6 +117,9 @@ type Config struct {
 	// Default 0: no limit of its own.
 	LimitKbit int `toml:"limit_kbit"`
 
+	// Price is what the target and the link cost, for the cost meter.
+	Price *Price `toml:"price"`
+
 	// Kinesis is the target Amazon Kinesis Data Streams, or what speaks its
 	// protocol.
 	Kinesis *kinesis.Config `toml:"kinesis"`
@@ -216,6 +219,11 @@ func (c Config) Check() error {
 	if err := checkKbit(c.LimitKbit); err != nil {
 		return fmt.Errorf("limit_kbit: %w", err)
 	}
+	if c.Price != nil {
+		if err := c.Price.Check(); err != nil {
+			return fmt.Errorf("price.%w", err)
+		}
+	}
 	k, err := c.kind()
 	if err != nil {
 		return err
@@ -269,5 +277,7 @@ func (c Config) WithDefaults() Config {
 	if c.RefuseMax == 0 {
 		c.RefuseMax = defaultRefuseMax
 	}
+	price := c.priceOf()
+	c.Price = &price
 	return c
 }
