@@ -19,8 +19,9 @@ import (
 // way; Sends that are under way at the same time share it, one packet each by
 // turns.
 type pipe struct {
-	rate float64
-	way  time.Duration // there and back
+	rate   float64
+	way    time.Duration // there and back
+	packet int
 
 	mu     sync.Mutex
 	active int
@@ -30,10 +31,8 @@ type pipe struct {
 	done   map[record.ShardID]uint64
 }
 
-const packet = 1500
-
 func newPipe(kbit float64, way time.Duration) *pipe {
-	return &pipe{rate: kbit * 125, way: way, took: map[record.Pos]time.Duration{}, done: map[record.ShardID]uint64{}}
+	return &pipe{rate: kbit * 125, way: way, packet: 1500, took: map[record.Pos]time.Duration{}, done: map[record.ShardID]uint64{}}
 }
 
 func (p *pipe) Send(_ context.Context, lanes []lane.Batch) []lane.Outcome {
@@ -45,8 +44,8 @@ func (p *pipe) Send(_ context.Context, lanes []lane.Batch) []lane.Outcome {
 		for _, r := range b.Recs {
 			out[i].Bytes += len(r.Data)
 		}
-		for left := out[i].Bytes; left > 0; left -= packet {
-			n := min(left, packet)
+		for left := out[i].Bytes; left > 0; left -= p.packet {
+			n := min(left, p.packet)
 			p.mu.Lock()
 			d := time.Duration(float64(n*p.active) / p.rate * float64(time.Second))
 			p.mu.Unlock()

@@ -3,10 +3,12 @@ package uplink
 import "time"
 
 // horizon is the longest ETA that is told. The schedule of the caps is looked
-// at in steps of a minute on the first day, and of five after it.
+// at in steps of a minute on the first day, and of five after it. lookBack is
+// how far the flows are looked at for a short ETA: arrivals come in gusts.
 const (
-	horizon = 14 * 24 * time.Hour
-	coarse  = 5 * time.Minute
+	lookBack = time.Minute
+	horizon  = 14 * 24 * time.Hour
+	coarse   = 5 * time.Minute
 )
 
 // flows are the records a second that pass and that arrive, over the last
@@ -43,7 +45,7 @@ func (p *Pump) eta(waiting uint64, now time.Time) (time.Duration, bool) {
 		return 0, false
 	}
 	m := &p.meter
-	pass, arrive, ok := m.flows(10 * time.Second)
+	pass, arrive, ok := m.flows(lookBack)
 	if !ok || pass <= 0 {
 		return 0, false
 	}
@@ -55,7 +57,7 @@ func (p *Pump) eta(waiting uint64, now time.Time) (time.Duration, bool) {
 	for range 2 {
 		back := time.Duration(maxMarks) * time.Second
 		if net := pass - arrive; net > 0 {
-			back = min(back, max(seconds(min(float64(waiting)/net/4, maxMarks)), 10*time.Second))
+			back = min(back, max(seconds(min(float64(waiting)/net/2, maxMarks)), lookBack))
 		}
 		pass, arrive, _ = m.flows(back)
 	}
@@ -75,14 +77,17 @@ func (p *Pump) ahead(waiting, pass, arrive float64, now time.Time) (time.Duratio
 		s := waiting / (pass - arrive)
 		return seconds(min(s, horizon.Seconds())), s < horizon.Seconds()
 	}
-	// free is what passes without a cap, as far as it has been seen; weight what
-	// a record weighs on the wire.
+	// free is what passes without a cap; where that was never seen, as much as
+	// the caps let through. weight is what a record weighs on the wire.
 	free, weight := pass, 0.0
 	if r := p.meter.use.Records; r > 0 {
 		weight = float64(p.meter.use.WireBytes) / float64(r)
 	}
 	if limit := p.limit(); limit > 0 && p.isCapped(now) {
-		free, weight = max(pass, p.meter.peak), float64(limit)*125/pass
+		weight = float64(limit) * 125 / pass
+		if free = max(pass, p.meter.peak); p.meter.peak == 0 {
+			free = float64(p.widest()) * 125 / weight
+		}
 	}
 	var at time.Duration
 	for at < horizon {
@@ -106,6 +111,18 @@ func (p *Pump) ahead(waiting, pass, arrive float64, now time.Time) (time.Duratio
 		at += step
 	}
 	return 0, false
+}
+
+// widest is the largest limit that any cap's plan has, in kilobits a second.
+func (p *Pump) widest() int {
+	most := 0
+	for _, c := range p.caps {
+		most = max(most, c.plan.kbit)
+		for _, h := range c.plan.hours {
+			most = max(most, h.kbit)
+		}
+	}
+	return most
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -18,11 +18,13 @@ type meter struct {
 	last  Usage
 	out   rate    // now
 	drain rate    // the last time it moved
-	peak  float64 // records a second, the most while no cap held anything back
+	peak  float64 // records a second, the most while no cap held a backlog back; 0: never seen
 	ratio float64 // bytes on the wire for a byte of key and data; 0: not known
 
 	marks []mark // a second apart, since the link came up or a cap changed
 	limit int    // in kilobits a second, at the last of them
+
+	settles time.Time // what was sent under another limit is paid for by then
 
 	hour, day past
 }
@@ -78,7 +80,8 @@ const (
 	smooth = 5 * time.Second
 	// maxMarks is how far back, in seconds, the ETA may look, and minMarks how
 	// far it has to.
-	maxMarks, minMarks = 300, 5
+	maxMarks, minMarks = 300, 10
+	settling           = 10 * time.Second
 )
 
 // sample is called about once a second.
@@ -120,7 +123,10 @@ func (p *Pump) mark(now time.Time) {
 		return
 	}
 	if limit != m.limit {
-		m.marks, m.limit = m.marks[:0], limit
+		m.marks, m.limit, m.settles = m.marks[:0], limit, now.Add(settling)
+	}
+	if now.Before(m.settles) {
+		return
 	}
 	if len(m.marks) > maxMarks {
 		m.marks = append(m.marks[:0], m.marks[1:]...)
@@ -128,6 +134,8 @@ func (p *Pump) mark(now time.Time) {
 	m.marks = append(m.marks, mark{now, m.passed, p.backlog().Records})
 	if n := len(m.marks); n > minMarks && !p.isCapped(now) {
 		a, b := m.marks[n-1-minMarks], m.marks[n-1]
-		m.peak = max(m.peak, float64(b.passed-a.passed)/b.at.Sub(a.at).Seconds())
+		if r := float64(b.passed-a.passed) / b.at.Sub(a.at).Seconds(); float64(b.waiting) > 2*r {
+			m.peak = max(m.peak, r) // where less waits it is the arrivals that bound it
+		}
 	}
 }

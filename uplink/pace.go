@@ -31,10 +31,12 @@ func (p *pace) took(n int, d time.Duration, whole bool) {
 	most := max(occupy, p.least)
 	switch over := d - p.least; {
 	case !whole && d < 10*occupy: // it may have ended early
+	case n < p.limit/2: // what made it slow or fast are others
 	case over > most:
+		// Several may land that were sent before the first of them was learnt from.
 		f := max(float64(most)/float64(over), 0.25)
-		p.limit = max(int(f*float64(min(p.limit, max(n, leastSend)))), leastSend)
-	case whole && over < most/2 && n >= p.limit/2:
+		p.limit = max(min(p.limit, int(f*float64(n))), leastSend)
+	case whole && over < most/2:
 		p.limit = min(2*p.limit, maxSend)
 	}
 }
