@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"forebay/gateway/api"
+	"forebay/gateway/conf"
 	"forebay/gateway/internal/localapi"
 	"forebay/uplink"
 )
@@ -83,10 +84,136 @@ func uplinkLine(u api.Uplink, now time.Time) string {
 	if u.Oldest != nil {
 		fmt.Fprintf(&b, ", oldest %s", span(now.Sub(*u.Oldest)))
 	}
+	if u.ETA != nil && u.Waiting > 0 {
+		fmt.Fprintf(&b, ", done in about %s", about(*u.ETA))
+	}
+	if u.Capped {
+		fmt.Fprintf(&b, " at %d kbit/s", u.LimitKbit)
+	}
 	if u.Error != "" {
 		fmt.Fprintf(&b, " (%s)", u.Error)
 	}
 	return b.String()
+}
+
+// about is a time span as far as an ETA can be trusted.
+func about(secs float64) string {
+	d := time.Duration(secs * float64(time.Second))
+	switch {
+	case d < time.Minute:
+		d = d.Round(time.Second)
+	case d < time.Hour:
+		d = d.Round(10 * time.Second)
+	case d < 24*time.Hour:
+		d = d.Round(5 * time.Minute)
+	default:
+		return fmt.Sprintf("%.1fd", d.Hours()/24)
+	}
+	return conf.Duration(d).String()
+}
+
+// usageOf shows what price lists count.
+func usageOf(u uplink.Usage) api.UplinkUsage {
+	return api.UplinkUsage{
+		Requests: u.Requests, PayloadBytes: u.PayloadBytes, WirePerPayload: u.WirePerPayload(), Units: u.Units, PlainUnits: u.PlainUnits,
+		BilledBytes: u.BilledBytes, PlainBilled: u.PlainBilled,
+	}
+}
+
+func costOf(c uplink.Cost) api.UplinkCost {
+	bill := func(b *uplink.Bill) *api.UplinkBill {
+		if b == nil {
+			return nil
+		}
+		return &api.UplinkBill{Units: b.Units, ShardHours: b.ShardHours, StreamHours: b.StreamHours, Data: b.Data, Link: b.Link, Sum: b.Sum()}
+	}
+	return api.UplinkCost{
+		Model: c.Model, Currency: c.Currency, Month: bill(c.Hour), MonthPlain: bill(c.HourPlain), MonthByDay: bill(c.Day), MonthByDayPlain: bill(c.DayPlain),
+	}
+}
+
+type uplinksCmd struct {
+	door
+	JSON bool `help:"Print JSON."`
+}
+
+func (c uplinksCmd) Run(ctx context.Context, e *env) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	st, err := cl.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return printJSON(e.out, st.Uplinks)
+	}
+	err = table(e.out, "UPLINK\tSTATE\tWAITING\tOLDEST\tOUT/S\tOUT\tDONE IN\tLIMIT\tWIRE/PAYLOAD\tUNITS\tMONTH\tPLAIN", func(row func(string, ...any)) {
+		for _, u := range st.Uplinks {
+			row("%s\t%s\t%d\t%s\t%.0f\t%s/s\t%s\t%s\t%s\t%s\t%s\t%s", u.ID, u.State, u.Waiting, oldest(u, st.Now), u.Out.Records, size(int64(u.Out.Bytes)),
+				doneIn(u), limited(u), ratio(u.Used.WirePerPayload), unitCount(u.Used), money(u.Cost.Month, u.Cost.Currency), money(u.Cost.MonthPlain, u.Cost.Currency))
+		}
+	})
+	if err != nil {
+		return err
+	}
+	for _, u := range st.Uplinks {
+		switch {
+		case u.PausedBy != "":
+			fmt.Fprintf(e.out, "\n%s: paused by %s; \"forebay uplink resume %s\" goes on\n", u.ID, printable(u.PausedBy), u.ID)
+		case u.Error != "":
+			fmt.Fprintf(e.out, "\n%s: %s\n  %s\n", u.ID, printable(u.Error), u.Advice)
+		}
+	}
+	return nil
+}
+
+func oldest(u api.Uplink, now time.Time) string {
+	if u.Oldest == nil {
+		return "-"
+	}
+	return span(now.Sub(*u.Oldest))
+}
+
+func doneIn(u api.Uplink) string {
+	switch {
+	case u.Waiting == 0:
+		return "-"
+	case u.ETA == nil:
+		return "unknown"
+	}
+	return about(*u.ETA)
+}
+
+func limited(u api.Uplink) string {
+	if u.LimitKbit == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d kbit/s", u.LimitKbit)
+}
+
+func ratio(r float64) string {
+	if r == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", r)
+}
+
+// unitCount is the units with what they would be without aggregation.
+func unitCount(u api.UplinkUsage) string {
+	if u.Units == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d (plain %d)", u.Units, u.PlainUnits)
+}
+
+func money(b *api.UplinkBill, currency string) string {
+	if b == nil || b.Sum == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f %s", b.Sum, currency)
 }
 
 type uplinkCmd struct {

@@ -22,9 +22,14 @@ listen = "KINESIS"
 listen = "API"
 [[stream]]
 name = "target"
+[bandwidth]
+limit_kbit = 4000
 [[uplink]]
 id = "loop"
 streams = ["serial", "audit"]
+limit_kbit = 5000
+[uplink.price]
+model = "provisioned"
 [uplink.kinesis]
 endpoint = "http://KINESIS"
 stream = "target"
@@ -51,7 +56,9 @@ func TestPauseOverARestart(t *testing.T) {
 		}
 		return list[0]
 	}
-	do(exitFailed, "uplink", "pause", "none")
+	if out := do(exitFailed, "uplink", "pause", "none"); !strings.Contains(out, "no such uplink") {
+		t.Error(out)
+	}
 	if out := do(exitOK, "uplink", "pause", "loop", "--by", "ana"); !strings.Contains(out, "uplink loop: paused") {
 		t.Error(out)
 	}
@@ -65,6 +72,9 @@ func TestPauseOverARestart(t *testing.T) {
 	if u := uplink(); u.State != "paused" || u.PausedBy != "ana" || !u.Since.Equal(since) || u.Waiting == 0 {
 		t.Errorf("after a kill: %+v", u)
 	}
+	if out := do(exitOK, "uplinks"); !strings.Contains(out, "paused by ana") {
+		t.Error(out)
+	}
 	if out := do(exitOK, "status"); !strings.Contains(out, "paused since") || !strings.Contains(out, "by ana") {
 		t.Error(out)
 	}
@@ -73,6 +83,15 @@ func TestPauseOverARestart(t *testing.T) {
 	})
 	do(exitOK, "uplink", "resume", "loop", "--by", "ben")
 	eventually(t, 30*time.Second, "everything is handed on", func() bool { return uplink().Waiting == 0 })
+	if u := uplink(); u.Used.Units == 0 || u.Used.Requests == 0 || u.Used.PayloadBytes == 0 || u.Used.WirePerPayload == 0 || u.Cost.Model != "provisioned" || u.LimitKbit != 4000 {
+		t.Errorf("used %+v, cost %+v", u.Used, u.Cost)
+	}
+	if out := do(exitOK, "uplinks"); !strings.Contains(out, "4000 kbit/s") || !strings.Contains(out, "plain") {
+		t.Error(out)
+	}
+	if v, err := g.client.Metric(t.Context(), "forebay_uplink_units_total"); err != nil || v == 0 {
+		t.Errorf("metric: %v, %v", v, err)
+	}
 	do(exitOK, "uplink", "retry", "loop", "--by", "ben")
 	audit := do(exitOK, "tail", "audit")
 	for _, want := range []string{`"event":"uplink-paused","object":"uplink/loop","by":"ana"`, `"uplink-resumed"`, `"uplink-retried"`} {

@@ -165,6 +165,11 @@ type Uplink struct {
 	Refused   uint64     `json:"refused_total"`
 	Retries   uint64     `json:"retries_total"`
 	WireBytes uint64     `json:"wire_bytes_total"`
+
+	LimitKbit int         `json:"limit_kbit"` // what it may send now, kilobits a second; 0: no limit
+	Capped    bool        `json:"capped"`     // that limit holds it back
+	Used      UplinkUsage `json:"used"`
+	Cost      UplinkCost  `json:"cost"`
 }
 
 // Alarm is one of GET /v1/alarms. Its life cycle is ISA-18.2's.
