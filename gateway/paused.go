@@ -94,20 +94,29 @@ func (b *pauseBook) resume(uplink string) error {
 // write replaces the file as a whole; b.mu is held.
 func (b *pauseBook) write() error {
 	text, err := json.MarshalIndent(b.set, "", "  ")
+	if err == nil {
+		err = replaceFile(b.path, append(text, '\n'))
+	}
 	if err != nil {
 		return fmt.Errorf("note which uplinks are paused: %w", err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(b.path), pausedFile+"-*")
+	return nil
+}
+
+// replaceFile writes a file as a whole: after a crash it has its old text or
+// the new one, which is on disk when replaceFile returns nil.
+func replaceFile(path string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+"-*")
 	if err != nil {
-		return fmt.Errorf("note which uplinks are paused: %w", err)
+		return err
 	}
-	_, err = f.Write(append(text, '\n'))
+	_, err = f.Write(text)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		err = os.Rename(f.Name(), b.path)
+		err = os.Rename(f.Name(), path)
 	}
 	if err != nil {
-		return fmt.Errorf("note which uplinks are paused: %w", errors.Join(err, os.Remove(f.Name())))
+		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return syncDir(filepath.Dir(b.path))
+	return syncDir(filepath.Dir(path))
 }

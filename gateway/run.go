@@ -267,6 +267,7 @@ func (g *gateway) buildUplinks(ctx context.Context) error {
 			return fmt.Errorf("uplink %s: %w", c.ID, err)
 		}
 		view := newForUplink(g.sp, c, log)
+		view.ahead = g.cfg.Path(aheadFile(string(c.ID)))
 		// Before the doors open: from = "newest" means this moment.
 		if _, err := view.Lanes(ctx); err != nil {
 			log.Warn("uplink's cursors are opened later", "uplink", string(c.ID), "error", err)

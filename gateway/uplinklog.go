@@ -19,14 +19,16 @@ import (
 // was delivered by this uplink. As places are durable together, the order holds
 // over a restart.
 type forUplink struct {
-	sp   *spool.Spool
-	cfg  uplink.Config
-	log  *slog.Logger
-	open map[record.ShardID]*spool.Cursor // nil where nothing is to deliver
-	done map[record.ShardID]bool          // closed shards that are delivered; their cursors are closed
-	wait []*spool.Cursor                  // of lanes that wait for their parents
-	read map[*spool.Stream]bool           // streams that are followed
-	seen bool                             // the streams were listed once: what is made later is handed on from its first record
+	sp  *spool.Spool
+	cfg uplink.Config
+	log *slog.Logger
+	// ahead is the file of what was delivered ahead of the cursors.
+	ahead string
+	open  map[record.ShardID]*spool.Cursor // nil where nothing is to deliver
+	done  map[record.ShardID]bool          // closed shards that are delivered; their cursors are closed
+	wait  []*spool.Cursor                  // of lanes that wait for their parents
+	read  map[*spool.Stream]bool           // streams that are followed
+	seen  bool                             // the streams were listed once: what is made later is handed on from its first record
 }
 
 func newForUplink(sp *spool.Spool, cfg uplink.Config, log *slog.Logger) *forUplink {

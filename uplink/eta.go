@@ -61,11 +61,11 @@ func (p *Pump) eta(waiting uint64, now time.Time) (time.Duration, bool) {
 		}
 		pass, arrive, _ = m.flows(back)
 	}
-	return p.ahead(float64(waiting), pass, arrive, now)
+	return p.forecast(float64(waiting), pass, arrive, now)
 }
 
-// ahead goes through the time to come. p.mu is held.
-func (p *Pump) ahead(waiting, pass, arrive float64, now time.Time) (time.Duration, bool) {
+// forecast goes through the time to come. p.mu is held.
+func (p *Pump) forecast(waiting, pass, arrive float64, now time.Time) (time.Duration, bool) {
 	scheduled := false
 	for _, c := range p.caps {
 		scheduled = scheduled || len(c.plan.hours) > 0

@@ -3,6 +3,7 @@ package uplink
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"forebay/spool/record"
@@ -34,9 +35,14 @@ type laneRun struct {
 
 	// Its goroutine's own.
 	now, next *hold
+	hand      *hold // what is being sent: now, or the live part's
 	names     interner
-	window    int // bytes that a batch may have: less after throttling
-	size      int // bytes of a record, running mean
+	liveable  bool  // its newest records may overtake the others
+	live      *live // nil where they do not, now
+	ahead     []Span
+	resumed   bool // ahead is not of before the start any more
+	window    int  // bytes that a batch may have: less after throttling
+	size      int  // bytes of a record, running mean
 	backoff   backoff
 	tally     record.Tally // passed, but not yet in a Commit that worked
 	closed    bool         // the cursor has ended
@@ -55,7 +61,8 @@ type laneRun struct {
 	moved   time.Time // last acknowledgement, or since when there is something to send
 	waiting record.Backlog
 
-	refusals int // in a row: the target refused a record for good, and took none
+	place    uint64 // behind what was committed; 0: nothing yet
+	refusals int    // in a row: the target refused a record for good, and took none
 }
 
 func newLane(p *Pump, f LaneCursor) *laneRun {
@@ -71,7 +78,9 @@ func newLane(p *Pump, f LaneCursor) *laneRun {
 		window: maxHold,
 		size:   256,
 
-		waiting: f.Backlog(),
+		liveable: f.Class != record.ClassAlarm && f.Class != record.ClassEvidence && f.Class != record.ClassAudit,
+		ahead:    slices.Clone(p.ahead[laneKey{f.Stream, f.Shard}]),
+		waiting:  f.Backlog(),
 	}
 }
 
@@ -79,8 +88,12 @@ func newLane(p *Pump, f LaneCursor) *laneRun {
 func (l *laneRun) run(ctx context.Context) {
 	defer l.end()
 	for {
+		if !l.sendLive(ctx) {
+			return
+		}
 		if l.now.empty() {
 			if l.next.empty() {
+				l.joined()
 				if l.closed || !l.await(ctx) {
 					return
 				}
@@ -89,16 +102,27 @@ func (l *laneRun) run(ctx context.Context) {
 			l.now, l.next = l.next, l.now
 			l.next.reset()
 		}
-		sent := l.offer()
-		out, ok := l.listen(ctx)
-		if !ok || !l.settle(ctx, sent, out) {
+		if l.skip() {
+			continue
+		}
+		if !l.trip(ctx, l.now) {
 			return
 		}
 	}
 }
 
+// trip sends a batch of the records at hand, and does what its outcome asks
+// for; false if ctx has ended.
+func (l *laneRun) trip(ctx context.Context, hand *hold) bool {
+	l.hand = hand
+	sent := l.offer()
+	out, ok := l.listen(ctx)
+	return ok && l.settle(ctx, sent, out)
+}
+
 // end tells that the lane is over. Others may have waited for its shard's end.
 func (l *laneRun) end() {
+	l.leaveLive()
 	l.note(func() { l.ended, l.busy = true, false })
 	l.stop()
 	l.p.lookAgain()
@@ -110,7 +134,7 @@ func (l *laneRun) note(f func()) {
 	l.p.mu.Lock()
 	defer l.p.mu.Unlock()
 	was, busy := l.class, l.busy
-	l.waiting = b
+	l.waiting = l.less(b)
 	f()
 	switch q := &l.p.lines[l.turn]; {
 	case l.busy && !busy:
@@ -127,7 +151,7 @@ func (l *laneRun) note(f func()) {
 func (l *laneRun) watch() {
 	b := l.cur.Backlog()
 	l.p.mu.Lock()
-	l.waiting = b
+	l.waiting = l.less(b)
 	l.p.mu.Unlock()
 }
 
@@ -253,16 +277,20 @@ func isLoss(err error) bool {
 
 // offer queues the front of the batch at hand and says how many records it is.
 func (l *laneRun) offer() int {
-	recs := l.now.left()
+	recs := l.hand.left()
 	n, size, most := 0, 0, min(l.window, l.p.share(l.turn))
-	for n < len(recs) && (n == 0 || size+weight(&recs[n]) <= most) {
+	until := ^uint64(0)
+	if l.hand == l.now {
+		until = l.until(recs[0].Pos.Seq)
+	}
+	for n < len(recs) && recs[n].Pos.Seq < until && (n == 0 || size+weight(&recs[n]) <= most) {
 		size += weight(&recs[n])
 		n++
 	}
 	l.p.enqueue(l, lane.Batch{
 		Lane:    l.lane,
 		Recs:    recs[:n],
-		Backlog: l.now.full || size >= unit || n < len(recs) || !l.next.empty(),
+		Backlog: l.hand.full || size >= unit || n < len(recs) || !l.next.empty(),
 	}, size)
 	return n
 }

@@ -104,6 +104,7 @@ type memCursor struct {
 	ended   bool
 	gone    bool             // its stream was deleted
 	parents []*memCursor     // to be drained first
+	holes   map[uint64]bool  // damaged, for followers
 	broken  map[uint64]error // reported once, in place of that record
 	readErr error
 	noCmt   error

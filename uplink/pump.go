@@ -60,9 +60,13 @@ type Pump struct {
 	caps    []*Cap      // the uplink's own, and what it shares
 	capped  time.Time   // when one of them last made a batch wait
 	pace    pace
-	again   bool           // the lanes are to be listed at once
-	paused  bool           // by an operator
-	held    record.Backlog // in lanes that are not listed yet
+	live    LiveLog            // nil unless newest records may go first
+	ahead   map[laneKey][]Span // delivered ahead of the cursors
+	moved   bool               // that has changed
+	saved   time.Time          // when it was kept last
+	again   bool               // the lanes are to be listed at once
+	paused  bool               // by an operator
+	held    record.Backlog     // in lanes that are not listed yet
 	link    link
 	guard   guard
 	meter   meter
@@ -132,10 +136,12 @@ func (p *Pump) Run(ctx context.Context) error {
 		wg.Wait()
 		grace.Stop()
 		cut()
+		p.saveAhead(time.Now(), true)
 	}()
 
 	p.mu.Lock()
 	p.started = time.Now()
+	p.setLive()
 	_, p.link.probe = p.sink.(Prober)
 	p.mu.Unlock()
 
@@ -158,6 +164,7 @@ func (p *Pump) Run(ctx context.Context) error {
 		case <-timer.C:
 		case <-tick.C:
 			p.sample(time.Now())
+			p.saveAhead(time.Now(), false)
 		}
 	}
 }

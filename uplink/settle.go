@@ -90,26 +90,20 @@ func (l *laneRun) batch0() int {
 	return l.weight
 }
 
-// pass moves the cursor over the first n records at hand.
+// pass moves the cursor, or the live part, over the first n records at hand.
 func (l *laneRun) pass(n int, t record.Tally) {
-	recs := l.now.left()[:n]
+	recs := l.hand.left()[:n]
 	var use Usage
 	if t.Delivered > 0 {
 		for i := range recs {
 			use.add(weight(&recs[i]))
 		}
 	}
-	l.now.done += n
-	l.tally.Delivered += t.Delivered
-	l.tally.Filtered += t.Filtered
-	l.tally.Refused += t.Refused
-	upTo := recs[n-1].Pos.Seq
-	if err := l.cur.Commit(upTo, l.tally); err != nil {
-		// The records are delivered all the same; the next Commit covers them,
-		// and after a restart they go out again with the same ids.
-		l.p.log.Error("cannot move the cursor", "stream", l.lane.Stream, "shard", uint32(l.lane.Shard), "up_to", upTo, "error", err)
+	l.hand.done += n
+	if l.live != nil && l.hand == &l.live.hold {
+		l.advance(recs, t)
 	} else {
-		l.tally = record.Tally{}
+		l.commit(recs[n-1].Pos.Seq, t)
 	}
 	l.p.count(func(m *meter) {
 		if t.Delivered > 0 {
@@ -125,12 +119,29 @@ func (l *laneRun) pass(n int, t record.Tally) {
 	})
 }
 
+// commit moves the cursor behind a sequence number.
+func (l *laneRun) commit(upTo uint64, t record.Tally) {
+	l.tally.Delivered += t.Delivered
+	l.tally.Filtered += t.Filtered
+	l.tally.Refused += t.Refused
+	if err := l.cur.Commit(upTo, l.tally); err != nil {
+		// The records are delivered all the same; the next Commit covers them,
+		// and after a restart they go out again with the same ids.
+		l.p.log.Error("cannot move the cursor", "stream", l.lane.Stream, "shard", uint32(l.lane.Shard), "up_to", upTo, "error", err)
+		return
+	}
+	l.tally = record.Tally{}
+	l.p.mu.Lock()
+	l.place = upTo + 1
+	l.p.mu.Unlock()
+}
+
 // refuse copies the first record at hand to the stream "refused", however
 // often it takes, and passes it. One that comes from there stays there. A copy
 // that is outside the log's limits, which no time mends, is made without
 // attributes; if that does not help either there is none.
 func (l *laneRun) refuse(ctx context.Context, why error) bool {
-	r := l.now.left()[0]
+	r := l.hand.left()[0]
 	reason := "the target cannot take it"
 	if why != nil {
 		reason = why.Error()

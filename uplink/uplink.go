@@ -101,6 +101,17 @@ type Config struct {
 	// From is where a new uplink begins in what is stored already: "oldest"
 	// or "newest". Default "oldest".
 	From string `toml:"from"`
+	// Order is what goes first after an outage: "oldest", or "live-first": the
+	// newest records of a stream at once, and what has waited behind them. The
+	// order of a key's records then holds among the newest, and among what has
+	// waited, but not between the two, so a consumer must go by the records'
+	// times or ids. Streams of class alarm, evidence and audit keep their order.
+	// Not for targets that know repeated records by their order (kafka, nats, s3,
+	// kvs). Default "oldest".
+	Order string `toml:"order"`
+	// LiveAfter is how old the oldest waiting record must be before newer ones
+	// overtake it, with order = "live-first". Default 30s.
+	LiveAfter conf.Duration `toml:"live_after"`
 	// Linger is how long a record waits for others to share a request with.
 	// Default 100ms.
 	Linger conf.Duration `toml:"linger"`
@@ -228,6 +239,12 @@ func (c Config) Check() error {
 	if err != nil {
 		return err
 	}
+	if err := c.checkOrder(k.name); err != nil {
+		return err
+	}
+	if d := c.LiveAfter.D(); d != 0 && (d < time.Second || d > 24*time.Hour) {
+		return fmt.Errorf("live_after: %s is not between 1s and 24h", c.LiveAfter)
+	}
 	if err := k.check(&c); err != nil {
 		return fmt.Errorf("%s.%w", k.name, err)
 	}
@@ -272,6 +289,10 @@ func (c Config) WithDefaults() Config {
 	if c.From == "" {
 		c.From = "oldest"
 	}
+	if c.Order == "" {
+		c.Order = OrderOldest
+	}
+	c.LiveAfter = conf.Duration(c.LiveAfter.Or(defaultLiveAfter))
 	c.Linger = conf.Duration(c.Linger.Or(defaultLinger))
 	c.RetryMax = conf.Duration(c.RetryMax.Or(defaultRetryMax))
 	if c.RefuseMax == 0 {
