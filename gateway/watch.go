@@ -83,6 +83,9 @@ func (p *plant) conditions() []rules.Condition {
 		if u.State == uplink.StatePaused {
 			out = append(out, rules.Condition{Source: "uplink/" + u.ID, Name: "paused", Severity: 3, Active: true, Text: fmt.Sprintf("Uplink %s is paused since %s by %s, records are kept here", u.ID, u.Since.Local().Format("2006-01-02 15:04"), u.PausedBy)})
 		}
+		if u.State != "down" && (u.Class == "misconfigured" || u.Class == "auth") {
+			out = append(out, rules.Condition{Source: "uplink/" + u.ID, Name: "held", Severity: 2, Active: true, Text: fmt.Sprintf("Uplink %s hands on only a part, records are kept here: %s", u.ID, u.Error)})
+		}
 		r := p.refused[u.ID]
 		if u.Refused > r.n {
 			r = refusal{n: u.Refused, at: time.Now()}

@@ -38,7 +38,7 @@ type Hours struct {
 }
 
 const (
-	maxKbit = 100_000_000
+	maxKbit = 10_000_000
 	allDay  = 24 * 60 // minutes of a day
 )
 

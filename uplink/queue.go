@@ -184,7 +184,7 @@ func (p *Pump) sendLimit() int {
 	limit := p.pace.limit
 	for _, c := range p.caps {
 		if rate := c.Rate(); rate > 0 {
-			limit = min(limit, int(float64(rate)*occupy.Seconds()/p.meter.perPayload()))
+			limit = int(min(float64(limit), float64(rate)*occupy.Seconds()/p.meter.perPayload()))
 		}
 	}
 	return max(limit, leastSend)
