@@ -269,7 +269,7 @@ func (c Config) Match(stream string) bool {
 
 // New makes the sink that a config names. Nothing is sent yet.
 func New(c Config, home lane.Home) (Sink, error) {
-	home.Uplink, home.Rising = string(c.ID), true
+	home.Uplink, home.Rising = string(c.ID), c.Order != OrderLive
 	k, err := c.kind()
 	if err != nil {
 		return nil, err
