@@ -99,7 +99,7 @@ func TestPriceCheck(t *testing.T) {
 		}
 	}
 	aws, near := config(), config()
-	aws.Kinesis = &kinesis.Config{Stream: "s", Region: "eu-central-1"}
+	aws.Kinesis = &kinesis.Config{Stream: "s"}
 	if m := aws.WithDefaults().Price.Model; m != "provisioned" {
 		t.Errorf("the model at AWS is %q", m)
 	}
