@@ -58,7 +58,10 @@ func (p *pipe) Send(_ context.Context, lanes []lane.Batch) []lane.Outcome {
 	p.mu.Lock()
 	p.active--
 	p.mu.Unlock()
-	time.Sleep(p.way)
+	p.mu.Lock()
+	way := p.way
+	p.mu.Unlock()
+	time.Sleep(way)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i, b := range lanes {
@@ -148,6 +151,7 @@ func TestAlarmsPassABacklog(t *testing.T) {
 		{"cap of 8 Mbit/s", 100_000, 20 * time.Millisecond, 8000, 4, 0.95},
 		{"cap of 8 Mbit/s, one lane", 100_000, 20 * time.Millisecond, 8000, 1, 0.95},
 		{"cap of 256 kbit/s", 100_000, 20 * time.Millisecond, 256, 4, 0.95},
+		{"link of 256 kbit/s", 256, 100 * time.Millisecond, 0, 4, 0.85},
 		{"link of 8 Mbit/s", 8000, 50 * time.Millisecond, 0, 4, 0.9},
 		{"link of 2 Mbit/s, 200 ms", 2000, 200 * time.Millisecond, 0, 4, 0.9},
 		{"link of 2 Mbit/s, 600 ms", 2000, 600 * time.Millisecond, 0, 4, 0.6},
@@ -190,13 +194,39 @@ func TestAlarmsPassABacklog(t *testing.T) {
 				if s.State != "up" || s.Waiting.Records == 0 || s.Capped != (c.limitKbit > 0) || s.LimitKbit != c.limitKbit {
 					t.Errorf("status %+v", s)
 				}
-				if n, _ := evidence.committed(); n != 1000 && c.limitKbit != 256 {
+				if n, _ := evidence.committed(); n != 1000 && c.limitKbit != 256 && c.linkKbit != 256 {
 					t.Errorf("evidence is at %d of 1000; it goes before the rest", n)
 				}
 				stop()
 			})
 		})
 	}
+}
+
+// A link whose way becomes longer while it is up is used again after a while.
+func TestALongerWayIsLearnt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, sink := newLog(t), newPipe(2000, 50*time.Millisecond)
+		for range 4 {
+			log.classed("s", record.ClassTelemetry).fat(20_000, 1000)
+		}
+		_, stop := startWith(t, config(), sink, log, uplink.Options{})
+		for _, c := range []struct {
+			way  time.Duration
+			used float64
+		}{{50 * time.Millisecond, 0.9}, {900 * time.Millisecond, 0.5}, {50 * time.Millisecond, 0.9}} {
+			sink.mu.Lock()
+			sink.way = c.way
+			sink.mu.Unlock()
+			time.Sleep(time.Minute)
+			from := time.Now()
+			time.Sleep(30 * time.Second)
+			if n := float64(sink.between(from, time.Now())) / (30 * 250_000); n < c.used {
+				t.Errorf("%v there and back: %.0f%% of the link is used, want %.0f%%", c.way, 100*n, 100*c.used)
+			}
+		}
+		stop()
+	})
 }
 
 // Two uplinks share a cap half and half; alarms count; one of them alone has

@@ -60,6 +60,7 @@ type Pump struct {
 	caps    []*Cap      // the uplink's own, and what it shares
 	capped  time.Time   // when one of them last made a batch wait
 	pace    pace
+	alone   bool               // a Send is under way that measures the link
 	live    LiveLog            // nil unless newest records may go first
 	ahead   map[laneKey][]Span // delivered ahead of the cursors
 	moved   bool               // that has changed

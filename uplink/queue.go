@@ -47,6 +47,7 @@ type flight struct {
 	lanes   []*laneRun
 	size    int // bytes of keys and data
 	charged int // bytes that the caps were charged with
+	alone   bool
 }
 
 // step does what can be done now: probes the link, starts Sends. It gives the
@@ -99,14 +100,18 @@ func (p *Pump) take(now time.Time) (*flight, time.Duration) {
 	wait := time.Hour // until something is queued or done
 	for t := alarms; t >= bulk; t-- {
 		q := &p.lines[t]
-		if len(q.lanes) == 0 || p.flying(t) >= p.slots()+int(t) {
+		if len(q.lanes) == 0 || p.flying(t) >= p.slots()+int(t) || t == bulk && p.alone {
 			continue
+		}
+		small := t == bulk && p.pace.due(now) && q.lanes[0].isSmall()
+		if small && p.flying(bulk) > 0 {
+			continue // until that has landed
 		}
 		if d := p.ready(t, q, now); d > 0 {
 			wait = min(wait, d)
 			continue
 		}
-		return p.board(t, q, now), 0
+		return p.board(t, q, small, now), 0
 	}
 	return nil, wait
 }
@@ -153,13 +158,23 @@ func (q *line) weight() (n int) {
 	return n
 }
 
-// board makes a Send of the lanes at the front of a line. p.mu is held.
-func (p *Pump) board(t turn, q *line, now time.Time) *flight {
+// isSmall reports whether the lane's batch is as small as it can be: how long
+// its Send takes is the way there and back. p.mu is held.
+func (l *laneRun) isSmall() bool {
+	return l.weight <= 4*leastSend || len(l.batch.Recs) == 1
+}
+
+// board makes a Send of the lanes at the front of a line, or of the first
+// alone. p.mu is held.
+func (p *Pump) board(t turn, q *line, alone bool, now time.Time) *flight {
 	most, limit := min(len(q.lanes), maxLanes), p.sendLimit()
+	if alone {
+		most, p.alone = 1, true
+	}
 	if q.weight() > shareAbove && q.flying+1 < p.slots() {
 		most = min(most, (len(q.lanes)+1)/2)
 	}
-	f := &flight{turn: t}
+	f := &flight{turn: t, alone: alone}
 	n := 0
 	for n < most && (n == 0 || f.size+q.lanes[n].weight <= limit) {
 		f.size += q.lanes[n].weight
@@ -198,6 +213,9 @@ func (p *Pump) share(t turn) int {
 	limit := p.sendLimit()
 	if limit >= maxSend {
 		return limit
+	}
+	if t == bulk && p.pace.due(time.Now()) {
+		return leastSend
 	}
 	slots := p.slots()
 	each := max((p.lines[t].busy+slots-1)/slots, 1) // lanes in a Send
@@ -277,7 +295,12 @@ func (p *Pump) landed(f *flight, out []lane.Outcome, took time.Duration, now tim
 		wire += max(out[i].Bytes, 0)
 		whole = whole && out[i].Class == lane.OK
 	}
-	p.pace.took(f.size, took, whole)
+	if f.alone {
+		p.alone = false
+		p.pace.alone(took, whole, now)
+	} else {
+		p.pace.took(f.size, took, whole)
+	}
 	if whole && wire > 0 {
 		p.meter.weigh(f.size, wire)
 	}
