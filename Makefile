@@ -70,7 +70,7 @@ bench: gateway sim ## figures with a rival in the same run; BENCHFLAGS=--full fo
 	.ci/bench-weak
 	.ci/bench-mqtt
 	.ci/bench-kinesis
-	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchtime 1s ./gateway/internal/rules ./gateway/internal/sigv4 ./gateway/internal/ingest ./uplink/... ./ui/hmi
+	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchtime 1s ./gateway/expr ./gateway/internal/rules ./gateway/internal/sigv4 ./gateway/internal/ingest ./uplink/... ./ui/hmi
 
 bench-kinesis: gateway sim ## the Kinesis endpoint beside kinesalite
 	.ci/bench-kinesis

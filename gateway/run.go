@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -262,12 +261,15 @@ func (g *gateway) buildUplinks(ctx context.Context) error {
 	}
 	for _, c := range g.cfg.Uplinks {
 		log := g.log.With("part", "uplink")
-		sink, err := uplink.New(c, lane.Home{ID: g.sp.Identity(), Chunk: g.openChunk, Log: log})
+		view := newForUplink(g.sp, c, log)
+		view.ahead = g.cfg.Path(aheadFile(string(c.ID)))
+		if err := view.shapeWith(g.cfg.Path("shape-" + string(c.ID) + ".json")); err != nil {
+			return fmt.Errorf("uplink %s: %w", c.ID, err)
+		}
+		sink, err := uplink.New(c, lane.Home{ID: g.sp.Identity(), Chunk: view.openChunk, Log: log})
 		if err != nil {
 			return fmt.Errorf("uplink %s: %w", c.ID, err)
 		}
-		view := newForUplink(g.sp, c, log)
-		view.ahead = g.cfg.Path(aheadFile(string(c.ID)))
 		// Before the doors open: from = "newest" means this moment.
 		if _, err := view.Lanes(ctx); err != nil {
 			log.Warn("uplink's cursors are opened later", "uplink", string(c.ID), "error", err)
@@ -277,15 +279,6 @@ func (g *gateway) buildUplinks(ctx context.Context) error {
 		g.pumps = append(g.pumps, uplink.NewPump(c, sink, view, uplink.Options{Logger: log, Paused: paused, Cap: shared}))
 	}
 	return nil
-}
-
-// openChunk opens what lies beside a record of a stream.
-func (g *gateway) openChunk(stream string, ref record.ChunkRef) (io.ReadSeekCloser, error) {
-	t, err := g.sp.Stream(stream)
-	if err != nil {
-		return nil, err
-	}
-	return t.OpenChunk(ref)
 }
 
 // buildIntake opens the doors.

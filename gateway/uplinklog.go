@@ -19,15 +19,15 @@ import (
 // was delivered by this uplink. As places are durable together, the order holds
 // over a restart.
 type forUplink struct {
-	sp  *spool.Spool
-	cfg uplink.Config
-	log *slog.Logger
-	// ahead is the file of what was delivered ahead of the cursors.
-	ahead string
+	sp    *spool.Spool
+	cfg   uplink.Config
+	log   *slog.Logger
+	ahead string                           // the file of what was delivered ahead of the cursors
 	open  map[record.ShardID]*spool.Cursor // nil where nothing is to deliver
 	done  map[record.ShardID]bool          // closed shards that are delivered; their cursors are closed
 	wait  []*spool.Cursor                  // of lanes that wait for their parents
 	read  map[*spool.Stream]bool           // streams that are followed
+	shape *shaping                         // what is done to records before they are sent; nil for nothing
 	seen  bool                             // the streams were listed once: what is made later is handed on from its first record
 }
 
@@ -60,7 +60,7 @@ func (l *forUplink) Lanes(ctx context.Context) ([]uplink.LaneCursor, error) {
 				}
 			case cur == nil: // it waits without holding anything
 			case ready:
-				out = append(out, uplink.LaneCursor{Lane: lane.Lane{Stream: t.Name(), Shard: sh.ID, Hash: laneHash(t.Name(), sh)}, Class: t.Config().Class, Cursor: cur})
+				out = append(out, uplink.LaneCursor{Lane: lane.Lane{Stream: t.Name(), Shard: sh.ID, Hash: laneHash(t.Name(), sh)}, Class: t.Config().Class, Cursor: l.shaped(t, sh.ID, cur)})
 			default:
 				l.wait = append(l.wait, cur)
 			}
@@ -72,6 +72,7 @@ func (l *forUplink) Lanes(ctx context.Context) ([]uplink.LaneCursor, error) {
 		}
 	}
 	l.seen, l.read = true, read
+	l.shape.save(there)
 	return out, l.forget(there)
 }
 

@@ -31,7 +31,7 @@ func (p *plant) uplinkOf(s uplink.Status) api.Uplink {
 	u := api.Uplink{
 		ID: s.ID, Kind: s.Kind, Target: s.Target, State: s.State, Since: s.Since.UTC(), Error: s.Error, Class: s.Class, Advice: s.Advice,
 		Waiting: s.Waiting.Records, WaitBytes: s.Waiting.Bytes, Out: api.Rate{Records: s.OutRecords, Bytes: s.OutBytes, Total: s.Delivered},
-		DrainBps: s.Drain, Delivered: s.Delivered, Refused: s.Refused, Retries: s.Retries, WireBytes: s.WireBytes,
+		DrainBps: s.Drain, Delivered: s.Delivered, Filtered: s.Filtered, Refused: s.Refused, Retries: s.Retries, WireBytes: s.WireBytes,
 	}
 	u.LimitKbit, u.Capped = s.LimitKbit, s.Capped
 	u.Used, u.Cost = usageOf(s.Used), costOf(s.Cost)

@@ -190,6 +190,13 @@ func (c *Cursor) Committed() uint64 {
 	return c.p.next
 }
 
+// Began is the sequence number at which the cursor began when it was new.
+func (c *Cursor) Began() uint64 {
+	c.sp.state.mu.Lock()
+	defer c.sp.state.mu.Unlock()
+	return c.p.start
+}
+
 // Backlog is what lies between the place and the newest record.
 func (c *Cursor) Backlog() record.Backlog {
 	at := c.Committed()

@@ -13,8 +13,12 @@ import (
 	"forebay/gateway/conf"
 	"forebay/spool/record"
 	"forebay/uplink"
+	"forebay/uplink/firehose"
+	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
+	"forebay/uplink/nats"
+	"forebay/uplink/s3"
 )
 
 var identity = record.Identity{Gateway: "edge-07", Epoch: 0x1234}
@@ -37,6 +41,17 @@ func sinks() map[string]func(t *testing.T) (uplink.Sink, *far) {
 	return map[string]func(t *testing.T) (uplink.Sink, *far){
 		"kinesis":     func(t *testing.T) (uplink.Sink, *far) { return kinesisFar(t, kinesis.Config{}) },
 		"kinesis-off": func(t *testing.T) (uplink.Sink, *far) { return kinesisFar(t, kinesis.Config{Aggregate: "off"}) },
+		"firehose":    func(t *testing.T) (uplink.Sink, *far) { return firehoseFar(t, firehose.Config{}) },
+		"firehose-gzip": func(t *testing.T) (uplink.Sink, *far) {
+			return firehoseFar(t, firehose.Config{Compression: "gzip", PerRecord: 50})
+		},
+		"kafka":       func(t *testing.T) (uplink.Sink, *far) { return kafkaFar(t, kafka.Config{}) },
+		"kafka-off":   func(t *testing.T) (uplink.Sink, *far) { return kafkaFar(t, kafka.Config{Transactions: "off"}) },
+		"s3":          func(t *testing.T) (uplink.Sink, *far) { return s3Far(t, s3.Config{}) },
+		"s3-parquet":  func(t *testing.T) (uplink.Sink, *far) { return s3Far(t, s3.Config{Objects: "parquet"}) },
+		"nats":        func(t *testing.T) (uplink.Sink, *far) { return natsFar(t, nats.Config{}, true) },
+		"nats-raw":    func(t *testing.T) (uplink.Sink, *far) { return natsFar(t, nats.Config{Format: "raw"}, true) },
+		"nats-single": func(t *testing.T) (uplink.Sink, *far) { return natsFar(t, nats.Config{}, false) },
 	}
 }
 

@@ -288,7 +288,7 @@ func (l *laneRun) offer() int {
 		n++
 	}
 	l.p.enqueue(l, lane.Batch{
-		Lane:    l.lane,
+		Lane:    l.p.cfg.Far(l.lane),
 		Recs:    recs[:n],
 		Backlog: l.hand.full || size >= unit || n < len(recs) || !l.next.empty(),
 	}, size)

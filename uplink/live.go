@@ -75,6 +75,9 @@ func (c *Config) checkOrder(kind string) error {
 	default:
 		return fmt.Errorf("order: %q is not \"oldest\" or \"live-first\"", c.Order)
 	}
+	if len(c.Shape) > 0 {
+		return fmt.Errorf("order: live-first is not possible with a [[uplink.shape]], which goes by the order of the records; give the streams that need it an uplink of their own")
+	}
 	switch kind {
 	case "kinesis", "firehose", "mqtt", "sparkplug", "http", "opensearch":
 		return nil

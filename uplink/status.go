@@ -32,6 +32,7 @@ type Status struct {
 	// Since the start of the program.
 	Delivered uint64 // records acknowledged
 	Bytes     uint64 // of key and data, acknowledged
+	Filtered  uint64 // records left out by the uplink's shape, where the Log counts them
 	Refused   uint64
 	Retries   uint64 // batches that had to be sent again, or a part of them
 	WireBytes uint64 // sent, headers not counted
@@ -48,6 +49,7 @@ func (p *Pump) Status() Status {
 	if c, ok := p.sink.(interface{ ClockOffset() time.Duration }); ok {
 		s.ClockOffset = c.ClockOffset()
 	}
+	s.Filtered = p.filtered()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.State, s.Since, s.RetryAt = p.shown.state, p.shown.since, p.shown.retryAt
@@ -74,6 +76,14 @@ func (p *Pump) Status() Status {
 
 // cappedFor is for how long after a batch had to wait a pump counts as capped.
 const cappedFor = 3 * time.Second
+
+// filtered is what the Log has left out since the start, where it counts that.
+func (p *Pump) filtered() uint64 {
+	if f, ok := p.src.(interface{ Filtered() uint64 }); ok {
+		return f.Filtered()
+	}
+	return 0
+}
 
 // isCapped reports whether a cap holds batches back. p.mu is held.
 func (p *Pump) isCapped(now time.Time) bool {

@@ -13,8 +13,13 @@ import (
 
 	"forebay/gateway/conf"
 	"forebay/spool/record"
+	"forebay/uplink/firehose"
+	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
+	"forebay/uplink/nats"
+	"forebay/uplink/s3"
+	"forebay/uplink/shape"
 )
 
 // A Sink is one far side.
@@ -118,6 +123,9 @@ type Config struct {
 	// RetryMax is the longest pause between two tries. There is no last try.
 	// Default 60s.
 	RetryMax conf.Duration `toml:"retry_max"`
+	// Shape says which records are left out, and what is changed in others
+	// before they are sent. Default: all are sent as they are.
+	Shape []shape.Config `toml:"shape"`
 	// RefuseMax is how many records in a row of a lane the target may refuse for
 	// good, none accepted between them. They are set aside in the stream
 	// "refused"; then the uplink stops and waits for a person, as a target that
@@ -134,6 +142,14 @@ type Config struct {
 	// Kinesis is the target Amazon Kinesis Data Streams, or what speaks its
 	// protocol.
 	Kinesis *kinesis.Config `toml:"kinesis"`
+	// Firehose is the target Amazon Data Firehose.
+	Firehose *firehose.Config `toml:"firehose"`
+	// Kafka is the target Apache Kafka, or what speaks its protocol.
+	Kafka *kafka.Config `toml:"kafka"`
+	// S3 is the target Amazon S3, or what speaks its protocol.
+	S3 *s3.Config `toml:"s3"`
+	// NATS is the target NATS JetStream.
+	NATS *nats.Config `toml:"nats"`
 }
 
 // A kind is a sort of sink: the one table to add to.
@@ -154,6 +170,42 @@ func kinds() []kind {
 			target: func(c *Config) string { return c.Kinesis.Target() },
 			open: func(c *Config, home lane.Home) (Sink, error) {
 				return kinesis.New(*c.Kinesis, home)
+			},
+		},
+		{
+			name:   "firehose",
+			used:   func(c *Config) bool { return c.Firehose != nil },
+			check:  func(c *Config) error { return c.Firehose.Check() },
+			target: func(c *Config) string { return c.Firehose.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return firehose.New(*c.Firehose, home)
+			},
+		},
+		{
+			name:   "kafka",
+			used:   func(c *Config) bool { return c.Kafka != nil },
+			check:  func(c *Config) error { return c.Kafka.Check() },
+			target: func(c *Config) string { return c.Kafka.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return kafka.New(*c.Kafka, home)
+			},
+		},
+		{
+			name:   "s3",
+			used:   func(c *Config) bool { return c.S3 != nil },
+			check:  func(c *Config) error { return c.S3.Check() },
+			target: func(c *Config) string { return c.S3.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return s3.New(*c.S3, home)
+			},
+		},
+		{
+			name:   "nats",
+			used:   func(c *Config) bool { return c.NATS != nil },
+			check:  func(c *Config) error { return c.NATS.Check() },
+			target: func(c *Config) string { return c.NATS.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return nats.New(*c.NATS, home)
 			},
 		},
 	}
@@ -235,6 +287,9 @@ func (c Config) Check() error {
 			return fmt.Errorf("price.%w", err)
 		}
 	}
+	if _, err := shape.New(c.Shape); err != nil {
+		return err
+	}
 	k, err := c.kind()
 	if err != nil {
 		return err
@@ -265,6 +320,13 @@ func (c Config) Match(stream string) bool {
 		}
 	}
 	return false
+}
+
+// Far is the lane as the far side sees it: its stream may have another name
+// there.
+func (c Config) Far(l lane.Lane) lane.Lane {
+	l.Stream = shape.Far(c.Shape, l.Stream)
+	return l
 }
 
 // New makes the sink that a config names. Nothing is sent yet.

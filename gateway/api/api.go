@@ -162,6 +162,7 @@ type Uplink struct {
 	DrainBps  float64    `json:"drain_bytes_per_second"` // of the last time it moved
 	ETA       *float64   `json:"eta_seconds"`            // until nothing waits, at drain minus arrivals; null where unknown
 	Delivered uint64     `json:"delivered_total"`
+	Filtered  uint64     `json:"filtered_total"` // left out on purpose
 	Refused   uint64     `json:"refused_total"`
 	Retries   uint64     `json:"retries_total"`
 	WireBytes uint64     `json:"wire_bytes_total"`

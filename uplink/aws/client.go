@@ -268,12 +268,12 @@ func (c *Client) limit(r *Request) time.Duration {
 // certificate that is valid now that the clock was moved.
 func (c *Client) once(ctx context.Context, r *Request) (resp *http.Response, moved bool, err error) {
 	var written atomic.Bool
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { written.Store(true) }})
-	req, err := c.request(ctx, r)
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { written.Store(true) }})
+	req, err := c.request(traced, r)
 	if err != nil {
 		return nil, false, err
 	}
-	keys, err := c.sign(ctx, req, r)
+	keys, err := c.sign(ctx, req, r) // not traced: it may ask others for credentials
 	if err != nil {
 		return nil, false, err
 	}
@@ -341,7 +341,7 @@ func (c *Client) sign(ctx context.Context, req *http.Request, r *Request) (sdk.C
 	}
 	keys, err := c.creds.get(ctx)
 	if err != nil {
-		return keys, &lane.Error{Class: lane.Auth, Text: "there are no credentials to sign with", Err: err}
+		return keys, err
 	}
 	if c.service == "s3" {
 		req.Header.Set("X-Amz-Content-Sha256", sum)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -16,8 +17,10 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
+	"github.com/aws/smithy-go"
 
 	"forebay/gateway/conf"
+	"forebay/uplink/lane"
 )
 
 const (
@@ -102,16 +105,42 @@ func chain(ctx context.Context, a Access, client *awshttp.BuildableClient) (sdk.
 	return keys, err
 }
 
-// get gives credentials to sign with now.
+// missing says that there are no credentials. Where those who have them cannot
+// be reached, the uplink is offline like any other; that nobody answers at the
+// metadata service's address says only that this is no machine of AWS.
+func missing(err error) *lane.Error {
+	e := &lane.Error{Class: lane.Auth, Text: "there are no credentials to sign with", Err: errors.New(Short(err.Error()))}
+	op, asked := errors.AsType[*smithy.OperationError](err)
+	_, network := errors.AsType[net.Error](err)
+	far, ours := errors.AsType[*lane.Error](err)
+	switch {
+	case ours:
+		e.Class = far.Class
+	case asked && op.Service() != imdsService && (network || errors.Is(err, context.DeadlineExceeded)):
+		e.Class = lane.Offline
+	}
+	if e.Class == lane.Offline {
+		e.Text = "the credentials to sign with cannot be fetched"
+	}
+	return e
+}
+
+const imdsService = "ec2imds"
+
+// get gives credentials to sign with now. The error is a *lane.Error.
 func (c *credentials) get(ctx context.Context) (sdk.Credentials, error) {
 	if c.access.AccessKey != "" {
-		return c.access.static()
+		keys, err := c.access.static()
+		if err != nil {
+			return keys, missing(err)
+		}
+		return keys, nil
 	}
 	select {
 	case c.turn <- struct{}{}:
 		defer func() { <-c.turn }()
 	case <-ctx.Done():
-		return sdk.Credentials{}, ctx.Err()
+		return sdk.Credentials{}, &lane.Error{Class: lane.Transient, Text: "the credentials to sign with did not come in time", Err: ctx.Err()}
 	}
 	files := ""
 	if c.access.IoT == nil {
@@ -128,7 +157,7 @@ func (c *credentials) get(ctx context.Context) (sdk.Credentials, error) {
 			c.log.Warn("credentials not renewed", "error", Short(err.Error()))
 			return c.have, nil
 		}
-		return sdk.Credentials{}, errors.New(Short(err.Error()))
+		return sdk.Credentials{}, missing(err)
 	}
 	c.have, c.valid, c.files, c.next, c.fetched = keys, true, files, time.Time{}, c.clock.now()
 	if c.over() {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	"forebay/uplink/aws"
 	"forebay/uplink/lane"
@@ -17,25 +16,17 @@ import (
 // record of the request: which one, smaller requests find out.
 type Error = lane.Error
 
-// slowest is the link on which a record that is larger than the pace may
-// take its time, in bytes a second.
-const slowest = 16 << 10
-
 // call makes one request. err is an *Error unless the answer is a success that
 // looks like the service's: status 200. There is an answer as far as there was
 // one.
 func (s *Sink) call(ctx context.Context, op string, buf *aws.Buffer) (*aws.Answer, error) {
-	limit := s.timeout
-	if over := len(buf.B) - 2*s.pace.size(); over > 0 {
-		limit += time.Duration(over) * time.Second / slowest
-	}
 	h := make(http.Header, 8)
 	h.Set("Content-Type", "application/x-amz-json-1.1")
 	h.Set("X-Amz-Target", "Kinesis_20131202."+op)
 	if s.rising {
 		h.Set("X-Forebay-Lanes", "rising")
 	}
-	a, err := s.aws.Send(ctx, &aws.Request{Header: h, Body: buf, Timeout: limit})
+	a, err := s.aws.Send(ctx, &aws.Request{Header: h, Body: buf, Timeout: s.pace.Timeout(len(buf.B), s.timeout)})
 	if err == nil && a.Status != http.StatusOK {
 		err = s.aws.Judge(a.Status, a.Header, a.Body)
 	}

@@ -132,29 +132,6 @@ func TestClasses(t *testing.T) {
 	}
 }
 
-// A slow link is not given more than it can carry within the timeout.
-func TestPace(t *testing.T) {
-	p := pace{limit: maxRequest / 8}
-	const timeout = defaultLimit
-	for range 5 {
-		p.took(p.size(), timeout, timeout, nil)
-	}
-	if p.size() != minPace {
-		t.Errorf("after five timeouts: %d", p.size())
-	}
-	for range 20 {
-		p.took(p.size(), timeout/100, timeout, nil)
-	}
-	if p.size() != maxRequest {
-		t.Errorf("after twenty fast ones: %d", p.size())
-	}
-	p.took(100, timeout/100, timeout, nil)
-	p.took(p.size(), timeout/2, timeout, nil)
-	if p.size() != maxRequest/2 {
-		t.Errorf("after a slow one: %d", p.size())
-	}
-}
-
 func TestDecimal(t *testing.T) {
 	for _, s := range []string{
 		"0", "1", "9999999999999999999", "10000000000000000000", "18446744073709551615", "18446744073709551616",

@@ -18,9 +18,9 @@ type Sink struct {
 	maxUnit int
 	timeout time.Duration
 	aws     *aws.Client
-	pace    pace
+	pace    aws.Pace
 	log     *slog.Logger
-	rising  bool // a lane\'s envelopes come in rising order: another gateway may drop what comes twice
+	rising  bool // a lane's envelopes come in rising order: another gateway may drop what comes twice
 
 	packers sync.Pool // *packer
 
@@ -51,12 +51,12 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 		cfg:     cfg,
 		maxUnit: int(cfg.MaxRecord.Or(defaultUnit)),
 		timeout: cfg.RequestTimeout.Or(defaultLimit),
+		pace:    aws.Pace{Most: maxRequest},
 		log:     home.Log,
 		rising:  home.Rising && cfg.Format != "raw",
 		checked: make(map[string]time.Time),
 		begun:   make(map[lane.Lane]begun),
 	}
-	s.pace.limit = maxRequest / 8
 	var err error
 	s.aws, err = aws.NewClient(cfg.Access, aws.Options{
 		Service: "kinesis", Name: "Kinesis", Conns: 2 * parallel, Classify: classify, Log: home.Log,
@@ -211,7 +211,7 @@ func (s *Sink) sendStream(ctx context.Context, stream string, works []*work) {
 // records. It gives the lanes that are in it; none means that nothing is left.
 func (s *Sink) fill(buf *aws.Buffer, p *packer, stream string, works []*work) []*work {
 	buf.B = openRequest(buf.B[:0], stream)
-	room := s.pace.size()
+	room := s.pace.Size()
 	most := max(room, unitCurrent)
 	var req []*work
 	for _, w := range works {
@@ -306,7 +306,7 @@ func failAll(works []*work, e *Error) {
 func (s *Sink) put(ctx context.Context, buf *aws.Buffer, n int) ([]entry, error) {
 	start := time.Now()
 	a, err := s.call(ctx, "PutRecords", buf)
-	s.pace.took(len(buf.B), time.Since(start), s.timeout, err)
+	s.pace.Took(len(buf.B), time.Since(start), s.timeout, err)
 	if err != nil {
 		return nil, err
 	}
@@ -316,33 +316,4 @@ func (s *Sink) put(ctx context.Context, buf *aws.Buffer, n int) ([]entry, error)
 	}
 	s.aws.Learn(a)
 	return entries, nil
-}
-
-// pace is how many bytes a request may hold, so that a slow link passes it
-// well within the request's timeout.
-type pace struct {
-	mu    sync.Mutex
-	limit int
-}
-
-const minPace = 16 << 10
-
-func (p *pace) size() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.limit
-}
-
-// took learns from a request of n bytes.
-func (p *pace) took(n int, d, timeout time.Duration, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case d >= timeout:
-		p.limit = max(p.limit/4, minPace)
-	case d >= timeout/3:
-		p.limit = max(p.limit/2, minPace)
-	case err == nil && d < timeout/8 && n >= p.limit:
-		p.limit = min(p.limit*2, maxRequest)
-	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -102,6 +103,7 @@ func lineOf(text []byte, row int) string {
 
 var (
 	headerRE = regexp.MustCompile(`^\s*(\[\[?)\s*([A-Za-z0-9_."-]+)\s*\]\]?`)
+	nthRE    = regexp.MustCompile(`^(.*)\[(\d+)\]$`)
 	keyRE    = regexp.MustCompile(`^\s*"?([A-Za-z0-9_-]+)"?\s*=\s*(.*?)\s*(#[^"']*)?$`)
 )
 
@@ -109,9 +111,13 @@ var (
 // key that the complaint begins with, else the table's header.
 func locate(path string, text []byte, table string, index int, err error) error {
 	field, _, _ := strings.Cut(err.Error(), ":")
-	where := "" // a key with a dot is one of a table below
+	where, nth := "", 0 // a key with a dot is one of a table below, "shape[2].when" of the second
 	if i := strings.LastIndexByte(field, '.'); i >= 0 {
 		where, field = "."+field[:i], field[i+1:]
+		if m := nthRE.FindStringSubmatch(where); m != nil {
+			where = m[1]
+			nth, _ = strconv.Atoi(m[2]) // digits, or it is none
+		}
 	}
 	header, current, n := &Error{File: path, Message: "[" + table + "] " + err.Error()}, "", -1
 	for i, l := range bytes.Split(text, []byte("\n")) {
@@ -121,12 +127,15 @@ func locate(path string, text []byte, table string, index int, err error) error 
 			if current == table {
 				n++
 			}
+			if n == index && current == table+where {
+				nth--
+			}
 			if current == table && n == index {
 				header.Line, header.Column, header.Width, header.Source = i+1, m[2]+1, m[1]-m[2], line
 			}
 			continue
 		}
-		inside := n == index && (current == table+where || where == "" && strings.HasPrefix(current, table+"."))
+		inside := n == index && nth <= 0 && (current == table+where || where == "" && strings.HasPrefix(current, table+"."))
 		if m := keyRE.FindStringSubmatchIndex(line); inside && m != nil && line[m[2]:m[3]] == field {
 			return &Error{File: path, Line: i + 1, Column: m[4] + 1, Width: m[5] - m[4], Source: line, Message: header.Message}
 		}

@@ -72,6 +72,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		gauge("forebay_uplink_up", "1 while the uplink delivers.", flag(u.State == "up"), "uplink", u.ID)
 		gauge("forebay_uplink_waiting_records", "Records not yet delivered.", float64(u.Waiting), "uplink", u.ID)
 		count("forebay_uplink_delivered_total", "Records acknowledged by the far side since the process started.", float64(u.Delivered), "uplink", u.ID)
+		count("forebay_uplink_filtered_total", "Records left out on purpose since the process started.", float64(u.Filtered), "uplink", u.ID)
 		count("forebay_uplink_refused_total", "Records the far side can never take.", float64(u.Refused), "uplink", u.ID)
 		count("forebay_uplink_retries_total", "Sends that were repeated.", float64(u.Retries), "uplink", u.ID)
 		count("forebay_uplink_wire_bytes_total", "Bytes sent over the link.", float64(u.WireBytes), "uplink", u.ID)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"forebay/gateway/expr"
 	"forebay/spool/record"
 )
 
@@ -37,7 +38,7 @@ const (
 type Engine struct {
 	rules []*compiled
 	plans map[string]*plan
-	row   row
+	row   expr.Row
 	out   []Alarm
 
 	insts map[stateKey]*instance
@@ -63,7 +64,7 @@ type Counts struct {
 }
 
 type plan struct {
-	schema *schema
+	schema *expr.Schema
 	rules  []*compiled
 	cache  map[string][]hit
 }
@@ -127,7 +128,7 @@ func Compile(rules []Rule) (*Engine, error) {
 		seen[string(r.ID)] = true
 		p := e.plans[r.stream()]
 		if p == nil {
-			p = &plan{schema: newSchema(), cache: map[string][]hit{}}
+			p = &plan{schema: expr.NewSchema(), cache: map[string][]hit{}}
 		}
 		if r.Disabled {
 			if err := r.Check(); err != nil {
@@ -183,7 +184,7 @@ func (e *Engine) Step(at time.Time, stream string, r *record.Record) []Alarm {
 	}
 	e.out = nil
 	e.counts.Matched++
-	if !p.schema.load(&e.row, stream, r) {
+	if !p.schema.Load(&e.row, stream, r) {
 		e.counts.Unread++
 	}
 	m := momentOf(at, r)
@@ -244,7 +245,7 @@ func (e *Engine) evaluate(h *hit, pkey string, m moment) {
 	r, key := h.rule, h.key
 	if !r.keyIsKey && !r.keyStatic {
 		for _, i := range r.key.needs {
-			if e.row.slots[i].kind == none {
+			if e.row.At(i).Kind == expr.None {
 				e.counts.Lacking++
 				return
 			}
@@ -254,7 +255,7 @@ func (e *Engine) evaluate(h *hit, pkey string, m moment) {
 			return
 		}
 	}
-	if !e.row.has(r.whenNeeds) {
+	if !e.row.Has(r.whenNeeds) {
 		e.counts.Lacking++
 		return
 	}
@@ -287,7 +288,7 @@ func (e *Engine) evaluate(h *hit, pkey string, m moment) {
 		c = clears
 	case r.clear == nil:
 		c = clears
-	case !e.row.has(r.clearNeeds):
+	case !e.row.Has(r.clearNeeds):
 		e.counts.Lacking++
 		return
 	case r.clear(&e.row):
@@ -300,14 +301,14 @@ func (e *Engine) evaluate(h *hit, pkey string, m moment) {
 func (e *Engine) describe(in *instance, h *hit, key string) {
 	r := h.rule
 	in.NextValue, in.NextUnit = nil, r.unit
-	if e.row.has(r.valueNeeds) {
+	if e.row.Has(r.valueNeeds) {
 		v := r.value(&e.row)
 		if v-v == 0 { // JSON has no NaN and no infinity
 			in.NextValue = &v
 		}
 	}
-	if r.unitSlot >= 0 && e.row.slots[r.unitSlot].kind == text {
-		if u := e.row.slots[r.unitSlot].str; len(u) <= 64 {
+	if r.unitSlot >= 0 && e.row.At(r.unitSlot).Kind == expr.Text {
+		if u := e.row.At(r.unitSlot).Str; len(u) <= 64 {
 			in.NextUnit = strings.ToValidUTF8(string(u), "�")
 		}
 	}

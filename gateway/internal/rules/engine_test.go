@@ -313,8 +313,8 @@ for = "5s"
 			text += "no_data = \"7s\"\n"
 		}
 		play := func(disturb bool) []rules.Alarm {
-			g := gen{newRand(seed)}
-			h := gen{newRand(seed + 1000)}
+			g := newRand(seed)
+			h := newRand(seed + 1000)
 			e := load(t, text)
 			var all []rules.Alarm
 			at := t0

@@ -6,57 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"forebay/spool/record"
 )
-
-// Predicate compiles one expression for tests and benchmarks.
-type Predicate struct {
-	schema *schema
-	f      boolFn
-	needs  []need
-	row    row
-}
-
-func NewPredicate(src string) (*Predicate, error) {
-	s := newSchema()
-	f, needs, err := newCompiler(s).boolean(src)
-	return &Predicate{schema: s, f: f, needs: needs}, err
-}
-
-// Load decodes a payload; it reports whether the expression can be evaluated.
-func (p *Predicate) Load(r *record.Record) bool {
-	return p.schema.load(&p.row, "mqtt", r) && p.row.has(p.needs)
-}
-
-func (p *Predicate) Eval() bool { return p.f(&p.row) }
-
-// Extract is what the scanner finds at dotted paths: nil where there is no
-// scalar.
-func Extract(data []byte, paths ...[]string) (found []any, ok bool) {
-	s := newSchema()
-	slots := make([]int, 0, len(paths))
-	for _, p := range paths {
-		slots = append(slots, s.field(p))
-	}
-	w := row{slots: make([]slot, len(s.names))}
-	if !s.scan(&w, data) {
-		return nil, false
-	}
-	for _, i := range slots {
-		switch v := w.slots[i]; v.kind {
-		case number:
-			found = append(found, v.num)
-		case text:
-			found = append(found, string(v.str))
-		case boolean:
-			found = append(found, v.num != 0)
-		default:
-			found = append(found, nil)
-		}
-	}
-	return found, true
-}
 
 // Restart gives the whole state of an engine to another, through JSON.
 func Restart(from, to *Engine, at time.Time) ([]Alarm, error) {

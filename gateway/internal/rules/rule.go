@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"forebay/gateway/conf"
+	"forebay/gateway/expr"
 )
 
 const (
@@ -69,7 +70,7 @@ func (s *Severity) UnmarshalText(b []byte) error {
 			return nil
 		}
 	}
-	hint := didYouMean(v, severities...)
+	hint := expr.DidYouMean(v, severities...)
 	if hint != "" {
 		hint = "; " + hint
 	}
@@ -92,7 +93,7 @@ func (s Severity) String() string {
 // Check says whether the rule can be loaded. An error names the setting before
 // the first colon; one about an expression shows the column with a caret.
 func (r *Rule) Check() error {
-	_, err := compileRule(*r, newSchema())
+	_, err := compileRule(*r, expr.NewSchema())
 	return err
 }
 
@@ -120,7 +121,7 @@ func (r *Rule) fields() error {
 	case r.NoData > 0 && r.NoData.D() < time.Second:
 		return fmt.Errorf("no_data: %s is too short; at least 1s", r.NoData)
 	case r.Ack != "" && r.Ack != "required" && r.Ack != "none":
-		hint := didYouMean(r.Ack, "required", "none")
+		hint := expr.DidYouMean(r.Ack, "required", "none")
 		return fmt.Errorf("ack: %q is not \"required\" or \"none\"%s", r.Ack, strings.TrimRight("; "+hint, "; "))
 	}
 	return nil
@@ -163,11 +164,11 @@ type compiled struct {
 	unit     string
 	ack      bool
 
-	when, clear boolFn
-	value       numFn
-	whenNeeds   []need
-	clearNeeds  []need
-	valueNeeds  []need
+	when, clear expr.Cond
+	value       expr.Num
+	whenNeeds   expr.Needs
+	clearNeeds  expr.Needs
+	valueNeeds  expr.Needs
 	unitSlot    int // of the payload's unit, -1 if the rule has its own
 	limit       *float64
 	on, off     time.Duration
@@ -180,7 +181,7 @@ type compiled struct {
 	live      int // instances of `when`
 }
 
-func compileRule(r Rule, s *schema) (*compiled, error) {
+func compileRule(r Rule, s *expr.Schema) (*compiled, error) {
 	if err := r.fields(); err != nil {
 		return nil, err
 	}
@@ -199,7 +200,7 @@ func compileRule(r Rule, s *schema) (*compiled, error) {
 		return nil, err
 	}
 	if r.Unit == "" {
-		c.unitSlot = s.field([]string{"unit"})
+		c.unitSlot = s.Field([]string{"unit"})
 	}
 	if err := c.templates(r, s); err != nil {
 		return nil, err
@@ -207,37 +208,36 @@ func compileRule(r Rule, s *schema) (*compiled, error) {
 	return c, nil
 }
 
-func (c *compiled) expressions(r Rule, s *schema) error {
-	cc := newCompiler(s)
+func (c *compiled) expressions(r Rule, s *expr.Schema) error {
+	cc := expr.NewCompiler(s, "rule")
 	var err error
 	if r.When != "" {
-		if c.when, c.whenNeeds, err = cc.boolean(r.When); err != nil {
+		if c.when, c.whenNeeds, err = cc.Condition(r.When); err != nil {
 			return fmt.Errorf("when: %w", err)
 		}
-		c.limit = cc.limit
+		c.limit = cc.Limit()
 	}
-	nums := cc.nums
+	nums := cc.Numbers()
 	if r.Clear != "" {
-		if c.clear, c.clearNeeds, err = cc.boolean(r.Clear); err != nil {
+		if c.clear, c.clearNeeds, err = cc.Condition(r.Clear); err != nil {
 			return fmt.Errorf("clear: %w", err)
 		}
 	}
 	if r.Value != "" {
-		if c.value, c.valueNeeds, err = cc.number(r.Value); err != nil {
+		if c.value, c.valueNeeds, err = cc.Number(r.Value); err != nil {
 			return fmt.Errorf("value: %w", err)
 		}
 		return nil
 	}
-	i := s.field([]string{"value"})
+	i := s.Field([]string{"value"})
 	if len(nums) == 1 {
 		i = nums[0]
 	}
-	c.value = func(w *row) float64 { return w.slots[i].num }
-	c.valueNeeds = []need{{i, number}}
+	c.value, c.valueNeeds = expr.FieldNumber(i)
 	return nil
 }
 
-func (c *compiled) templates(r Rule, s *schema) error {
+func (c *compiled) templates(r Rule, s *expr.Schema) error {
 	var err error
 	c.keyIsKey = r.Key == "" || r.Key == "{key}"
 	if c.key, err = parseTemplate(r.Key, s, c.filter.Plus(), nil, true); err != nil {
@@ -255,14 +255,4 @@ func (c *compiled) templates(r Rule, s *schema) error {
 		return fmt.Errorf("text: %w", err)
 	}
 	return nil
-}
-
-func (w *row) has(needs []need) bool {
-	for _, n := range needs {
-		k := w.slots[n.slot].kind
-		if k == none || (n.kind != none && n.kind != k) {
-			return false
-		}
-	}
-	return true
 }

@@ -6,6 +6,8 @@ import (
 	"math"
 	"strconv"
 	"strings"
+
+	"forebay/gateway/expr"
 )
 
 // A template is a text with places in braces: {value}, {unit}, {key},
@@ -35,7 +37,7 @@ const (
 	slotPlace
 )
 
-func parseTemplate(s string, sc *schema, plus int, limit *float64, forKey bool) (template, error) {
+func parseTemplate(s string, sc *expr.Schema, plus int, limit *float64, forKey bool) (template, error) {
 	var t template
 	rest := s
 	for rest != "" {
@@ -49,14 +51,14 @@ func parseTemplate(s string, sc *schema, plus int, limit *float64, forKey bool) 
 		name, tail, closed := strings.Cut(after, "}")
 		column := len([]rune(s)) - len([]rune(after))
 		if !closed {
-			return template{}, &ExprError{Source: s, Column: column, Message: "{ has no }"}
+			return template{}, &expr.Error{Source: s, Column: column, Message: "{ has no }"}
 		}
 		rest = tail
 		p, msg, hint := parsePlace(name, sc, plus, limit, forKey)
 		if msg != "" {
-			return template{}, &ExprError{Source: s, Column: column, Message: msg, Hint: hint}
+			return template{}, &expr.Error{Source: s, Column: column, Message: msg, Hint: hint}
 		}
-		if p.place == slotPlace && !isBuiltin(name) {
+		if p.place == slotPlace && !expr.IsBuiltin(name) {
 			t.needs = append(t.needs, p.n)
 		}
 		t.parts = append(t.parts, p)
@@ -64,7 +66,7 @@ func parseTemplate(s string, sc *schema, plus int, limit *float64, forKey bool) 
 	return t, nil
 }
 
-func parsePlace(name string, sc *schema, plus int, limit *float64, forKey bool) (p part, msg, hint string) {
+func parsePlace(name string, sc *expr.Schema, plus int, limit *float64, forKey bool) (p part, msg, hint string) {
 	if n, err := strconv.Atoi(name); err == nil {
 		if n < 1 || n > plus {
 			return p, fmt.Sprintf("{%d} stands for a + in match, which has %d", n, plus), ""
@@ -89,35 +91,24 @@ func parsePlace(name string, sc *schema, plus int, limit *float64, forKey bool) 
 			return part{place: limitPlace}, "", ""
 		}
 	}
-	if isBuiltin(name) {
-		return part{place: slotPlace, n: sc.builtin(name)}, "", ""
+	if expr.IsBuiltin(name) {
+		return part{place: slotPlace, n: sc.Builtin(name)}, "", ""
 	}
-	path, err := fieldPath(name)
+	path, err := expr.Path(name)
 	if err != nil {
 		return p, err.Error(), ""
 	}
 	for _, known := range []string{"value", "unit", "limit", "stream", "source"} {
-		if !forKey && name != known && distance(name, known) == 1 {
+		if !forKey && name != known && expr.Distance(name, known) == 1 {
 			return p, fmt.Sprintf("{%s} is not known", name), fmt.Sprintf("did you mean {%s}?", known)
 		}
 	}
-	return part{place: slotPlace, n: sc.field(path)}, "", ""
-}
-
-// fieldPath splits a dotted path such as "motor.temp".
-func fieldPath(s string) ([]string, error) {
-	path := strings.Split(s, ".")
-	for _, p := range path {
-		if p == "" || strings.ContainsAny(p, " \t\n\"{}") {
-			return nil, fmt.Errorf("%q is not the name of a field; write for example value or motor.temp", s)
-		}
-	}
-	return path, nil
+	return part{place: slotPlace, n: sc.Field(path)}, "", ""
 }
 
 // filled is what a template may speak of, besides the row.
 type filled struct {
-	w     *row
+	w     *expr.Row
 	caps  []string
 	rule  string
 	key   string
@@ -152,7 +143,7 @@ func (t *template) render(f *filled) string {
 		case capturePlace:
 			b = append(b, f.caps[p.n]...)
 		case slotPlace:
-			b = f.w.appendSlot(b, p.n)
+			b = appendField(b, f.w, p.n)
 		}
 	}
 	if len(b) > maxText {
@@ -161,17 +152,17 @@ func (t *template) render(f *filled) string {
 	return strings.TrimSpace(strings.ToValidUTF8(string(b), "�"))
 }
 
-func (w *row) appendSlot(b []byte, i int) []byte {
-	if w == nil || i >= len(w.slots) {
+func appendField(b []byte, w *expr.Row, i int) []byte {
+	if w == nil {
 		return append(b, "–"...)
 	}
-	switch s := &w.slots[i]; s.kind {
-	case text:
-		return append(b, s.str...)
-	case number:
-		return appendNumber(b, &s.num)
-	case boolean:
-		return strconv.AppendBool(b, s.num != 0)
+	switch v := w.At(i); v.Kind {
+	case expr.Text:
+		return append(b, v.Str...)
+	case expr.Number:
+		return appendNumber(b, &v.Num)
+	case expr.Boolean:
+		return strconv.AppendBool(b, v.Num != 0)
 	}
 	return append(b, "–"...)
 }

@@ -1,187 +1,10 @@
-package rules
+package expr
 
 import (
-	"slices"
 	"strconv"
-	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
-
-	"forebay/spool/record"
 )
-
-// A kind is what a slot holds.
-type kind uint8
-
-const (
-	none kind = iota // missing, null, an object or an array
-	number
-	text
-	boolean
-)
-
-func (k kind) String() string { return [...]string{"nothing", "a number", "text", "true or false"}[k] }
-
-// A slot is one decoded field. Text points into the record's payload or into
-// the row's scratch and lives as long as the step.
-type slot struct {
-	kind kind
-	num  float64 // a number, or 1 for true
-	str  []byte
-}
-
-// A row is what the rules see of one record: the fields that any of them
-// names, each decoded once.
-type row struct {
-	slots   []slot
-	scratch []byte
-}
-
-// A schema is the set of fields that the rules of one stream name, as a tree
-// of the paths, so that one pass over the payload finds them all.
-type schema struct {
-	root  wanted
-	bare  wanted // the field "value", which a payload that is no object is; slot -1 if nobody asks
-	names []string
-	paths [][]string
-	key   int // slots of the builtin names, -1 if nobody asks
-	src   int
-	strm  int
-	topic int
-}
-
-type wanted struct {
-	name  string
-	slot  int // -1 where only something below is wanted
-	below []int
-	kids  []*wanted
-}
-
-func newSchema() *schema {
-	return &schema{root: wanted{slot: -1}, bare: wanted{slot: -1}, key: -1, src: -1, strm: -1, topic: -1}
-}
-
-// maxDepth bounds the nesting of a payload that the rules look into.
-const maxDepth = 1000
-
-func (s *schema) add(path []string) int {
-	id := strings.Join(path, "\x00")
-	if i := slices.Index(s.names, id); i >= 0 {
-		return i
-	}
-	n := len(s.names)
-	s.names = append(s.names, id)
-	s.paths = append(s.paths, path)
-	return n
-}
-
-// field is the slot of a path in the payload.
-func (s *schema) field(path []string) int {
-	before := len(s.names)
-	i := s.add(path)
-	if i < before {
-		return i
-	}
-	w := &s.root
-	w.below = append(w.below, i)
-	for _, name := range path {
-		k := slices.IndexFunc(w.kids, func(k *wanted) bool { return k.name == name })
-		if k < 0 {
-			w.kids = append(w.kids, &wanted{name: name, slot: -1})
-			k = len(w.kids) - 1
-		}
-		w = w.kids[k]
-		w.below = append(w.below, i)
-	}
-	w.slot = i
-	if len(path) == 1 && path[0] == "value" {
-		s.bare.slot = i
-	}
-	return i
-}
-
-// builtin is the slot of a name that is not the payload's: key, stream,
-// source, topic.
-func (s *schema) builtin(name string) int {
-	i := s.add([]string{"", name})
-	switch name {
-	case "key":
-		s.key = i
-	case "stream":
-		s.strm = i
-	case "source":
-		s.src = i
-	case "topic":
-		s.topic = i
-	}
-	return i
-}
-
-func isBuiltin(name string) bool {
-	return name == "key" || name == "stream" || name == "source" || name == "topic"
-}
-
-// load decodes a record. It reports whether the payload could be read: JSON,
-// or a number in a form that instruments send ("+023.50"). If not, only the
-// builtin names are set.
-func (s *schema) load(w *row, stream string, r *record.Record) bool {
-	if cap(w.slots) < len(s.names) {
-		w.slots = make([]slot, len(s.names))
-	}
-	w.slots = w.slots[:len(s.names)]
-	clear(w.slots)
-	w.scratch = w.scratch[:0]
-	ok := s.scan(w, r.Data)
-	if !ok {
-		clear(w.slots)
-		if v, isNum := plainNumber(r.Data); isNum {
-			ok = true
-			if s.bare.slot >= 0 {
-				w.slots[s.bare.slot] = slot{kind: number, num: v}
-			}
-		}
-	}
-	w.builtin(s.key, r.Key)
-	w.builtin(s.strm, stream)
-	w.builtin(s.src, r.Source)
-	if s.topic >= 0 {
-		topic, has := r.Attrs["topic"]
-		if !has {
-			topic = r.Key
-		}
-		w.builtin(s.topic, topic)
-	}
-	return ok
-}
-
-func (w *row) builtin(i int, v string) {
-	if i < 0 {
-		return
-	}
-	at := len(w.scratch)
-	w.scratch = append(w.scratch, v...)
-	w.slots[i] = slot{kind: text, str: w.scratch[at:len(w.scratch):len(w.scratch)]}
-}
-
-// plainNumber reads a number that is not JSON's form but an instrument's.
-func plainNumber(b []byte) (float64, bool) {
-	for len(b) > 0 && (b[0] <= ' ') {
-		b = b[1:]
-	}
-	for len(b) > 0 && (b[len(b)-1] <= ' ') {
-		b = b[:len(b)-1]
-	}
-	if len(b) == 0 || len(b) > 64 {
-		return 0, false
-	}
-	for _, c := range b {
-		if (c < '0' || c > '9') && c != '.' && c != '-' && c != '+' && c != 'e' && c != 'E' {
-			return 0, false
-		}
-	}
-	v, err := strconv.ParseFloat(string(b), 64)
-	return v, err == nil
-}
 
 // A scanner walks a JSON text (RFC 8259) once. It checks all of it, keeps only
 // what is wanted, and takes the last of members with the same name, as
@@ -190,10 +13,10 @@ type scanner struct {
 	b     []byte
 	i     int
 	depth int
-	w     *row
+	w     *Row
 }
 
-func (s *schema) scan(w *row, data []byte) bool {
+func (s *Schema) scan(w *Row, data []byte) bool {
 	p := scanner{b: data, w: w}
 	p.space()
 	if p.i >= len(data) {
@@ -234,25 +57,25 @@ func (p *scanner) value(n *wanted) bool {
 	case '"':
 		raw, plain, ok := p.str()
 		if ok && want {
-			p.w.slots[n.slot] = slot{kind: text, str: p.text(raw, plain)}
+			p.w.slots[n.slot] = Value{Kind: Text, Str: p.text(raw, plain)}
 		}
 		return ok
 	case 't':
-		return p.word("true", n, slot{kind: boolean, num: 1})
+		return p.word("true", n, Value{Kind: Boolean, Num: 1})
 	case 'f':
-		return p.word("false", n, slot{kind: boolean})
+		return p.word("false", n, Value{Kind: Boolean})
 	case 'n':
-		return p.word("null", n, slot{})
+		return p.word("null", n, Value{})
 	default:
 		v, ok := p.number(want)
 		if ok && want {
-			p.w.slots[n.slot] = slot{kind: number, num: v}
+			p.w.slots[n.slot] = Value{Kind: Number, Num: v}
 		}
 		return ok
 	}
 }
 
-func (p *scanner) word(w string, n *wanted, v slot) bool {
+func (p *scanner) word(w string, n *wanted, v Value) bool {
 	if len(p.b)-p.i < len(w) || string(p.b[p.i:p.i+len(w)]) != w {
 		return false
 	}
@@ -327,7 +150,7 @@ func (p *scanner) kid(n *wanted, raw []byte, plain bool) *wanted {
 	for _, k := range n.kids {
 		if k.name == string(raw) {
 			for _, i := range k.below {
-				p.w.slots[i] = slot{}
+				p.w.slots[i] = Value{}
 			}
 			return k
 		}
@@ -362,6 +185,16 @@ func (p *scanner) array() bool {
 func (p *scanner) str() (raw []byte, plain, ok bool) {
 	p.i++ // "
 	from := p.i
+	for i, c := range p.b[from:] { // as most are: short, in ASCII
+		if c == '"' {
+			p.i = from + i + 1
+			return p.b[from : from+i], true, true
+		}
+		if c == '\\' || c-' ' >= utf8.RuneSelf-' ' {
+			p.i = from + i
+			break
+		}
+	}
 	plain = true
 	high := false
 	for p.i < len(p.b) {

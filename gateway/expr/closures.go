@@ -1,4 +1,4 @@
-package rules
+package expr
 
 import (
 	"bytes"
@@ -11,51 +11,52 @@ import (
 )
 
 // The backend: a checked tree becomes closures over a row. There are no loops
-// and no allocations; what is not covered here is refused when the rule is
-// loaded.
+// and no allocations; what is not covered here is refused when it is compiled.
 type (
-	boolFn func(*row) bool
-	numFn  func(*row) float64
-	textFn func(*row) []byte
+	// A Cond answers yes or no.
+	Cond func(*Row) bool
+	// A Num yields a number, which may be an infinity or NaN.
+	Num    func(*Row) float64
+	textFn func(*Row) []byte
 )
 
 // kindOf tells a node's kind where it is known without asking for one.
-func (c *compiler) kindOf(n ast.Node) kind {
+func (c *Compiler) kindOf(n ast.Node) Kind {
 	switch n := n.(type) {
 	case *ast.IntegerNode, *ast.FloatNode:
-		return number
+		return Number
 	case *ast.StringNode:
-		return text
+		return Text
 	case *ast.BoolNode:
-		return boolean
+		return Boolean
 	case *ast.UnaryNode:
 		if n.Operator == "-" || n.Operator == "+" {
-			return number
+			return Number
 		}
-		return boolean
+		return Boolean
 	case *ast.BinaryNode:
 		switch n.Operator {
 		case "+", "-", "*", "/", "**", "^", "%":
-			return number
+			return Number
 		}
-		return boolean
+		return Boolean
 	case *ast.BuiltinNode:
-		return number
+		return Number
 	case *ast.ConditionalNode:
-		if k := c.kindOf(n.Exp1); k != none {
+		if k := c.kindOf(n.Exp1); k != None {
 			return k
 		}
 		return c.kindOf(n.Exp2)
 	case *ast.IdentifierNode, *ast.MemberNode:
 		if !isField(n) {
-			return none
+			return None
 		}
 		path, builtin, err := c.path(n)
 		if err != nil || len(path) == 0 {
-			return none
+			return None
 		}
 		if builtin {
-			return text
+			return Text
 		}
 		for i, p := range c.schema.paths {
 			if equalPath(p, path) {
@@ -63,7 +64,7 @@ func (c *compiler) kindOf(n ast.Node) kind {
 			}
 		}
 	}
-	return none
+	return None
 }
 
 func equalPath(a, b []string) bool {
@@ -79,19 +80,19 @@ func equalPath(a, b []string) bool {
 }
 
 // refuse explains why a node cannot stand where a value of kind want should.
-func (c *compiler) refuse(n ast.Node, want kind) error {
+func (c *Compiler) refuse(n ast.Node, want Kind) error {
 	switch n := n.(type) {
 	case *ast.CallNode:
 		name := n.Callee.String()
-		return c.fail(n, firstOf(didYouMean(name, "abs", "min", "max", "len"), "abs, min, max and len are there"), "there is no function %s", name)
+		return c.fail(n, firstOf(DidYouMean(name, "abs", "min", "max", "len"), "abs, min, max and len are there"), "there is no function %s", name)
 	case *ast.BuiltinNode:
 		switch n.Name {
 		case "abs", "min", "max", "len":
 		default:
-			return c.fail(n, "abs, min, max and len are there", "the function %s is not available in rules", n.Name)
+			return c.fail(n, "abs, min, max and len are there", "the function %s is not available in %ss", n.Name, c.of)
 		}
 	case *ast.NilNode:
-		return c.fail(n, "a rule does not look at records that lack one of its fields", "nil cannot be used")
+		return c.fail(n, "a "+c.of+" does not look at records that lack one of its fields", "nil cannot be used")
 	case *ast.ArrayNode:
 		return c.fail(n, `as in state in ["run", "idle"]`, "a list can only stand behind in")
 	case *ast.BinaryNode:
@@ -101,7 +102,7 @@ func (c *compiler) refuse(n ast.Node, want kind) error {
 		case "..":
 			return c.fail(n, "write x >= 1 and x <= 5", "ranges are not available")
 		case "??":
-			return c.fail(n, "a rule does not look at records that lack one of its fields", "?? is not available")
+			return c.fail(n, "a "+c.of+" does not look at records that lack one of its fields", "?? is not available")
 		}
 	case *ast.ConditionalNode:
 		if !n.Ternary {
@@ -109,14 +110,14 @@ func (c *compiler) refuse(n ast.Node, want kind) error {
 		}
 	case *ast.MapNode, *ast.PairNode, *ast.PredicateNode, *ast.PointerNode, *ast.SliceNode, *ast.ChainNode,
 		*ast.SequenceNode, *ast.VariableDeclaratorNode, *ast.BytesNode, *ast.ConstantNode:
-		return c.fail(n, "", "this form is not available in rules")
+		return c.fail(n, "", "this form is not available in %ss", c.of)
 	}
 	k := c.kindOf(n)
-	if k == none {
-		return c.fail(n, "", "this form is not available in rules")
+	if k == None {
+		return c.fail(n, "", "this form is not available in %ss", c.of)
 	}
 	hint := ""
-	if want == boolean {
+	if want == Boolean {
 		hint = "compare it, as in temp > 80"
 	}
 	return c.fail(n, hint, "this is %s, but %s is needed here", k, want)
@@ -129,13 +130,13 @@ func firstOf(a, b string) string {
 	return b
 }
 
-func (c *compiler) num(n ast.Node) (numFn, error) {
+func (c *Compiler) num(n ast.Node) (Num, error) {
 	if isField(n) {
-		i, err := c.slot(n, number)
-		return func(w *row) float64 { return w.slots[i].num }, err
+		i, err := c.slot(n, Number)
+		return func(w *Row) float64 { return w.slots[i].Num }, err
 	}
 	if v, ok, err := c.constant(n); ok || err != nil {
-		return func(*row) float64 { return v }, err
+		return func(*Row) float64 { return v }, err
 	}
 	if err := c.count(n); err != nil {
 		return nil, err
@@ -143,25 +144,25 @@ func (c *compiler) num(n ast.Node) (numFn, error) {
 	switch n := n.(type) {
 	case *ast.UnaryNode:
 		if n.Operator != "-" && n.Operator != "+" {
-			return nil, c.refuse(n, number)
+			return nil, c.refuse(n, Number)
 		}
 		a, err := c.num(n.Node)
 		if err != nil || n.Operator == "+" {
 			return a, err
 		}
-		return func(w *row) float64 { return -a(w) }, nil
+		return func(w *Row) float64 { return -a(w) }, nil
 	case *ast.BinaryNode:
 		return c.arithmetic(n)
 	case *ast.ConditionalNode:
 		if !n.Ternary {
-			return nil, c.refuse(n, number)
+			return nil, c.refuse(n, Number)
 		}
 		q, err := c.bool(n.Cond)
 		if err != nil {
 			return nil, err
 		}
 		a, b, err := pair(c.num, n.Exp1, n.Exp2)
-		return func(w *row) float64 {
+		return func(w *Row) float64 {
 			if q(w) {
 				return a(w)
 			}
@@ -170,11 +171,11 @@ func (c *compiler) num(n ast.Node) (numFn, error) {
 	case *ast.BuiltinNode:
 		return c.function(n)
 	}
-	return nil, c.refuse(n, number)
+	return nil, c.refuse(n, Number)
 }
 
 // constant is the value of a literal number, with a sign before it or not.
-func (c *compiler) constant(n ast.Node) (v float64, ok bool, err error) {
+func (c *Compiler) constant(n ast.Node) (v float64, ok bool, err error) {
 	switch n := n.(type) {
 	case *ast.IntegerNode:
 		if v := int64(n.Value); v > 1<<53 || v < -1<<53 {
@@ -204,11 +205,11 @@ func pair[F any](f func(ast.Node) (F, error), x, y ast.Node) (a, b F, err error)
 	return a, b, err
 }
 
-func (c *compiler) arithmetic(n *ast.BinaryNode) (numFn, error) {
+func (c *Compiler) arithmetic(n *ast.BinaryNode) (Num, error) {
 	switch n.Operator {
 	case "+", "-", "*", "/", "**", "^":
 	default:
-		return nil, c.refuse(n, number)
+		return nil, c.refuse(n, Number)
 	}
 	a, b, err := pair(c.num, n.Left, n.Right)
 	if err != nil {
@@ -216,18 +217,18 @@ func (c *compiler) arithmetic(n *ast.BinaryNode) (numFn, error) {
 	}
 	switch n.Operator {
 	case "+":
-		return func(w *row) float64 { return a(w) + b(w) }, nil
+		return func(w *Row) float64 { return a(w) + b(w) }, nil
 	case "-":
-		return func(w *row) float64 { return a(w) - b(w) }, nil
+		return func(w *Row) float64 { return a(w) - b(w) }, nil
 	case "*":
-		return func(w *row) float64 { return a(w) * b(w) }, nil
+		return func(w *Row) float64 { return a(w) * b(w) }, nil
 	case "/":
-		return func(w *row) float64 { return a(w) / b(w) }, nil
+		return func(w *Row) float64 { return a(w) / b(w) }, nil
 	}
-	return func(w *row) float64 { return math.Pow(a(w), b(w)) }, nil
+	return func(w *Row) float64 { return math.Pow(a(w), b(w)) }, nil
 }
 
-func (c *compiler) function(n *ast.BuiltinNode) (numFn, error) {
+func (c *Compiler) function(n *ast.BuiltinNode) (Num, error) {
 	switch n.Name {
 	case "abs", "len":
 		if len(n.Arguments) != 1 {
@@ -238,18 +239,18 @@ func (c *compiler) function(n *ast.BuiltinNode) (numFn, error) {
 			return nil, c.fail(n, "as in max(temp, 20)", "%s needs arguments", n.Name)
 		}
 	default:
-		return nil, c.refuse(n, number)
+		return nil, c.refuse(n, Number)
 	}
 	if n.Name == "len" {
 		a, err := c.text(n.Arguments[0])
-		return func(w *row) float64 { return float64(utf8.RuneCount(a(w))) }, err
+		return func(w *Row) float64 { return float64(utf8.RuneCount(a(w))) }, err
 	}
 	f, err := c.num(n.Arguments[0])
 	if err != nil {
 		return nil, err
 	}
 	if n.Name == "abs" {
-		return func(w *row) float64 {
+		return func(w *Row) float64 {
 			if v := f(w); v < 0 {
 				return -v
 			} else {
@@ -266,7 +267,7 @@ func (c *compiler) function(n *ast.BuiltinNode) (numFn, error) {
 		// As expr does it: a later value wins only if it compares so, which
 		// decides what becomes of NaN.
 		if n.Name == "min" {
-			f = func(w *row) float64 {
+			f = func(w *Row) float64 {
 				x, y := a(w), b(w)
 				if x > y {
 					return y
@@ -274,7 +275,7 @@ func (c *compiler) function(n *ast.BuiltinNode) (numFn, error) {
 				return x
 			}
 		} else {
-			f = func(w *row) float64 {
+			f = func(w *Row) float64 {
 				x, y := a(w), b(w)
 				if x < y {
 					return y
@@ -286,10 +287,10 @@ func (c *compiler) function(n *ast.BuiltinNode) (numFn, error) {
 	return f, nil
 }
 
-func (c *compiler) text(n ast.Node) (textFn, error) {
+func (c *Compiler) text(n ast.Node) (textFn, error) {
 	if isField(n) {
-		i, err := c.slot(n, text)
-		return func(w *row) []byte { return w.slots[i].str }, err
+		i, err := c.slot(n, Text)
+		return func(w *Row) []byte { return w.slots[i].Str }, err
 	}
 	if err := c.count(n); err != nil {
 		return nil, err
@@ -297,30 +298,30 @@ func (c *compiler) text(n ast.Node) (textFn, error) {
 	switch n := n.(type) {
 	case *ast.StringNode:
 		v := []byte(n.Value)
-		return func(*row) []byte { return v }, nil
+		return func(*Row) []byte { return v }, nil
 	case *ast.ConditionalNode:
 		if !n.Ternary {
-			return nil, c.refuse(n, text)
+			return nil, c.refuse(n, Text)
 		}
 		q, err := c.bool(n.Cond)
 		if err != nil {
 			return nil, err
 		}
 		a, b, err := pair(c.text, n.Exp1, n.Exp2)
-		return func(w *row) []byte {
+		return func(w *Row) []byte {
 			if q(w) {
 				return a(w)
 			}
 			return b(w)
 		}, err
 	}
-	return nil, c.refuse(n, text)
+	return nil, c.refuse(n, Text)
 }
 
-func (c *compiler) bool(n ast.Node) (boolFn, error) {
+func (c *Compiler) bool(n ast.Node) (Cond, error) {
 	if isField(n) {
-		i, err := c.slot(n, boolean)
-		return func(w *row) bool { return w.slots[i].num != 0 }, err
+		i, err := c.slot(n, Boolean)
+		return func(w *Row) bool { return w.slots[i].Num != 0 }, err
 	}
 	if err := c.count(n); err != nil {
 		return nil, err
@@ -328,23 +329,23 @@ func (c *compiler) bool(n ast.Node) (boolFn, error) {
 	switch n := n.(type) {
 	case *ast.BoolNode:
 		v := n.Value
-		return func(*row) bool { return v }, nil
+		return func(*Row) bool { return v }, nil
 	case *ast.UnaryNode:
 		if n.Operator != "not" && n.Operator != "!" {
-			return nil, c.refuse(n, boolean)
+			return nil, c.refuse(n, Boolean)
 		}
 		a, err := c.bool(n.Node)
-		return func(w *row) bool { return !a(w) }, err
+		return func(w *Row) bool { return !a(w) }, err
 	case *ast.ConditionalNode:
 		if !n.Ternary {
-			return nil, c.refuse(n, boolean)
+			return nil, c.refuse(n, Boolean)
 		}
 		q, err := c.bool(n.Cond)
 		if err != nil {
 			return nil, err
 		}
 		a, b, err := pair(c.bool, n.Exp1, n.Exp2)
-		return func(w *row) bool {
+		return func(w *Row) bool {
 			if q(w) {
 				return a(w)
 			}
@@ -353,25 +354,25 @@ func (c *compiler) bool(n ast.Node) (boolFn, error) {
 	case *ast.BinaryNode:
 		return c.logic(n)
 	}
-	return nil, c.refuse(n, boolean)
+	return nil, c.refuse(n, Boolean)
 }
 
-func (c *compiler) logic(n *ast.BinaryNode) (boolFn, error) {
+func (c *Compiler) logic(n *ast.BinaryNode) (Cond, error) {
 	switch n.Operator {
 	case "and", "&&", "or", "||":
 		a, b, err := pair(c.bool, n.Left, n.Right)
 		if n.Operator == "and" || n.Operator == "&&" {
-			return func(w *row) bool { return a(w) && b(w) }, err
+			return func(w *Row) bool { return a(w) && b(w) }, err
 		}
-		return func(w *row) bool { return a(w) || b(w) }, err
+		return func(w *Row) bool { return a(w) || b(w) }, err
 	case "==", "!=":
 		f, err := c.equal(n)
 		if n.Operator == "==" || err != nil {
 			return f, err
 		}
-		return func(w *row) bool { return !f(w) }, nil
+		return func(w *Row) bool { return !f(w) }, nil
 	case "<", "<=", ">", ">=":
-		if c.kindOf(n.Left) == text || c.kindOf(n.Right) == text {
+		if c.kindOf(n.Left) == Text || c.kindOf(n.Right) == Text {
 			return c.orderText(n)
 		}
 		return c.order(n)
@@ -382,12 +383,12 @@ func (c *compiler) logic(n *ast.BinaryNode) (boolFn, error) {
 	case "in":
 		return c.in(n)
 	}
-	return nil, c.refuse(n, boolean)
+	return nil, c.refuse(n, Boolean)
 }
 
 // order compares numbers, which two fields of unknown kind are taken for; a
 // field against a constant, which most rules are, takes one call.
-func (c *compiler) order(n *ast.BinaryNode) (boolFn, error) {
+func (c *Compiler) order(n *ast.BinaryNode) (Cond, error) {
 	k, isConst, err := c.constant(n.Right)
 	if err != nil {
 		return nil, err
@@ -397,7 +398,7 @@ func (c *compiler) order(n *ast.BinaryNode) (boolFn, error) {
 			c.limit = &k
 		}
 		if isField(n.Left) {
-			i, err := c.slot(n.Left, number)
+			i, err := c.slot(n.Left, Number)
 			return compareSlot(n.Operator, i, k), err
 		}
 	}
@@ -410,100 +411,100 @@ func (c *compiler) order(n *ast.BinaryNode) (boolFn, error) {
 	}
 	switch n.Operator {
 	case "<":
-		return func(w *row) bool { return a(w) < b(w) }, nil
+		return func(w *Row) bool { return a(w) < b(w) }, nil
 	case "<=":
-		return func(w *row) bool { return a(w) <= b(w) }, nil
+		return func(w *Row) bool { return a(w) <= b(w) }, nil
 	case ">":
-		return func(w *row) bool { return a(w) > b(w) }, nil
+		return func(w *Row) bool { return a(w) > b(w) }, nil
 	}
-	return func(w *row) bool { return a(w) >= b(w) }, nil
+	return func(w *Row) bool { return a(w) >= b(w) }, nil
 }
 
-func compareSlot(op string, i int, k float64) boolFn {
+func compareSlot(op string, i int, k float64) Cond {
 	switch op {
 	case "<":
-		return func(w *row) bool { return w.slots[i].num < k }
+		return func(w *Row) bool { return w.slots[i].Num < k }
 	case "<=":
-		return func(w *row) bool { return w.slots[i].num <= k }
+		return func(w *Row) bool { return w.slots[i].Num <= k }
 	case ">":
-		return func(w *row) bool { return w.slots[i].num > k }
+		return func(w *Row) bool { return w.slots[i].Num > k }
 	}
-	return func(w *row) bool { return w.slots[i].num >= k }
+	return func(w *Row) bool { return w.slots[i].Num >= k }
 }
 
-func (c *compiler) orderText(n *ast.BinaryNode) (boolFn, error) {
+func (c *Compiler) orderText(n *ast.BinaryNode) (Cond, error) {
 	a, b, err := pair(c.text, n.Left, n.Right)
 	if err != nil {
 		return nil, err
 	}
 	switch n.Operator {
 	case "<":
-		return func(w *row) bool { return bytes.Compare(a(w), b(w)) < 0 }, nil
+		return func(w *Row) bool { return bytes.Compare(a(w), b(w)) < 0 }, nil
 	case "<=":
-		return func(w *row) bool { return bytes.Compare(a(w), b(w)) <= 0 }, nil
+		return func(w *Row) bool { return bytes.Compare(a(w), b(w)) <= 0 }, nil
 	case ">":
-		return func(w *row) bool { return bytes.Compare(a(w), b(w)) > 0 }, nil
+		return func(w *Row) bool { return bytes.Compare(a(w), b(w)) > 0 }, nil
 	}
-	return func(w *row) bool { return bytes.Compare(a(w), b(w)) >= 0 }, nil
+	return func(w *Row) bool { return bytes.Compare(a(w), b(w)) >= 0 }, nil
 }
 
-func (c *compiler) equal(n *ast.BinaryNode) (boolFn, error) {
+func (c *Compiler) equal(n *ast.BinaryNode) (Cond, error) {
 	k := c.kindOf(n.Left)
-	if k == none {
+	if k == None {
 		k = c.kindOf(n.Right)
 	}
 	switch k {
-	case number:
+	case Number:
 		a, b, err := pair(c.num, n.Left, n.Right)
-		return func(w *row) bool { return a(w) == b(w) }, err
-	case text:
+		return func(w *Row) bool { return a(w) == b(w) }, err
+	case Text:
 		a, b, err := pair(c.text, n.Left, n.Right)
-		return func(w *row) bool { return bytes.Equal(a(w), b(w)) }, err
-	case boolean:
+		return func(w *Row) bool { return bytes.Equal(a(w), b(w)) }, err
+	case Boolean:
 		a, b, err := pair(c.bool, n.Left, n.Right)
-		return func(w *row) bool { return a(w) == b(w) }, err
+		return func(w *Row) bool { return a(w) == b(w) }, err
 	}
 	for _, side := range []ast.Node{n.Left, n.Right} {
 		if _, choice := side.(*ast.ConditionalNode); choice {
 			return nil, c.fail(side, "compare it with a number or a text", "it cannot be told whether this is a number or text")
 		}
 		if !isField(side) {
-			return nil, c.refuse(side, number)
+			return nil, c.refuse(side, Number)
 		}
 	}
 	// Two fields of which nothing is known: as the payload has them.
-	i, err := c.slot(n.Left, none)
+	i, err := c.slot(n.Left, None)
 	if err != nil {
 		return nil, err
 	}
-	j, err := c.slot(n.Right, none)
-	return func(w *row) bool {
+	j, err := c.slot(n.Right, None)
+	return func(w *Row) bool {
 		a, b := &w.slots[i], &w.slots[j]
-		if a.kind != b.kind {
+		if a.Kind != b.Kind {
 			return false
 		}
-		if a.kind == text {
-			return bytes.Equal(a.str, b.str)
+		if a.Kind == Text {
+			return bytes.Equal(a.Str, b.Str)
 		}
-		return a.num == b.num
+		return a.Num == b.Num
 	}, err
 }
 
-func (c *compiler) search(n *ast.BinaryNode) (boolFn, error) {
+func (c *Compiler) search(n *ast.BinaryNode) (Cond, error) {
 	a, b, err := pair(c.text, n.Left, n.Right)
 	if err != nil {
 		return nil, err
 	}
 	switch n.Operator {
 	case "startsWith":
-		return func(w *row) bool { return bytes.HasPrefix(a(w), b(w)) }, nil
+		return func(w *Row) bool { return bytes.HasPrefix(a(w), b(w)) }, nil
 	case "endsWith":
-		return func(w *row) bool { return bytes.HasSuffix(a(w), b(w)) }, nil
+		return func(w *Row) bool { return bytes.HasSuffix(a(w), b(w)) }, nil
 	}
-	return func(w *row) bool { return bytes.Contains(a(w), b(w)) }, nil
+	return func(w *Row) bool { return bytes.Contains(a(w), b(w)) }, nil
 }
 
-func (c *compiler) matches(n *ast.BinaryNode) (boolFn, error) {
+func (c *Compiler) matches(n *ast.BinaryNode) (Cond, error) {
 	pattern, ok := n.Right.(*ast.StringNode)
 	if !ok {
 		return nil, c.fail(n.Right, `as in key matches "press-[0-9]+"`, "the pattern of matches must be written out")
@@ -513,11 +514,11 @@ func (c *compiler) matches(n *ast.BinaryNode) (boolFn, error) {
 		return nil, c.fail(n.Right, "", "%v", err)
 	}
 	a, err := c.text(n.Left)
-	return func(w *row) bool { return re.Match(a(w)) }, err
+	return func(w *Row) bool { return re.Match(a(w)) }, err
 }
 
 // in looks a value up in a list of literals of one kind.
-func (c *compiler) in(n *ast.BinaryNode) (boolFn, error) {
+func (c *Compiler) in(n *ast.BinaryNode) (Cond, error) {
 	list, ok := n.Right.(*ast.ArrayNode)
 	if !ok {
 		return nil, c.fail(n.Right, `as in state in ["run", "idle"]`, "a list of values must stand behind in")
@@ -545,10 +546,10 @@ func (c *compiler) in(n *ast.BinaryNode) (boolFn, error) {
 	}
 	if len(texts) > 0 {
 		a, err := c.text(n.Left)
-		return func(w *row) bool { _, has := texts[string(a(w))]; return has }, err
+		return func(w *Row) bool { _, has := texts[string(a(w))]; return has }, err
 	}
 	a, err := c.num(n.Left)
-	return func(w *row) bool {
+	return func(w *Row) bool {
 		return slices.Contains(nums, a(w))
 	}, err
 }

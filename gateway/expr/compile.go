@@ -1,4 +1,12 @@
-package rules
+// Package expr is the language in which conditions on records are written, in
+// rules and in what an uplink sends: the grammar and the checker of
+// github.com/expr-lang/expr with a backend of our own, closures over typed
+// fields, that allocates nothing.
+//
+// A Schema gathers the fields that expressions name, a Compiler makes
+// conditions and numbers of them, and a Row is one record's fields: Load it,
+// ask Has whether the record has what the expression needs, then call it.
+package expr
 
 import (
 	"errors"
@@ -23,15 +31,15 @@ const (
 	MaxSource = 4096
 )
 
-// An ExprError says what is wrong with an expression and where.
-type ExprError struct {
+// An Error says what is wrong with an expression and where.
+type Error struct {
 	Source  string // the expression
 	Column  int    // of the offending place, in characters, from 1
 	Message string
 	Hint    string // what would have been right; may be empty
 }
 
-func (e *ExprError) Error() string {
+func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Message)
 	if e.Hint != "" {
@@ -47,34 +55,51 @@ func (e *ExprError) Error() string {
 	return b.String()
 }
 
-// A compiler turns the expressions of one rule into closures over one schema.
-type compiler struct {
-	schema *schema
+// A Compiler turns the expressions of one rule or filter into closures over one
+// schema. A field is of one kind in all of them.
+type Compiler struct {
+	schema *Schema
+	of     string
 	src    string
-	types  map[int]kind // of the rule's slots, by how they are used
-	needs  []need       // of the expression at hand
+	types  map[int]Kind // of the slots, by how they are used
+	needs  Needs        // of the expression at hand
 	limit  *float64     // the first constant that a field is compared with
 	nums   []int        // slots of payload fields used as numbers, in order
 	nodes  int
 }
 
-// A need is a slot that an expression reads, with the kind it must have; none
+// Needs are the fields that an expression reads; see Row.Has.
+type Needs []need
+
+// A need is a slot that an expression reads, with the kind it must have; None
 // stands for any.
 type need struct {
 	slot int
-	kind kind
+	kind Kind
 }
 
-func newCompiler(s *schema) *compiler { return &compiler{schema: s, types: map[int]kind{}} }
+// NewCompiler makes a compiler that adds the fields it meets to s. of is what
+// the expressions belong to, for messages: "rule" or "filter".
+func NewCompiler(s *Schema, of string) *Compiler {
+	return &Compiler{schema: s, of: of, types: map[int]Kind{}}
+}
+
+// Limit is the first constant that any of the expressions so far compares
+// with; nil if there was none.
+func (c *Compiler) Limit() *float64 { return c.limit }
+
+// Numbers are the payload's fields that the expressions so far use as numbers,
+// in the order of their first use.
+func (c *Compiler) Numbers() []int { return slices.Clone(c.nums) }
 
 // parse checks an expression by expr-lang's grammar.
-func (c *compiler) parse(src string) (*parser.Tree, error) {
+func (c *Compiler) parse(src string) (*parser.Tree, error) {
 	c.src, c.needs, c.nodes = src, nil, 0
 	if len(src) > MaxSource {
-		return nil, &ExprError{Source: src[:60] + "...", Column: 1, Message: fmt.Sprintf("the expression has %d bytes; at most %d are allowed", len(src), MaxSource)}
+		return nil, &Error{Source: src[:60] + "...", Column: 1, Message: fmt.Sprintf("the expression has %d bytes; at most %d are allowed", len(src), MaxSource)}
 	}
 	if strings.TrimSpace(src) == "" {
-		return nil, &ExprError{Source: src, Column: 1, Message: "the expression is empty"}
+		return nil, &Error{Source: src, Column: 1, Message: "the expression is empty"}
 	}
 	cfg := exprconf.CreateNew()
 	cfg.MaxNodes = MaxNodes
@@ -87,7 +112,7 @@ func (c *compiler) parse(src string) (*parser.Tree, error) {
 
 // check asks expr-lang's checker whether it takes the expression with the
 // types that we found, so that nothing passes here that expr refuses.
-func (c *compiler) check(tree *parser.Tree) error {
+func (c *Compiler) check(tree *parser.Tree) error {
 	env, err := c.env()
 	if err != nil {
 		return err
@@ -101,8 +126,8 @@ func (c *compiler) check(tree *parser.Tree) error {
 	return nil
 }
 
-// env is the rule's fields as expr's types.
-func (c *compiler) env() (types.Map, error) {
+// env is the fields as expr's types.
+func (c *Compiler) env() (types.Map, error) {
 	env := types.Map{}
 	for i, path := range c.schema.paths {
 		k, used := c.types[i]
@@ -111,14 +136,14 @@ func (c *compiler) env() (types.Map, error) {
 		}
 		t := types.Type(types.Any)
 		switch k {
-		case number:
+		case Number:
 			t = types.Float64
-		case text:
+		case Text:
 			t = types.String
-		case boolean:
+		case Boolean:
 			t = types.Bool
 		}
-		if path[0] == "" && len(path) == 2 && isBuiltin(path[1]) {
+		if path[0] == "" && len(path) == 2 && IsBuiltin(path[1]) {
 			env[path[1]] = types.String
 			continue
 		}
@@ -128,7 +153,7 @@ func (c *compiler) env() (types.Map, error) {
 			sub, isMap := have.(types.Map)
 			last := j == len(path)-1
 			if exists && (last || !isMap) {
-				return nil, &ExprError{Source: c.src, Column: 1, Message: fmt.Sprintf("%q is used both as a value and as an object with fields", strings.Join(path[:j+1], "."))}
+				return nil, &Error{Source: c.src, Column: 1, Message: fmt.Sprintf("%q is used both as a value and as an object with fields", strings.Join(path[:j+1], "."))}
 			}
 			if last {
 				m[name] = t
@@ -145,12 +170,12 @@ func (c *compiler) env() (types.Map, error) {
 }
 
 // syntax says a parser's or checker's error in our words.
-func (c *compiler) syntax(err error) error {
+func (c *Compiler) syntax(err error) error {
 	var fe *file.Error
 	if !errors.As(err, &fe) {
-		return &ExprError{Source: c.src, Column: 1, Message: err.Error()}
+		return &Error{Source: c.src, Column: 1, Message: err.Error()}
 	}
-	e := &ExprError{Source: c.src, Column: min(max(fe.From, 0), utf8.RuneCountInString(c.src)) + 1, Message: fe.Message}
+	e := &Error{Source: c.src, Column: min(max(fe.From, 0), utf8.RuneCountInString(c.src)) + 1, Message: fe.Message}
 	what, ok := strings.CutPrefix(fe.Message, "unexpected token ")
 	switch {
 	case ok && what == "EOF":
@@ -163,7 +188,7 @@ func (c *compiler) syntax(err error) error {
 		e.Message = fmt.Sprintf("%q is not expected here", word)
 		e.Hint = hintFor(word)
 	case strings.Contains(fe.Message, "maximum allowed nodes"):
-		e.Message, e.Hint = fmt.Sprintf("the expression has more than %d parts", MaxNodes), "split it into two rules"
+		e.Message, e.Hint = fmt.Sprintf("the expression has more than %d parts", MaxNodes), c.split()
 	case strings.HasPrefix(fe.Message, "unrecognized character"):
 		e.Hint = hintFor(fe.Message)
 	case strings.Contains(fe.Message, "error parsing regexp"):
@@ -185,15 +210,16 @@ func hintFor(word string) string {
 	case strings.Contains(word, "U+00B0"):
 		return `leave the unit out of the expression; it is a setting of its own`
 	}
-	return didYouMean(word, "and", "or", "not", "in", "startsWith", "endsWith", "contains", "matches")
+	return DidYouMean(word, "and", "or", "not", "in", "startsWith", "endsWith", "contains", "matches")
 }
 
-func (c *compiler) fail(n ast.Node, hint, format string, args ...any) error {
-	return &ExprError{Source: c.src, Column: n.Location().From + 1, Message: fmt.Sprintf(format, args...), Hint: hint}
+func (c *Compiler) fail(n ast.Node, hint, format string, args ...any) error {
+	return &Error{Source: c.src, Column: n.Location().From + 1, Message: fmt.Sprintf(format, args...), Hint: hint}
 }
 
-// boolean compiles an expression that answers yes or no.
-func (c *compiler) boolean(src string) (boolFn, []need, error) {
+// Condition compiles an expression that answers yes or no. What is wrong with it
+// is told by an *Error.
+func (c *Compiler) Condition(src string) (Cond, Needs, error) {
 	tree, err := c.parse(src)
 	if err != nil {
 		return nil, nil, err
@@ -205,8 +231,9 @@ func (c *compiler) boolean(src string) (boolFn, []need, error) {
 	return f, c.needs, c.check(tree)
 }
 
-// number compiles an expression that yields a number.
-func (c *compiler) number(src string) (numFn, []need, error) {
+// Number compiles an expression that yields a number. What is wrong with it is
+// told by an *Error.
+func (c *Compiler) Number(src string) (Num, Needs, error) {
 	tree, err := c.parse(src)
 	if err != nil {
 		return nil, nil, err
@@ -218,22 +245,29 @@ func (c *compiler) number(src string) (numFn, []need, error) {
 	return f, c.needs, c.check(tree)
 }
 
+func (c *Compiler) split() string { return "split it into two " + c.of + "s" }
+
+// FieldNumber is a field as a number, without an expression.
+func FieldNumber(field int) (Num, Needs) {
+	return func(w *Row) float64 { return w.slots[field].Num }, Needs{{field, Number}}
+}
+
 // count bounds the compiled size too: a chained comparison shares its middle.
-func (c *compiler) count(n ast.Node) error {
+func (c *Compiler) count(n ast.Node) error {
 	if c.nodes++; c.nodes > 2*MaxNodes {
-		return c.fail(n, "split it into two rules", "the expression has more than %d parts", MaxNodes)
+		return c.fail(n, c.split(), "the expression has more than %d parts", MaxNodes)
 	}
 	return nil
 }
 
 // path is the field that a chain of names stands for.
-func (c *compiler) path(n ast.Node) (path []string, builtin bool, err error) {
+func (c *Compiler) path(n ast.Node) (path []string, builtin bool, err error) {
 	switch n := n.(type) {
 	case *ast.IdentifierNode:
 		if n.Value == "$env" {
 			return nil, false, nil
 		}
-		return []string{n.Value}, isBuiltin(n.Value), nil
+		return []string{n.Value}, IsBuiltin(n.Value), nil
 	case *ast.MemberNode:
 		prop, ok := n.Property.(*ast.StringNode)
 		if !ok || n.Optional {
@@ -262,7 +296,7 @@ func isField(n ast.Node) bool {
 }
 
 // slot finds the slot of a field, to be used as k; none takes any kind.
-func (c *compiler) slot(n ast.Node, k kind) (int, error) {
+func (c *Compiler) slot(n ast.Node, k Kind) (int, error) {
 	if err := c.count(n); err != nil {
 		return 0, err
 	}
@@ -275,32 +309,32 @@ func (c *compiler) slot(n ast.Node, k kind) (int, error) {
 	}
 	var i int
 	if builtin {
-		i = c.schema.builtin(path[0])
+		i = c.schema.Builtin(path[0])
 		if _, seen := c.types[i]; !seen {
-			c.types[i] = text
+			c.types[i] = Text
 		}
 	} else {
-		i = c.schema.field(path)
+		i = c.schema.Field(path)
 	}
 	have := c.types[i]
-	if k != none && have != none && have != k {
-		return 0, c.fail(n, "", "%s is %s here and %s elsewhere in the rule", strings.Join(path, "."), k, have)
+	if k != None && have != None && have != k {
+		return 0, c.fail(n, "", "%s is %s here and %s elsewhere in the %s", strings.Join(path, "."), k, have, c.of)
 	}
-	if k == none {
+	if k == None {
 		k = have
 	}
 	c.types[i] = k
-	if k == number && !builtin && !slices.Contains(c.nums, i) {
+	if k == Number && !builtin && !slices.Contains(c.nums, i) {
 		c.nums = append(c.nums, i)
 	}
 	c.need(i, k)
 	return i, nil
 }
 
-func (c *compiler) need(i int, k kind) {
+func (c *Compiler) need(i int, k Kind) {
 	for j := range c.needs {
 		if c.needs[j].slot == i {
-			if c.needs[j].kind == none {
+			if c.needs[j].kind == None {
 				c.needs[j].kind = k
 			}
 			return
@@ -309,11 +343,11 @@ func (c *compiler) need(i int, k kind) {
 	c.needs = append(c.needs, need{i, k})
 }
 
-// didYouMean names the word that is nearest to what was written, or "".
-func didYouMean(got string, words ...string) string {
+// DidYouMean names the word that is nearest to what was written, or "".
+func DidYouMean(got string, words ...string) string {
 	best, at := 3, ""
 	for _, w := range words {
-		d := distance(strings.ToLower(got), strings.ToLower(w))
+		d := Distance(strings.ToLower(got), strings.ToLower(w))
 		if d < best && d < len(w) {
 			best, at = d, w
 		}
@@ -324,8 +358,8 @@ func didYouMean(got string, words ...string) string {
 	return fmt.Sprintf("did you mean %q?", at)
 }
 
-// distance is Levenshtein's, with a swap of neighbours as one step.
-func distance(a, b string) int {
+// Distance is Levenshtein's, with a swap of neighbours as one step.
+func Distance(a, b string) int {
 	if len(a) > 32 || len(b) > 32 {
 		return 99
 	}

@@ -1,0 +1,78 @@
+package nats
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// ReadBack calls held with the id of every record of this gateway that the
+// stream holds, in the stream's order, up to what is there when it begins: those
+// that the stream took within [from, to), where a zero time is no bound. A
+// record that was opened into parts has an id for each, ID/1 and so on. A
+// message on the gateway's subjects that has no id is an error, and so is one of
+// held's. It needs the permission to make consumers of the stream.
+func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(id string) error) error {
+	l, err := s.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.release()
+	filter := s.subjects.gateway()
+	end, _, at, f := s.last(ctx, l, filter)
+	if f != nil {
+		return f.Error
+	}
+	if end == 0 || !from.IsZero() && at.Before(from) {
+		return nil
+	}
+	js, err := s.jetstream(l)
+	if err != nil {
+		return fmt.Errorf("read the stream back: %w", err)
+	}
+	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: []string{filter}, HeadersOnly: true, DeliverPolicy: jetstream.DeliverAllPolicy}
+	if !from.IsZero() {
+		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &from
+	}
+	c, err := js.OrderedConsumer(ctx, s.cfg.Stream, cfg)
+	if err != nil {
+		return fmt.Errorf("read the stream back: %w", err)
+	}
+	msgs, err := c.Messages(jetstream.PullMaxMessages(1000))
+	if err != nil {
+		return fmt.Errorf("read the stream back: %w", err)
+	}
+	defer msgs.Stop()
+	for {
+		m, err := msgs.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return fmt.Errorf("read the stream back: %w", err)
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return fmt.Errorf("read the stream back: %w", err)
+		}
+		if meta.Sequence.Stream > end || !to.IsZero() && !meta.Timestamp.Before(to) {
+			return nil
+		}
+		id := m.Headers().Get(headerID)
+		if id == "" {
+			return fmt.Errorf("message %d on %s has no id: no gateway of ours wrote it", meta.Sequence.Stream, m.Subject())
+		}
+		if err := held(id); err != nil {
+			return err
+		}
+		if meta.Sequence.Stream == end || meta.NumPending == 0 {
+			return nil
+		}
+	}
+}
+
+func (s *Sink) jetstream(l *link) (jetstream.JetStream, error) {
+	if s.cfg.Domain != "" {
+		return jetstream.NewWithDomain(l.nc, s.cfg.Domain)
+	}
+	return jetstream.New(l.nc)
+}
