@@ -194,15 +194,6 @@ func kinds() []kind {
 			},
 		},
 		{
-			name:   "kafka",
-			used:   func(c *Config) bool { return c.Kafka != nil },
-			check:  func(c *Config) error { return c.Kafka.Check() },
-			target: func(c *Config) string { return c.Kafka.Target() },
-			open: func(c *Config, home lane.Home) (Sink, error) {
-				return kafka.New(*c.Kafka, home)
-			},
-		},
-		{
 			name:   "s3",
 			used:   func(c *Config) bool { return c.S3 != nil },
 			check:  func(c *Config) error { return c.S3.Check() },
@@ -212,30 +203,21 @@ func kinds() []kind {
 			},
 		},
 		{
+			name:   "kafka",
+			used:   func(c *Config) bool { return c.Kafka != nil },
+			check:  func(c *Config) error { return c.Kafka.Check() },
+			target: func(c *Config) string { return c.Kafka.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return kafka.New(*c.Kafka, home)
+			},
+		},
+		{
 			name:   "nats",
 			used:   func(c *Config) bool { return c.NATS != nil },
 			check:  func(c *Config) error { return c.NATS.Check() },
 			target: func(c *Config) string { return c.NATS.Target() },
 			open: func(c *Config, home lane.Home) (Sink, error) {
 				return nats.New(*c.NATS, home)
-			},
-		},
-		{
-			name:   "http",
-			used:   func(c *Config) bool { return c.HTTP != nil },
-			check:  func(c *Config) error { return c.HTTP.Check() },
-			target: func(c *Config) string { return c.HTTP.Target() },
-			open: func(c *Config, home lane.Home) (Sink, error) {
-				return http.New(*c.HTTP, home)
-			},
-		},
-		{
-			name:   "opensearch",
-			used:   func(c *Config) bool { return c.OpenSearch != nil },
-			check:  func(c *Config) error { return c.OpenSearch.Check() },
-			target: func(c *Config) string { return c.OpenSearch.Target() },
-			open: func(c *Config, home lane.Home) (Sink, error) {
-				return opensearch.New(*c.OpenSearch, home)
 			},
 		},
 		{
@@ -254,6 +236,24 @@ func kinds() []kind {
 			target: func(c *Config) string { return c.Sparkplug.Target() },
 			open: func(c *Config, home lane.Home) (Sink, error) {
 				return sparkplug.New(*c.Sparkplug, home)
+			},
+		},
+		{
+			name:   "http",
+			used:   func(c *Config) bool { return c.HTTP != nil },
+			check:  func(c *Config) error { return c.HTTP.Check() },
+			target: func(c *Config) string { return c.HTTP.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return http.New(*c.HTTP, home)
+			},
+		},
+		{
+			name:   "opensearch",
+			used:   func(c *Config) bool { return c.OpenSearch != nil },
+			check:  func(c *Config) error { return c.OpenSearch.Check() },
+			target: func(c *Config) string { return c.OpenSearch.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return opensearch.New(*c.OpenSearch, home)
 			},
 		},
 	}
