@@ -66,7 +66,7 @@ type laneRun struct {
 }
 
 func newLane(p *Pump, f LaneCursor) *laneRun {
-	return &laneRun{
+	l := &laneRun{
 		p:      p,
 		lane:   f.Lane,
 		turn:   turnOf(f.Class),
@@ -82,6 +82,10 @@ func newLane(p *Pump, f LaneCursor) *laneRun {
 		ahead:    slices.Clone(p.ahead[laneKey{f.Stream, f.Shard}]),
 		waiting:  f.Backlog(),
 	}
+	if c, ok := f.Cursor.(interface{ Committed() uint64 }); ok {
+		l.place = c.Committed()
+	}
+	return l
 }
 
 // run is the lane's life, until ctx or the cursor ends.

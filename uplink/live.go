@@ -33,7 +33,8 @@ type Ahead struct {
 	Spans  []Span         `json:"spans"`
 }
 
-// A LiveLog is a Log that order = "live-first" needs.
+// A LiveLog is a Log that order = "live-first" needs. Its cursors tell by a
+// method Committed() uint64 which sequence number is behind their place.
 type LiveLog interface {
 	Log
 	// Follow reads a lane from a sequence number on; 0 is what comes from this
