@@ -56,12 +56,14 @@ id = "lines"
 streams = ["press", "video"]
 [uplink.s3]
 prefix = "lines"
+max_age = "300ms"
 compression = "gzip"`+target+`
 [[uplink]]
 id = "tables"
 streams = ["press"]
 [uplink.s3]
 prefix = "tables"
+max_age = "300ms"
 objects = "parquet"`+target)
 
 	const batches, each = 24, 500
