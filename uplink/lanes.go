@@ -75,7 +75,7 @@ func newLane(p *Pump, f LaneCursor) *laneRun {
 		wake:   make(chan struct{}, 1),
 		now:    new(hold),
 		next:   new(hold),
-		window: maxHold,
+		window: p.hold,
 		size:   256,
 
 		liveable: f.Class != record.ClassAlarm && f.Class != record.ClassEvidence && f.Class != record.ClassAudit,
@@ -181,11 +181,11 @@ func (l *laneRun) await(ctx context.Context) bool {
 func (l *laneRun) top(ctx context.Context) {
 	p := l.p
 	for {
-		if l.poll(ctx) || l.next.bytes >= unit || l.closed {
+		if l.poll(ctx) || l.next.bytes >= p.worth(l.turn) || l.closed {
 			return
 		}
-		passed := l.next.since.Sub(p.started)
-		wait := time.Until(p.started.Add((passed/p.linger + 1) * p.linger))
+		passed, linger := l.next.since.Sub(p.started), p.lingerOf(l.turn)
+		wait := time.Until(p.started.Add((passed/linger + 1) * linger))
 		if wait <= 0 {
 			return
 		}

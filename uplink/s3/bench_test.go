@@ -38,13 +38,12 @@ func BenchmarkObjects(b *testing.B) {
 			f := newFar(b)
 			s := f.open(cfg)
 			batch := readings(60_000)
-			payload, wire := 0, 0
+			payload, wire := 0, 0.0
 			for i := range batch.Recs {
 				payload += len(batch.Recs[i].Data)
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				wire = 0
 				for k := range batch.Recs {
 					batch.Recs[k].Pos.Seq += uint64(len(batch.Recs))
 				}
@@ -52,12 +51,12 @@ func BenchmarkObjects(b *testing.B) {
 				if o.Done != len(batch.Recs) {
 					b.Fatalf("%+v", o)
 				}
-				wire = o.Bytes
+				wire = float64(o.Bytes)
 			}
 			n := float64(len(batch.Recs))
 			b.ReportMetric(n*float64(b.N)/b.Elapsed().Seconds(), "records/s")
 			b.ReportMetric(float64(payload)/n, "payload-B/record")
-			b.ReportMetric(float64(wire)/n, "wire-B/record")
+			b.ReportMetric(wire/n, "wire-B/record")
 		})
 	}
 }

@@ -43,8 +43,9 @@ type row struct {
 const (
 	// rowsAtOnce is how many rows are handed to the writer together.
 	rowsAtOnce = 256
-	// pageBytes is about how large a page grows before it is compressed.
-	pageBytes = 256 << 10
+	// pageBytes is about how large a page grows before it is compressed: each
+	// column holds one, so that 256 KiB cost five times the memory.
+	pageBytes = 64 << 10
 )
 
 // parquetWriter writes rows.
