@@ -244,7 +244,7 @@ func printed(t *testing.T, out []byte, taken map[string]string) {
 	}
 }
 
-func waiting(t *testing.T, g *gw) uint64 {
+func waiting(t testing.TB, g *gw) uint64 {
 	t.Helper()
 	ups, err := g.client.Uplinks(t.Context())
 	if err != nil || len(ups) != 1 {
@@ -253,7 +253,7 @@ func waiting(t *testing.T, g *gw) uint64 {
 	return ups[0].Waiting
 }
 
-func isDown(t *testing.T, g *gw) bool {
+func isDown(t testing.TB, g *gw) bool {
 	t.Helper()
 	ups, err := g.client.Uplinks(t.Context())
 	return err == nil && len(ups) == 1 && ups[0].State == "down"
