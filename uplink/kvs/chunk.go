@@ -76,7 +76,7 @@ func (s *Sink) load(j *job) *lane.Error {
 	if _, err := io.Copy(io.Discard, struct{ io.Reader }{c}); err != nil {
 		return lost(j.rec, err)
 	}
-	own := camera{j.lane.Stream, j.index.Camera}
+	own := source{j.lane.Stream, j.index.Camera}
 	s.mu.Lock()
 	earlier := s.inits[own]
 	s.mu.Unlock()

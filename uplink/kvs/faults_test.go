@@ -258,8 +258,8 @@ func TestGone(t *testing.T) {
 	r := newRig(t, nil).slack()
 	recs := r.clip(newFilm("cam1"), 3)
 	r.drain(t, recs[:1])
-	r.Server.CloseClientConnections()
-	r.Server.Close()
+	r.CloseClientConnections()
+	r.stand.Close()
 	if o := r.send(t, recs[1:]); o.Done != 0 || o.Class == lane.OK { // on the connection that was there
 		t.Errorf("%+v", o)
 	}
@@ -395,5 +395,44 @@ func TestConfig(t *testing.T) {
 	}
 	if s := c.Target(); !strings.Contains(s, "Kinesis Video") || !strings.Contains(s, "{gateway}-{camera}") {
 		t.Error(s)
+	}
+}
+
+// A chunk that is lost, or cannot be read, while the connection stands costs
+// nothing that went before it.
+func TestAChunkIsLostOnTheWay(t *testing.T) {
+	for _, c := range []struct {
+		fault string
+		class lane.Class
+		text  string
+		after int // records that are in the end refused
+	}{
+		{"gone", lane.Poison, "kept no longer", 1},
+		{"breaks", lane.Transient, "cannot be read", 0},
+	} {
+		r := newRig(t, nil).slack()
+		r.disk.fault = func(off int64, opened int) string {
+			if off == 3 && opened == 2 {
+				return c.fault
+			}
+			return ""
+		}
+		recs := r.clip(newFilm("cam1"), 5)
+		o := r.send(t, recs)
+		if o.Done > 2 || o.Class != c.class || !strings.Contains(o.Err.Error(), c.text) {
+			t.Errorf("%s: %+v", c.fault, o)
+		}
+		r.disk.fault = func(off int64, _ int) string {
+			if off == 3 && c.fault == "gone" {
+				return c.fault
+			}
+			return ""
+		}
+		if refused := r.drain(t, recs[o.Done:]); len(refused) != c.after {
+			t.Errorf("%s: %q", c.fault, refused)
+		}
+		if ids := r.ids(stream); len(slices.Compact(ids)) != 5-c.after {
+			t.Errorf("%s: %q", c.fault, ids)
+		}
 	}
 }

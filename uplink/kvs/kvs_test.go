@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,9 +42,11 @@ func config(s *stand) kvs.Config {
 
 // disk is where chunks lie beside the records.
 type disk struct {
+	mu     sync.Mutex
 	chunks map[int64][]byte
-	opened map[int64]int
 	bad    map[int64]error
+	fault  func(off int64, opened int) string // of the nth time that a chunk is opened
+	opened map[int64]int
 }
 
 type opened struct {
@@ -62,9 +65,16 @@ func (o opened) Read(b []byte) (int, error) {
 }
 
 func (d *disk) open(_ string, ref record.ChunkRef) (io.ReadSeekCloser, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	b, ok := d.chunks[ref.Off]
-	if !ok {
+	d.opened[ref.Off]++
+	how := d.fault(ref.Off, d.opened[ref.Off])
+	if !ok || how == "gone" {
 		return nil, fmt.Errorf("open a chunk: %w", fs.ErrNotExist)
+	}
+	if how == "breaks" {
+		return opened{bytes.NewReader(b[:len(b)/2]), errors.New("I/O error")}, nil
 	}
 	return opened{bytes.NewReader(b), d.bad[ref.Off]}, nil
 }
@@ -79,7 +89,9 @@ type rig struct {
 
 func newRig(t *testing.T, change func(*kvs.Config)) *rig {
 	t.Helper()
-	r := &rig{stand: newStand(t), disk: &disk{chunks: map[int64][]byte{}, bad: map[int64]error{}}}
+	r := &rig{stand: newStand(t), disk: &disk{
+		chunks: map[int64][]byte{}, bad: map[int64]error{}, opened: map[int64]int{}, fault: func(int64, int) string { return "" },
+	}}
 	cfg := config(r.stand)
 	if change != nil {
 		change(&cfg)
@@ -219,8 +231,8 @@ func idsOf(recs []record.Record) (ids []string) {
 // pictures are the pictures of a chunk that the simulator made: what its mdat
 // holds.
 func pictures(chunk []byte) []byte {
-	i := bytes.Index(chunk, []byte("mdat"))
-	return chunk[i+4:]
+	_, media, _ := bytes.Cut(chunk, []byte("mdat"))
+	return media
 }
 
 // Every picture arrives as it was, at its time, one fragment a chunk, with the

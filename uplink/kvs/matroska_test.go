@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -113,7 +114,7 @@ func children(body []byte, each func(id uint32, body []byte) error) error {
 	in := &matroska{r: bufio.NewReader(bytes.NewReader(body))}
 	for {
 		id, size, err := in.element()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
@@ -273,7 +274,7 @@ func (m *matroska) cluster(f *fragment, size int64) error {
 	in := &matroska{r: bufio.NewReader(io.LimitReader(m.r, size))}
 	for first := true; ; first = false {
 		id, size, err := in.element()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -113,10 +113,15 @@ func appendTags(b []byte, tags []tag) []byte {
 func clusterSize(at int64, frames []frame) uint64 {
 	n := uint64(len(appendUint(nil, idTimestamp, uint64(at))))
 	for i := range frames {
-		body := uint64(frames[i].size) + blockHead
-		n += 1 + uint64(sizeLen(body)) + body
+		n += blockSize(&frames[i])
 	}
 	return n
+}
+
+// blockSize is how many bytes a picture takes in a cluster.
+func blockSize(f *frame) uint64 {
+	body := uint64(f.size) + blockHead
+	return 1 + uint64(sizeLen(body)) + body
 }
 
 func appendCluster(b []byte, at int64, size uint64) []byte {

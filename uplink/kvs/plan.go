@@ -128,16 +128,18 @@ func cut(j *job, m movie, start time.Time) (*clip, error) {
 // piece is as much from the given picture on as one fragment may hold, and at
 // least up to the next key frame. It gives where the next piece begins.
 func piece(frames []frame, end int64, from int) (part, int) {
-	best := part{}
-	for to := from + 1; ; to++ {
-		for to < len(frames) && !frames[to].key {
-			to++
+	best, size := part{}, uint64(0)
+	for to := from; ; {
+		size += blockSize(&frames[to])
+		for to++; to < len(frames) && !frames[to].key; to++ {
+			size += blockSize(&frames[to])
 		}
 		p := part{frames: frames[from:to], end: end}
 		if to < len(frames) {
 			p.end = frames[to].ms
 		}
-		if best.frames != nil && !fits(&p, cutSpan, cutBytes) {
+		long := time.Duration(p.end-frames[from].ms)*time.Millisecond > cutSpan
+		if best.frames != nil && (long || size > cutBytes) {
 			return best, from + len(best.frames)
 		}
 		best = p

@@ -282,8 +282,9 @@ func (p *put) make(ctx context.Context, w io.Writer) error {
 		}
 		source, err := p.s.open(f.parts[0].job)
 		if err != nil {
-			p.fail(&local{i, asError(err)})
-			break
+			if p.fail(&local{i, asError(err)}) != nil {
+				break
+			}
 		}
 		begun = p.begin()
 		if err := p.write(out, f, source); err != nil {

@@ -42,15 +42,15 @@ type Sink struct {
 	fars  map[string]*far
 	last  string // the stream used last
 	held  map[lane.Lane]map[uint64]int
-	inits map[camera]*track
+	inits map[source]*track
 }
 
 // held counts, by sequence, the pieces of a record that are persisted though
 // the record, or one in front of it, is not done; whole stands for all.
 const whole = -1
 
-// A camera is where an init segment holds.
-type camera struct{ stream, id string }
+// A source is whose chunks an init segment is for.
+type source struct{ stream, id string }
 
 // A far is one Kinesis video stream. All but the first three belong to who
 // has its turn.
@@ -78,7 +78,7 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 	s := &Sink{
 		cfg: cfg, home: home, gateway: home.ID.Gateway, timeout: cfg.RequestTimeout.D(), still: cfg.AckTimeout.D(),
 		log: home.Log, limits: serviceLimits(),
-		fars: map[string]*far{}, held: map[lane.Lane]map[uint64]int{}, inits: map[camera]*track{},
+		fars: map[string]*far{}, held: map[lane.Lane]map[uint64]int{}, inits: map[source]*track{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -185,11 +185,11 @@ func signed(r *http.Request, body []byte) error {
 	if err != nil || time.Since(at).Abs() > 5*time.Minute {
 		return fmt.Errorf("X-Amz-Date: %q", r.Header.Get("X-Amz-Date"))
 	}
-	again, err := http.NewRequest(r.Method, "http://"+r.Host+r.URL.Path, nil)
+	again, err := http.NewRequestWithContext(r.Context(), r.Method, "http://"+r.Host+r.URL.Path, nil)
 	if err != nil {
 		return err
 	}
-	for _, name := range strings.Split(m[1], ";") {
+	for name := range strings.SplitSeq(m[1], ";") {
 		if v := r.Header.Get(name); v != "" {
 			again.Header.Set(name, v)
 		}
@@ -401,14 +401,14 @@ func (c *conn) settle(f *fragment, how string) bool {
 	switch {
 	case how == "cut":
 		panic(http.ErrAbortHandler)
+	case how == "forgotten" || c.mute: // received, and never persisted
+		c.mute = true
+		return true
 	case how == "kept, then cut":
 		c.s.mu.Lock()
 		c.s.got[c.stream] = append(c.s.got[c.stream], f)
 		c.s.mu.Unlock()
 		panic(http.ErrAbortHandler)
-	case how == "forgotten" || c.mute: // received, and never persisted
-		c.mute = true
-		return true
 	case how == "silent":
 		<-c.s.t.Context().Done()
 		return false
