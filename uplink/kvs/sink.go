@@ -22,7 +22,7 @@ const (
 	// first: what a Send has not got to comes with the next, and the cursor
 	// moves in between.
 	window, windowBytes = 64, 64 << 20
-	// turn is how long a Send begins further fragments.
+	// turn is how long a Send begins further fragments of a stream.
 	turn = 20 * time.Second
 	// parallel is how many streams one Send serves at a time.
 	parallel = 4
@@ -129,13 +129,12 @@ var errRest = &lane.Error{Class: lane.Transient, Text: "as much video was sent a
 // for each, in their order. Video of different streams goes out side by side;
 // that of one stream in the order of its lane, and of several lanes by time. Of
 // a batch it takes the first 64 records or 64 MiB; where that is not all, or
-// takes longer than 20 s, the outcome is Transient and tells so. The records are
+// takes longer than 20 s of a stream, the outcome is Transient and tells so. The records are
 // not used after Send has returned.
 //
 // ctx ends the wait for acknowledgements; what was under way is then
 // Ambiguous.
 func (s *Sink) Send(ctx context.Context, lanes []lane.Batch) []lane.Outcome {
-	until := time.Now().Add(turn)
 	jobs := make([][]*job, len(lanes))
 	groups := map[string][][]*job{} // by far stream: its jobs, lane by lane
 	for i := range lanes {
@@ -157,7 +156,7 @@ func (s *Sink) Send(ctx context.Context, lanes []lane.Batch) []lane.Outcome {
 		room <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-room }()
-			s.serve(ctx, name, byTime(lists), until)
+			s.serve(ctx, name, byTime(lists))
 		})
 	}
 	wg.Wait()
@@ -271,7 +270,7 @@ func (s *Sink) far(name string) *far {
 }
 
 // serve sends what goes to one stream.
-func (s *Sink) serve(ctx context.Context, name string, jobs []*job, until time.Time) {
+func (s *Sink) serve(ctx context.Context, name string, jobs []*job) {
 	f := s.far(name)
 	select {
 	case f.turn <- struct{}{}:
@@ -280,6 +279,7 @@ func (s *Sink) serve(ctx context.Context, name string, jobs []*job, until time.T
 		return
 	}
 	defer func() { <-f.turn }()
+	until := time.Now().Add(turn)
 	f.media = jobs[0].index.media()
 	if err := s.prepare(ctx, f); err != nil {
 		failAll(jobs, asError(err))
