@@ -65,6 +65,7 @@ var layers = map[string][]string{
 	"gateway/internal/bench":     {"spool/record", "gateway/conf", "spool"},
 	"gateway/internal/keep":      {},
 	"gateway/internal/powertest": {"gateway/conf", "spool", "spool/record"},
+	"gateway/internal/proof":     {"gateway/api", "gateway/internal/powertest", "uplink/envelope"},
 	"gateway": {
 		"spool/record", "gateway/conf", "gateway/api", "spool", "devices", "devices/*",
 		"uplink", "uplink/*", "gateway/internal/*",

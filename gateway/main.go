@@ -49,6 +49,8 @@ type commands struct {
 	Check   checkCmd     `cmd:"" help:"Check a config file; nothing is started or written."`
 	Config  configCmd    `cmd:"" help:"Print the config with all defaults filled in."`
 	Spool   spoolCmd     `cmd:"" help:"Look after a spool: check, back up, restore."`
+	Verify  verifyCmd    `cmd:"" help:"Read an uplink's target back and compare it with the ledger and the log: prove that there is no gap, or name it."`
+	Prove   proveCmd     `cmd:"" help:"Test this box and its link for acceptance: disk, kill, link cut, drain, far-end verification; with a report to sign."`
 	Power   powertestCmd `cmd:"" name:"powertest" help:"Measure what a disk does for the log: syncs, rate, wear; and say what follows. It writes to the disk and removes it again."`
 	Bench   benchCmd     `cmd:"" help:"Measure this machine."`
 	Version versionCmd   `cmd:"" help:"Print the version."`
@@ -98,6 +100,12 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 		return exitOK
 	}
 	code = exitCode(err)
+	if end, ok := errors.AsType[*endError](err); ok {
+		if code = end.code; end.err != nil {
+			fmt.Fprintf(errs, "forebay: %v\n", end.err)
+		}
+		return code
+	}
 	switch code {
 	case exitProblems:
 	case exitUnreachable:

@@ -97,6 +97,9 @@ type Plant interface {
 	// DropCursor gives up a cursor's claim; it is durable when it returns.
 	// record.ErrNoCursor, record.ErrInUse.
 	DropCursor(ctx context.Context, stream, cursor, by string) error
+	// Sent says what an uplink has delivered, by the ledger and by the log.
+	// ErrNoUplink.
+	Sent(ctx context.Context, uplink string, ask api.SentAsk) (api.Sent, error)
 }
 
 // An Inlet takes records that clients put, for a stream they name.
@@ -283,6 +286,7 @@ func (s *Server) routes() http.Handler {
 	show(s, mux, "/v1/points", func() any { return s.plant.Points(true) })
 	show(s, mux, "/v1/cameras", func() any { return s.plant.Cameras() })
 	mux.HandleFunc("GET /v1/ledger", s.ledger)
+	mux.HandleFunc("GET /v1/uplinks/{uplink}/sent", s.sent)
 	mux.HandleFunc("DELETE /v1/streams/{stream}/cursors/{cursor}", s.dropCursor)
 	mux.HandleFunc("POST /v1/alarms/ack", s.ack)
 	mux.HandleFunc("POST /v1/uplinks/{uplink}/pause", s.uplinkVerb("pause", s.plant.PauseUplink))
