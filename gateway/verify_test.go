@@ -14,6 +14,7 @@ import (
 
 	"forebay/gateway/internal/proof"
 	"forebay/uplink/envelope"
+	"forebay/uplink/kpl"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
@@ -185,5 +186,66 @@ func put(t *testing.T, addr string, n int) {
 		if err != nil || *out.FailedRecordCount > 0 {
 			t.Fatalf("put: %v", err)
 		}
+	}
+}
+
+const verifyHop = verifyFar + `
+[[stream]]
+name = "press-shop"
+shards = 2
+[[uplink]]
+id = "up"
+streams = ["press-shop"]
+retry_max = "1s"
+[uplink.kinesis]
+endpoint = "http://TOP"
+region = "us-east-1"
+stream = "all"
+create_shards = 2
+access_key = "any"
+secret_key = "any"
+`
+
+// TestVerifyAChain: a gateway in the middle is verified by the ids of the
+// gateway below, records that came in an aggregate by their parts; and where
+// some were filtered their number is compared.
+func TestVerifyAChain(t *testing.T) {
+	top := startGateway(t, "top", strings.Replace(verifyFar, `"far"`, `"top"`, 1))
+	hop := startGateway(t, "hop", strings.ReplaceAll(verifyHop, "TOP", top.kinesis))
+	near := startGateway(t, "near", strings.ReplaceAll(verifyNear, "FAR", hop.kinesis)+`
+[[uplink.shape]]
+when = "n >= 100"
+unsure = "send"
+`)
+	put(t, near.kinesis, 1000)
+	var enc kpl.Encoder
+	for i := range 3 {
+		enc.Add("press-7", "", fmt.Appendf(nil, `{"part":%d}`, i))
+	}
+	if _, err := kinesisAt(near.kinesis).PutRecord(t.Context(), &kinesis.PutRecordInput{StreamName: aws.String("line"), PartitionKey: aws.String("press-7"), Data: enc.AppendTo(nil)}); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range []*gw{near, hop} {
+		eventually(t, time.Minute, "the backlog is drained", func() bool { return waiting(t, g) == 0 })
+	}
+	first := []string{"--config", near.config, "--target", "cloud", "--api", near.api}
+	second := []string{"--config", hop.config, "--target", "up", "--api", hop.api}
+	if v := verified(t, 0, first...); v.Compared != 1003 || v.Found != 903 || v.Explained != 100 || v.Missing != 0 || len(v.Why) == 0 {
+		t.Errorf("filtered by number: %+v", v)
+	}
+	if v := verified(t, 0, second...); v.Compared != 903 || v.Found != 903 || v.Disorder != 0 || len(v.Others) != 0 {
+		t.Errorf("the one in the middle: %+v", v)
+	}
+	all := envelopes(t, top.kinesis, "all")
+	gone := slices.IndexFunc(all, func(r farRecord) bool { return strings.HasSuffix(r.id, "/2") && strings.Count(r.id, "/") == 4 })
+	if gone < 0 {
+		t.Fatal("no part of an aggregate came to the top")
+	}
+	remake(t, top.kinesis, "all", slices.Delete(slices.Clone(all), gone, gone+1))
+	if v := verified(t, 1, second...); v.Missing != 1 || len(v.Gaps) != 1 || v.Gaps[0].First != all[gone].id || v.Gaps[0].Stream != "press-shop" {
+		t.Errorf("without %s: %+v", all[gone].id, v)
+	}
+	for _, g := range []*gw{near, hop, top} {
+		g.sound(t)
 	}
 }
