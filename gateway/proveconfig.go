@@ -24,8 +24,9 @@ type proofSetup struct {
 	data   string
 	left   string // what stays at the target, in words
 	up     uplink.Config
-	direct uplink.Config // the same past the link
-	link   *cutLink      // nil where the cable is pulled by hand, or not at all
+	direct uplink.Config  // the same past the link
+	limits map[string]any // what the link may be used for, as in production
+	link   *cutLink       // nil where the cable is pulled by hand, or not at all
 }
 
 // errByHand says that the link cannot be cut from here.
@@ -41,6 +42,7 @@ func setUp(ctx context.Context, file, dir, sockets, name, far string, byHand boo
 		return nil, fmt.Errorf("read the config file: %w", err)
 	}
 	var all struct {
+		Link    map[string]any   `toml:"bandwidth"`
 		Uplinks []map[string]any `toml:"uplink"`
 	}
 	if err := toml.Unmarshal(text, &all); err != nil {
@@ -57,7 +59,7 @@ func setUp(ctx context.Context, file, dir, sockets, name, far string, byHand boo
 	if !ok {
 		return nil, fmt.Errorf("the config file has no table [uplink.%s] for uplink %s", kind, up.ID)
 	}
-	s = &proofSetup{name: name, config: filepath.Join(dir, "prove.toml"), socket: filepath.Join(sockets, "forebay.sock"), data: filepath.Join(dir, "data")}
+	s = &proofSetup{name: name, config: filepath.Join(dir, "prove.toml"), socket: filepath.Join(sockets, "forebay.sock"), data: filepath.Join(dir, "data"), limits: all.Link}
 	delete(table, "shape") // every record is to be found again
 	table["streams"], table["from"], table["retry_max"] = []string{name}, "oldest", "5s"
 	if s.left, err = aside(kind, target, name, far); err != nil {
@@ -79,14 +81,18 @@ func setUp(ctx context.Context, file, dir, sockets, name, far string, byHand boo
 
 // write writes the config, and reads it as the gateway will.
 func (s *proofSetup) write(table map[string]any) (uplink.Config, error) {
-	out, err := toml.Marshal(map[string]any{
+	all := map[string]any{
 		"gateway": map[string]any{"name": s.name, "data": s.data},
 		"mqtt":    map[string]any{"listen": "off"},
 		"kinesis": map[string]any{"listen": "off"},
 		"api":     map[string]any{"listen": "off", "socket": s.socket},
 		"stream":  []any{map[string]any{"name": s.name, "shards": 4}},
 		"uplink":  []any{table},
-	})
+	}
+	if s.limits != nil {
+		all["bandwidth"] = s.limits
+	}
+	out, err := toml.Marshal(all)
 	if err != nil {
 		return uplink.Config{}, fmt.Errorf("write the test's config: %w", err)
 	}
@@ -123,6 +129,10 @@ func aside(kind string, t map[string]any, name, far string) (string, error) {
 		t["topic"], t["cursor_topic"], t["transactional_id"] = own, own+"-cursors", own
 		unless("create_partitions", 4)
 		return fmt.Sprintf("the topics %s and %s-cursors", own, own), nil
+	case "opensearch":
+		t["index"] = own
+		delete(t, "data_stream")
+		return "the index " + own, nil
 	case "nats":
 		t["stream"], t["subject"], t["create_stream"] = own, own+".{gateway}.{stream}.{shard}", far == ""
 		return "the JetStream stream " + own, nil
@@ -132,18 +142,22 @@ func aside(kind string, t map[string]any, name, far string) (string, error) {
 
 // onLink leads the uplink over a link of ours.
 func onLink(ctx context.Context, kind string, t map[string]any, up uplink.Config) (*cutLink, error) {
-	if kind != "kinesis" && kind != "s3" {
+	at := map[string]string{"kinesis": "endpoint", "s3": "endpoint", "opensearch": "url"}[kind]
+	if at == "" {
 		return nil, fmt.Errorf("uplink %s to %s: %w", up.ID, kind, errByHand)
 	}
 	if p, _ := t["proxy"].(string); p != "" {
 		return nil, fmt.Errorf("uplink %s goes through a proxy: %w", up.ID, errByHand)
 	}
-	endpoint, _ := t["endpoint"].(string)
+	endpoint, _ := t[at].(string)
 	u, err := url.Parse(endpoint)
 	if err != nil {
 		return nil, fmt.Errorf("endpoint: %w", err)
 	}
 	if u.Scheme != "http" { // TLS, and its names, go through untouched
+		if kind == "opensearch" {
+			return nil, fmt.Errorf("uplink %s goes by TLS and knows no proxy: %w", up.ID, errByHand)
+		}
 		l, err := newCutLink(ctx, "")
 		if err == nil {
 			t["proxy"] = "http://" + l.addr()
@@ -156,7 +170,8 @@ func onLink(ctx context.Context, kind string, t map[string]any, up uplink.Config
 	}
 	l, err := newCutLink(ctx, host)
 	if err == nil {
-		t["endpoint"] = "http://" + l.addr()
+		u.Host = l.addr()
+		t[at] = u.String()
 	}
 	return l, err
 }

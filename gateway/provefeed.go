@@ -70,7 +70,7 @@ func (f *feeder) run(ctx context.Context, key string) {
 		}
 		due := f.began.Add(time.Duration(float64(f.length) * float64(n) / float64(f.records)))
 		if wait := time.Until(due); wait > 0 {
-			if pause(ctx, wait) != nil {
+			if linger(ctx, wait) != nil {
 				return
 			}
 		}
@@ -93,7 +93,7 @@ func (f *feeder) put(ctx context.Context, key string, n uint64) bool {
 			return true
 		}
 		f.again.Add(1)
-		if pause(ctx, 50*time.Millisecond) != nil { // it is being killed
+		if linger(ctx, 50*time.Millisecond) != nil { // it is being killed
 			return false
 		}
 	}

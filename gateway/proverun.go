@@ -110,7 +110,7 @@ func (p *prover) until(ctx context.Context, t time.Time) error {
 		if wait <= 0 {
 			return nil
 		}
-		if err := pause(ctx, min(wait, 500*time.Millisecond)); err != nil {
+		if err := linger(ctx, min(wait, 500*time.Millisecond)); err != nil {
 			return err
 		}
 		if n, _, err := p.waiting(ctx); err == nil {
@@ -119,7 +119,7 @@ func (p *prover) until(ctx context.Context, t time.Time) error {
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) error {
+func linger(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -173,7 +173,7 @@ func (p *prover) start(ctx context.Context) error {
 		if time.Now().After(deadline) {
 			return errors.Join(fmt.Errorf("the gateway under test does not serve within %s: %w", startWithin, err), c.kill())
 		}
-		if err := pause(ctx, 20*time.Millisecond); err != nil {
+		if err := linger(ctx, 20*time.Millisecond); err != nil {
 			return errors.Join(err, c.kill())
 		}
 	}
@@ -244,7 +244,7 @@ func (p *prover) state(ctx context.Context, want string, within time.Duration) e
 		if err == nil && (got == want || want == "" && got != "" && got != "down") {
 			return nil
 		}
-		if err := pause(ctx, 500*time.Millisecond); err != nil {
+		if err := linger(ctx, 500*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -273,7 +273,7 @@ func (p *prover) drain(ctx context.Context, mended time.Time) error {
 			p.rep.Figures.Drain = time.Since(from).Seconds()
 			return nil
 		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
+		if err := linger(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
 	}

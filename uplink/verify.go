@@ -64,7 +64,7 @@ func OpenReading(c Config, home lane.Home) (*Reading, error) {
 		return nil, err
 	}
 	kind := c.Kind()
-	return &Reading{Verifier: v, sink: s, Ordered: kind == "kinesis" || kind == "nats"}, nil
+	return &Reading{Verifier: v, sink: s, Ordered: c.Order != OrderLive && (kind == "kinesis" || kind == "nats")}, nil
 }
 
 // unread is why the far side of a config has nothing to read, "" where it has.

@@ -8,9 +8,6 @@ import (
 	"forebay/gateway/api"
 )
 
-// ErrNoUplink says that no uplink of the config has the name.
-var ErrNoUplink = errors.New("there is no uplink of that name")
-
 // sent says what an uplink has delivered: what a far side is held against.
 // ?from= and ?to= bound the arrival, ?keeps= is since when the target keeps.
 func (s *Server) sent(w http.ResponseWriter, r *http.Request) {
