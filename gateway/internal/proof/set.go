@@ -101,10 +101,10 @@ func missing(from, to uint64, sets []*Set, gap func(first, last uint64)) {
 		}
 		low, high := v%64, min(63, v%64+(to-v))
 		mask := ^uint64(0) << low & (^uint64(0) >> (63 - high))
-		switch {
-		case word&mask == mask:
+		switch word & mask {
+		case mask:
 			end(v - 1)
-		case word&mask == 0:
+		case 0:
 			if !open {
 				open, first = true, v
 			}
