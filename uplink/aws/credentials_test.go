@@ -372,6 +372,27 @@ func TestIoT(t *testing.T) {
 	}
 }
 
+// That the provider of credentials cannot be reached is no refusal of theirs,
+// whoever makes the request.
+func TestSignOffline(t *testing.T) {
+	dir := bare(t)
+	now := time.Now()
+	ca := newAuthority(t, now.Add(-year), now.Add(year))
+	p := newIoT(t, ca, ca.issue(t, "127.0.0.1", now.Add(-day), now.Add(day)))
+	a := chained(newStand(t))
+	cert, key := files(t, dir, ca.issue(t, "device", now.Add(-day), now.Add(day)))
+	a.IoT = &aws.IoT{Endpoint: p.Listener.Addr().String(), RoleAlias: "edge-alias", Cert: cert, Key: key, CA: ca.file}
+	c := open(t, a, nil)
+	p.Close()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, a.Endpoint, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Sign(t.Context(), req, nil); class(err) != lane.Offline {
+		t.Errorf("%v: %v", class(err), err)
+	}
+}
+
 // That no metadata service answers means that there are no credentials.
 func TestNoIMDS(t *testing.T) {
 	bare(t)

@@ -18,7 +18,7 @@ func (c *Client) Sign(ctx context.Context, req *http.Request, body []byte) (refu
 	digest := hex.EncodeToString(sum[:])
 	keys, err := c.creds.get(ctx)
 	if err != nil {
-		return nil, &lane.Error{Class: lane.Auth, Text: "there are no credentials to sign with", Err: err}
+		return nil, err
 	}
 	req.Header.Set("X-Amz-Content-Sha256", digest)
 	if err := c.signer.SignHTTP(ctx, keys, req, digest, c.service, c.region, c.clock.now()); err != nil {

@@ -105,15 +105,13 @@ func (p *packer) finish() []byte {
 // opens an aggregate, so its records go one by one.
 func (p *packer) open(l *lane.Lane, r *record.Record) {
 	p.text, p.ends = p.text[:0], p.ends[:0]
-	if kpl.IsAggregate(r.Data) {
-		if a, err := kpl.Decode(r.Data); err == nil && a.Len() > 0 {
-			one := *r
-			for i, x := range a.All() {
-				one.Key, one.Data = x.Key, x.Data
-				p.add(l, &one, i+1)
-			}
-			return
+	if a := kpl.Open(r.Data); a != nil {
+		one := *r
+		for i, x := range a.All() {
+			one.Key, one.Data = x.Key, x.Data
+			p.add(l, &one, i+1)
 		}
+		return
 	}
 	p.add(l, r, 0)
 }

@@ -221,11 +221,8 @@ type part struct {
 // nested is what a payload holds that is a KPL aggregate, nil if it is none:
 // nobody beyond Kinesis opens one.
 func nested(data []byte) []part {
-	if !kpl.IsAggregate(data) {
-		return nil
-	}
-	a, err := kpl.Decode(data)
-	if err != nil || a.Len() == 0 {
+	a := kpl.Open(data)
+	if a == nil {
 		return nil
 	}
 	parts := make([]part, 0, a.Len())

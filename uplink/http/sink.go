@@ -2,6 +2,7 @@ package http
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -113,6 +114,11 @@ func (s *Sink) Send(ctx context.Context, lanes []lane.Batch) []lane.Outcome {
 	var wg sync.WaitGroup
 	for i := range lanes {
 		if len(lanes[i].Recs) == 0 {
+			continue
+		}
+		if name := lanes[i].Lane.Stream; strings.Trim(name, ".") == "" && strings.Contains(s.cfg.URL, streamMark) {
+			e := &lane.Error{Class: lane.Misconfigured, Text: fmt.Sprintf("the stream's name %q would lead to another path of the target; leave {stream} out of url", name)}
+			out[i].Class, out[i].Err = e.Class, e
 			continue
 		}
 		s.turn <- struct{}{}

@@ -175,6 +175,7 @@ func (p *producer) send(ctx context.Context, works []*work) {
 		if !anyOpen(works) {
 			return
 		}
+		p.askAgain(ctx, works)
 		p.renew(works)
 		if err := p.begin(ctx); err != nil {
 			stopAll(works, classify(err, p.wire, lane.Offline))
@@ -186,6 +187,21 @@ func (p *producer) send(ctx context.Context, works []*work) {
 		if in := p.fill(works); len(in) > 0 {
 			p.attempt(ctx, works, in)
 		}
+	}
+}
+
+// askAgain looks anew at the topics whose limits are in doubt.
+func (p *producer) askAgain(ctx context.Context, works []*work) {
+	var doubted []*work
+	for _, w := range works {
+		if w.open() && w.doubted {
+			w.doubted, w.asked = false, true
+			p.s.forget(w.topic)
+			doubted = append(doubted, w)
+		}
+	}
+	if len(doubted) > 0 {
+		p.s.find(ctx, doubted)
 	}
 }
 
@@ -283,7 +299,11 @@ func (p *producer) put(w *work, r *record.Record, room map[string]int, where str
 		bytes += n + overhead
 		if n > w.target.limit {
 			p.recs = p.recs[:before]
-			if w.n == 0 {
+			switch {
+			case w.n > 0:
+			case !w.asked:
+				w.doubted = true
+			default:
 				w.stop(&lane.Error{
 					Class: lane.Poison,
 					Text:  fmt.Sprintf("the record has %d bytes as it would travel; the topic %s takes %d (max.message.bytes, max_message)", n, w.topic, w.target.limit),

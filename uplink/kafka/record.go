@@ -75,15 +75,13 @@ func (m *maker) copyString(s string) []byte {
 // add appends to dst what a record of ours is in the topic: one record, or as
 // many as there are in the aggregate that was stored as one.
 func (m *maker) add(dst []kgo.Record, topic, stream string, r *record.Record) []kgo.Record {
-	if kpl.IsAggregate(r.Data) {
-		if a, err := kpl.Decode(r.Data); err == nil && a.Len() > 0 {
-			one := *r
-			for i, x := range a.All() {
-				one.Key, one.Data = x.Key, x.Data
-				dst = append(dst, m.one(topic, stream, &one, i+1))
-			}
-			return dst
+	if a := kpl.Open(r.Data); a != nil {
+		one := *r
+		for i, x := range a.All() {
+			one.Key, one.Data = x.Key, x.Data
+			dst = append(dst, m.one(topic, stream, &one, i+1))
 		}
+		return dst
 	}
 	return append(dst, m.one(topic, stream, r, 0))
 }

@@ -106,6 +106,9 @@ type work struct {
 	most    int // records an attempt may hold; 0: as many as fit
 	alone   bool
 	stopped bool
+	// doubted says that the front record is too large by a limit that may have
+	// been raised since it was asked for, asked that it was asked for now.
+	doubted, asked bool
 }
 
 func (w *work) left() []record.Record { return w.Recs[w.out.Done:] }
@@ -138,7 +141,7 @@ func (s *Sink) Send(ctx context.Context, lanes []lane.Batch) []lane.Outcome {
 	groups := make([][]*work, len(s.producers))
 	for i := range lanes {
 		b := &lanes[i]
-		n := int(b.Lane.Shard) % len(groups)
+		n := int(uint32(b.Lane.Shard) % uint32(len(groups))) // an int may have 32 bits
 		groups[n] = append(groups[n], &work{Batch: b, topic: s.cfg.topic(b.Lane.Stream), out: &out[i]})
 	}
 	var wg sync.WaitGroup

@@ -52,6 +52,25 @@ type Record struct {
 	Data []byte
 }
 
+// MaxParts is how many user records Open takes. Six bytes make one, so that an
+// aggregate of 10 MiB could hold 1.7 million, and a sender could make hundreds
+// of megabytes of work of one record.
+const MaxParts = 100_000
+
+// Open is Decode for a target that hands out single records: nil for what is
+// no aggregate, is damaged or empty, or holds more than MaxParts records. That
+// travels as the one record that it was stored as.
+func Open(data []byte) *Aggregate {
+	if !IsAggregate(data) {
+		return nil
+	}
+	a, err := Decode(data)
+	if err != nil || a.Len() == 0 || a.Len() > MaxParts {
+		return nil
+	}
+	return a
+}
+
 // IsAggregate reports whether data begins as an aggregate does and is long
 // enough to be one. It does not check the sum; Decode does.
 func IsAggregate(data []byte) bool {

@@ -40,14 +40,12 @@ func newWriter(cfg Config, t Template, id record.Identity) *writer {
 // messages appends those of a record to dst. What they hold is theirs. The
 // error says why the record can never travel.
 func (w *writer) messages(dst []message, l *lane.Lane, r *record.Record) ([]message, error) {
-	if w.env == nil || !kpl.IsAggregate(r.Data) {
-		return w.add(dst, l, r, 0)
-	}
-	in, err := kpl.Decode(r.Data)
-	if err != nil || in.Len() == 0 {
+	in := kpl.Open(r.Data)
+	if w.env == nil || in == nil {
 		return w.add(dst, l, r, 0)
 	}
 	one := *r
+	var err error
 	for i, x := range in.All() {
 		one.Key, one.Data = x.Key, x.Data
 		if dst, err = w.add(dst, l, &one, i+1); err != nil {
@@ -59,7 +57,7 @@ func (w *writer) messages(dst []message, l *lane.Lane, r *record.Record) ([]mess
 
 func (w *writer) add(dst []message, l *lane.Lane, r *record.Record, part int) ([]message, error) {
 	m := message{}
-	if w.env == nil || envelope.Forwarded(r) {
+	if w.env == nil {
 		m.payload = slices.Clone(r.Data)
 	} else {
 		w.buf = w.env.AppendPart(w.buf[:0], l.Stream, r, part)

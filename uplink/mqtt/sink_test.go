@@ -93,6 +93,22 @@ func TestAggregatesAreOpened(t *testing.T) {
 	}
 }
 
+// What another gateway sent without its key in the envelope, because the key
+// travelled beside it, has it here.
+func TestAForwardedRecordKeepsItsKey(t *testing.T) {
+	b := newBroker(t, listen(t), 0)
+	s := open(t, mqtt.Config{Link: tcp(b.addr()), Topic: "all"})
+	far := rec(laneOf("mqtt", 7), 9, "press/4", "1")
+	l := laneOf("s", 1)
+	r := rec(l, 1, far.Key, string(envelope.NewBeside(record.Identity{Gateway: "edge-99", Epoch: 1}).Append(nil, "mqtt", &far)))
+	if out := s.Send(t.Context(), []lane.Batch{batch(l, r)})[0]; out.Done != 1 {
+		t.Fatalf("%+v", out)
+	}
+	if e, err := envelope.Open([]byte(b.all()[0].payload)); err != nil || e.Key != far.Key || !strings.HasPrefix(e.ID, "edge-99/") {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
+
 // A record that the broker never takes is found among others, by the broker
 // ending the connection, and goes out of the way; nothing else does.
 func TestTheCulpritIsFound(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/url"
 	"os"
@@ -151,10 +152,14 @@ func TestCluster(t *testing.T) {
 	}
 	ids := []record.Identity{identity, {Gateway: "edge-08", Epoch: 0x77}, {Gateway: "edge-09", Epoch: 0x78}}
 	drains := []*drain{
-		newDrain(t, ids[0], 1, 6000, 3, urls...),
+		newDrain(t, ids[0], 1, math.MaxUint64/2, 3, urls...),
 		newDrain(t, ids[1], 2, 2500, 2, urls...),
 		newDrain(t, ids[2], 3, 1500, 2, urls...),
 	}
+	// The first one goes on until it has drained beside the new leader, however
+	// long the machine takes to find that.
+	more := make(chan struct{})
+	drains[0].more = more
 	drains[1].cfg.Subject = "forebay.{gateway}.mqtt.{shard}.{key}"
 	drains[2].cfg.Stream, drains[2].cfg.Subject = "SINGLE", "single.{gateway}.{shard}"
 	var wg sync.WaitGroup
@@ -169,6 +174,7 @@ func TestCluster(t *testing.T) {
 	until(t, "no other leader is found", func() bool { n := leader(nc, "TARGET"); return n >= 0 && n != was })
 	at := drains[0].moved.Load()
 	until(t, "the drain stands still", func() bool { return drains[0].moved.Load() > at+1000 })
+	close(more)
 	_, _ = nc.Request("$JS.API.STREAM.LEADER.STEPDOWN.TARGET", nil, time.Second) // it may have moved by itself
 	wg.Wait()
 	for i, d := range drains {

@@ -167,7 +167,7 @@ func (x *message) size() int {
 // open makes the messages of a record. An aggregate that was stored as one
 // record goes in one by one: whoever reads a subject expects records.
 func (p *packer) open(l *lane.Lane, base string, r *record.Record, origin record.Origin) {
-	if in := nested(r.Data); in != nil {
+	if in := kpl.Open(r.Data); in != nil {
 		one := *r
 		n := 0
 		for _, x := range in.All() {
@@ -184,17 +184,6 @@ func (p *packer) open(l *lane.Lane, base string, r *record.Record, origin record
 	p.msgs[len(p.msgs)-1].last = true
 }
 
-func nested(data []byte) *kpl.Aggregate {
-	if !kpl.IsAggregate(data) {
-		return nil
-	}
-	a, err := kpl.Decode(data)
-	if err != nil || a.Len() == 0 {
-		return nil
-	}
-	return a
-}
-
 func (p *packer) add(l *lane.Lane, base string, r *record.Record, origin record.Origin, part int) {
 	x := message{subject: base, data: r.Data, pos: r.Pos, origin: origin, part: part}
 	id := record.Identity{Gateway: origin.Gateway, Epoch: origin.Epoch}.AppendID(nil, r.Pos)
@@ -205,10 +194,9 @@ func (p *packer) add(l *lane.Lane, base string, r *record.Record, origin record.
 	if p.subjects.keyed {
 		x.subject = string(appendKey([]byte(base), r.Key))
 	}
-	switch {
-	case p.env == nil:
+	if p.env == nil {
 		x.fields = fields(l.Stream, r)
-	case !envelope.Forwarded(r):
+	} else {
 		start := len(p.text)
 		p.text = p.env.AppendPart(p.text, l.Stream, r, part)
 		x.data = p.text[start:len(p.text):len(p.text)] // stays when p.text moves

@@ -3,6 +3,7 @@ package nats_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,12 +26,16 @@ type drain struct {
 	urls  []string
 	rng   *rand.Rand
 	lanes []record.ShardID
-	n     uint64   // records of each lane
+	n     uint64   // records of each lane; while more is open, without an end
 	next  []uint64 // the sequence number to send next, of each lane
 	most  int      // records of a batch
 	seen  map[lane.Class]int
 	moved *atomic.Uint64 // records done
+	more  chan struct{}  // closed when the lanes are to end; nil: they end at n
 }
+
+// enough is how many records a drain without an end sends at full speed.
+const enough = 20_000
 
 func newDrain(t testing.TB, id record.Identity, seed, n uint64, lanes int, urls ...string) *drain {
 	d := &drain{
@@ -45,6 +50,12 @@ func newDrain(t testing.TB, id record.Identity, seed, n uint64, lanes int, urls 
 
 // over is for the goroutine that runs it.
 func (d *drain) over() bool {
+	select {
+	case <-d.more:
+		d.more = nil
+		d.n = slices.Max(d.next) + 3000
+	default:
+	}
 	for _, n := range d.next {
 		if n <= d.n {
 			return false
@@ -53,14 +64,15 @@ func (d *drain) over() bool {
 	return true
 }
 
-// run sends everything; a sink lives for some Sends.
+// run sends everything; a sink lives for some Sends. A test that has failed
+// ends it.
 func (d *drain) run(sends int) {
-	for !d.over() {
+	for !d.over() && d.t.Context().Err() == nil {
 		s := sink(d.t, d.id, d.cfg, d.urls...)
 		for i := range d.next {
 			d.next[i] -= min(d.next[i]-1, d.rng.Uint64N(400))
 		}
-		for k := 0; k < sends && !d.over(); k++ {
+		for k := 0; k < sends && !d.over() && d.t.Context().Err() == nil; k++ {
 			d.send(s)
 		}
 		if err := s.Close(); err != nil {
@@ -89,7 +101,7 @@ func (d *drain) send(s *nats.Sink) {
 		d.moved.Add(uint64(o.Done))
 		moved = moved || o.Done > 0
 	}
-	if !moved {
+	if !moved || d.more != nil && d.moved.Load() > enough {
 		<-time.After(10 * time.Millisecond) // as a pump pauses
 	}
 }

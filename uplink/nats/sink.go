@@ -206,6 +206,7 @@ func (s *Sink) sendLane(ctx context.Context, l *link, in *info, w *work) {
 	p.expect = expected(s.cfg.Stream, w.family, s.subjects.keyed)
 	pl := w.place
 	began := time.Now()
+	asked := false
 	for {
 		if !pl.known {
 			if f := s.look(ctx, l, w); f != nil {
@@ -216,6 +217,18 @@ func (s *Sink) sendLane(ctx context.Context, l *link, in *info, w *work) {
 		lim := s.limits(l, in, pl)
 		held, size, err := p.pack(&w.Lane, w.base, w.left(), pl.mark, lim)
 		w.out.Done += held
+		if err != nil && !asked {
+			// The limits are those of some minutes ago: they may have been raised
+			// since, perhaps for this very record.
+			asked = true
+			l.forget()
+			var f *failure
+			if in, f = s.stream(ctx, l); f != nil {
+				w.stop(f.Error)
+				return
+			}
+			continue
+		}
 		if err != nil {
 			w.stop(&lane.Error{Class: lane.Poison, Text: err.Error()})
 			return

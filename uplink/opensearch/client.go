@@ -3,6 +3,7 @@ package opensearch
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -119,8 +120,8 @@ func (c *client) authorize(ctx context.Context, req *http.Request, body []byte) 
 	switch {
 	case c.aws != nil:
 		refused, err := c.aws.Sign(ctx, req, body)
-		if err != nil {
-			return nil, &lane.Error{Class: lane.Auth, Err: err}
+		if e := (*lane.Error)(nil); errors.As(err, &e) {
+			return nil, e
 		}
 		return refused, nil
 	case c.cfg.APIKey.IsSet():

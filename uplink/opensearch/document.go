@@ -30,7 +30,9 @@ type writer struct {
 // came in another gateway's envelope says what stands there.
 func (w *writer) describe(stream string, r *record.Record, part int) envelope.Opened {
 	if envelope.Forwarded(r) {
-		if o, err := envelope.Open(r.Data); err == nil {
+		// One that bears our own name did not come from another gateway. Under
+		// its id it could take the place of a record that is still to come.
+		if o, err := envelope.Open(r.Data); err == nil && !strings.HasPrefix(o.ID, w.id.Gateway+"/") {
 			if o.Key == "" {
 				o.Key = r.Key
 			}
@@ -253,11 +255,8 @@ func fieldName(name []byte) bool {
 
 // nested is what a payload holds that is a KPL aggregate, nil if it is none.
 func nested(r *record.Record) []record.Record {
-	if !kpl.IsAggregate(r.Data) {
-		return nil
-	}
-	a, err := kpl.Decode(r.Data)
-	if err != nil || a.Len() == 0 {
+	a := kpl.Open(r.Data)
+	if a == nil {
 		return nil
 	}
 	parts := make([]record.Record, 0, a.Len())

@@ -8,12 +8,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strconv"
 
 	"forebay/spool/record"
 	"forebay/uplink/lane"
 )
 
-func hasChunk(r *record.Record) bool { return r.Chunk.Len > 0 || len(r.Blob) > 0 }
+func hasChunk(r *record.Record) bool { return chunkLen(r) > 0 }
+
+func chunkLen(r *record.Record) int64 { return max(r.Chunk.Len, int64(len(r.Blob))) }
 
 // chunks sends the chunks of the records, each as an object of its own, so
 // that the object with the records comes when they are there. It gives how far
@@ -42,8 +45,13 @@ func (s *Sink) chunk(ctx context.Context, w *work, v *view, r *record.Record) er
 	if !v.sure { // an earlier try may have got this far
 		w.out.Requests++
 		h, err := s.store.head(ctx, name)
-		if err != nil || h != nil {
+		if err != nil {
 			return err
+		}
+		// What is there is the chunk only if it has its length: the answer may
+		// be a portal's, and has no body to tell by.
+		if h != nil && h.Get("Content-Length") == strconv.FormatInt(chunkLen(r), 10) {
+			return nil
 		}
 	}
 	body, err := s.open(w.Lane.Stream, r)

@@ -33,11 +33,8 @@ type encoder interface {
 // is as many rows as there are records in it, the ids of which end with their
 // place in it, from 1.
 func addAll(e encoder, stream string, r *record.Record, chunk string) error {
-	if !kpl.IsAggregate(r.Data) {
-		return e.add(stream, r, 0, chunk)
-	}
-	a, err := kpl.Decode(r.Data)
-	if err != nil || a.Len() == 0 {
+	a := kpl.Open(r.Data)
+	if a == nil {
 		return e.add(stream, r, 0, chunk)
 	}
 	one := *r

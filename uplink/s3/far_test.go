@@ -43,9 +43,10 @@ type far struct {
 	fault   func(op, key string) string // "", or the name of a fault
 	late    []func()                    // PUTs that the far side does later
 	skew    time.Duration
-	old     bool // ignores If-None-Match
-	most    int  // bytes of a body that get through; 0: all
-	listed  int  // objects in all lists
+	old     bool   // ignores If-None-Match
+	most    int    // bytes of a body that get through; 0: all
+	listed  int    // objects in all lists
+	kind    string // media type of a page
 }
 
 type object struct {
@@ -129,6 +130,12 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case "html":
 		w.Header().Set("Content-Type", "text/html")
+		fmt.Fprint(w, "<html><body>Welcome! Please accept the terms.</body></html>")
+		return
+	case "page":
+		// As a web server gives a file: with an ETag.
+		w.Header().Set("ETag", `"5f3c-1a2b"`)
+		w.Header()["Content-Type"] = []string{f.kind}
 		fmt.Fprint(w, "<html><body>Welcome! Please accept the terms.</body></html>")
 		return
 	case "cut before":

@@ -114,7 +114,7 @@ func (p *parquetWriter) row(stream string, r *record.Record, part int, chunk str
 	}
 	x := row{
 		ID: p.name(r.Pos, part), Gateway: o.Gateway, Epoch: p.epoch, Shard: int64(r.Pos.Shard), Seq: int64(r.Pos.Seq),
-		Stream: stream, Key: r.Key, At: r.At, Arrived: r.Arrived.UnixMicro(), Source: r.Source, Type: r.Type, Attrs: r.Attrs,
+		Stream: stream, Key: r.Key, At: r.At, Arrived: r.Arrived.UnixMicro(), Source: text(r.Source), Type: text(r.Type), Attrs: texts(r.Attrs),
 	}
 	if n := max(r.Chunk.Len, int64(len(r.Blob))); n > 0 {
 		x.ChunkBytes = &n
@@ -124,6 +124,25 @@ func (p *parquetWriter) row(stream string, r *record.Record, part int, chunk str
 	}
 	x.payload(r.Data)
 	return x
+}
+
+// text is s as UTF-8, which a column of text holds: readers that look refuse
+// the whole object else.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+func texts(attrs map[string]string) map[string]string {
+	sound := true
+	for k, v := range attrs {
+		sound = sound && utf8.ValidString(k) && utf8.ValidString(v)
+	}
+	if sound {
+		return attrs
+	}
+	out := make(map[string]string, len(attrs))
+	for k, v := range attrs {
+		out[text(k)] = text(v)
+	}
+	return out
 }
 
 // name is the id of a record of the origin at hand, or of a part of one.

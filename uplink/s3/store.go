@@ -157,11 +157,19 @@ func (s *store) put(ctx context.Context, o *upload) (bool, error) {
 		}
 		return false, e
 	}
-	if a.Header.Get("ETag") == "" {
+	if a.Header.Get("ETag") == "" || page(a) {
 		return false, &lane.Error{Class: lane.Offline, Text: s.client.Portal(a.Status, a.Header)}
 	}
 	s.client.Learn(a)
 	return true, nil
+}
+
+// page reports whether an answer to a PUT, which is empty where it is S3's, is
+// a page: web servers give an ETag to those, too.
+func page(a *aws.Answer) bool {
+	kind := strings.ToLower(a.Header.Get("Content-Type"))
+	return strings.HasPrefix(kind, "text/html") || strings.HasPrefix(kind, "application/xhtml") ||
+		strings.HasPrefix(http.DetectContentType(a.Body), "text/html")
 }
 
 // limit is how long a request with a body of that size may take.

@@ -44,15 +44,13 @@ type reader struct {
 
 // samples appends those of a record to dst.
 func (rd *reader) samples(dst []sample, l *lane.Lane, r *record.Record) []sample {
-	if !rd.raw && kpl.IsAggregate(r.Data) {
-		if in, err := kpl.Decode(r.Data); err == nil && in.Len() > 0 {
-			one := *r
-			for _, x := range in.All() {
-				one.Key, one.Data = x.Key, x.Data
-				dst = rd.one(dst, l, &one)
-			}
-			return dst
+	if in := kpl.Open(r.Data); in != nil && !rd.raw {
+		one := *r
+		for _, x := range in.All() {
+			one.Key, one.Data = x.Key, x.Data
+			dst = rd.one(dst, l, &one)
 		}
+		return dst
 	}
 	return rd.one(dst, l, r)
 }
@@ -64,7 +62,10 @@ func (rd *reader) one(dst []sample, l *lane.Lane, r *record.Record) []sample {
 	if !rd.raw && envelope.Forwarded(r) {
 		// Another gateway's record: what it was there counts.
 		if in, err := envelope.Open(r.Data); err == nil {
-			at.Stream, at.Source, at.Key = in.Stream, in.Source, in.Key
+			at.Stream, at.Source = in.Stream, in.Source
+			if in.Key != "" { // else it travelled beside
+				at.Key = in.Key
+			}
 			when, data = timeOf(in.At, in.Arrived), in.Data
 		}
 	}

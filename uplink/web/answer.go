@@ -3,9 +3,9 @@ package web
 import (
 	"bytes"
 	"fmt"
-	"mime"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"forebay/uplink/lane"
@@ -20,16 +20,23 @@ func (a *Answer) Page() bool {
 		return true
 	}
 	b := bytes.TrimLeft(bytes.TrimPrefix(a.Body, []byte("\xef\xbb\xbf")), " \t\r\n")
-	b = bytes.ToLower(b[:min(len(b), 32)])
-	return bytes.HasPrefix(b, []byte("<!doctype html")) || bytes.HasPrefix(b, []byte("<html"))
+	b = bytes.ToLower(b[:min(len(b), 512)])
+	switch {
+	case bytes.HasPrefix(b, []byte("<!doctype html")), bytes.HasPrefix(b, []byte("<html")):
+		return true
+	case bytes.HasPrefix(b, []byte("<?xml")):
+		return bytes.Contains(b, []byte("<!doctype html")) || bytes.Contains(b, []byte("<html"))
+	}
+	// What browsers would show as a page, unless it says that it is something else.
+	return (kind == "" || kind == "text/plain") && strings.HasPrefix(http.DetectContentType(b), "text/html")
 }
 
+// kind is the media type. What follows it counts for nothing: pages come with
+// the strangest parameters, and are pages all the same.
 func (a *Answer) kind() string {
-	kind, _, err := mime.ParseMediaType(a.Header.Get("Content-Type"))
-	if err != nil {
-		return ""
-	}
-	return kind
+	kind, _, _ := strings.Cut(a.Header.Get("Content-Type"), ";")
+	kind, _, _ = strings.Cut(kind, ",")
+	return strings.ToLower(strings.TrimSpace(kind))
 }
 
 // Portal is the error for an answer that is not the target's.

@@ -189,6 +189,9 @@ func (c *Config) check(path string, text []byte) error {
 			complain("stream", i, errors.New("encrypt: there is no master key; set key_file or key_credential in [spool] (make a key with: openssl rand -hex 32 > FILE; chmod 600 FILE)"))
 		}
 	}
+	if i, err := uplink.Clash(c.Uplinks); err != nil {
+		complain("uplink", i, err)
+	}
 	c.checkDoors(complain)
 	streams := map[conf.Stream]bool{}
 	for _, s := range mergeStreams(BuiltIn(), c.Streams) {
