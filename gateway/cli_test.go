@@ -26,7 +26,7 @@ func TestHelpNamesEveryCommand(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	out = strings.Join(strings.Fields(out), " ")
-	for _, want := range []string{"run", "status", "streams", "tail", "put", "alarms", "ledger", "cursor list", "cursor drop", "check", "config print", "spool check", "bench spool", "version", "Exit codes: 0 done; 1 failed; 2 wrong usage or config; 3 no gateway answers; 4 a check found problems."} {
+	for _, want := range []string{"run", "status", "streams", "tail", "put", "alarms", "uplinks", "uplink pause", "uplink resume", "uplink retry", "ledger", "cursor list", "cursor drop", "check", "config print", "spool check", "bench spool", "version", "Exit codes: 0 done; 1 failed; 2 wrong usage or config; 3 no gateway answers; 4 a check found problems."} {
 		if !strings.Contains(out, want) {
 			t.Errorf("--help does not say %q:\n%s", want, out)
 		}

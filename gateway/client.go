@@ -80,14 +80,7 @@ func (c statusCmd) Run(ctx context.Context, e *env) error {
 	}
 	fmt.Fprintf(e.out, "disk    %s of %s used, %s free, %s\n", size(st.Disk.Used), size(st.Disk.Quota), size(st.Disk.Free), days)
 	for _, u := range st.Uplinks {
-		fmt.Fprintf(e.out, "uplink  %s to %s: %s since %s, %d records wait", u.ID, u.Target, u.State, u.Since.Local().Format(time.TimeOnly), u.Waiting)
-		if u.Oldest != nil {
-			fmt.Fprintf(e.out, ", oldest %s", span(st.Now.Sub(*u.Oldest)))
-		}
-		if u.Error != "" {
-			fmt.Fprintf(e.out, " (%s)", u.Error)
-		}
-		fmt.Fprintln(e.out)
+		fmt.Fprintln(e.out, "uplink  "+uplinkLine(u, st.Now))
 	}
 	fmt.Fprintf(e.out, "alarms  %d unacknowledged, %d active\n", st.Alarms.Unacked, st.Alarms.Active)
 	for _, l := range st.Listening {

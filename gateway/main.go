@@ -42,6 +42,8 @@ type commands struct {
 	Query   queryCmd     `cmd:"" help:"Ask the streams in SQL."`
 	Put     putCmd       `cmd:"" help:"Append standard input to a stream as one record."`
 	Alarms  alarmsCmd    `cmd:"" help:"List alarms, or acknowledge them."`
+	Uplinks uplinksCmd   `cmd:"" help:"List the uplinks: what waits, what goes, what it costs."`
+	Uplink  uplinkCmd    `cmd:"" help:"Pause, resume or retry an uplink of a running gateway."`
 	Ledger  ledgerCmd    `cmd:"" help:"Show for every record where it went."`
 	Cursor  cursorCmd    `cmd:"" help:"Look after the cursors of a running gateway."`
 	Check   checkCmd     `cmd:"" help:"Check a config file; nothing is started or written."`

@@ -105,7 +105,8 @@ type gateway struct {
 	loop    *rules.Loop
 	keeper  *points.Keeper
 	cams    *points.Cameras
-	pumps   []*uplink.Pump
+	pumps   []*uplink.Pump // as the config lists the uplinks
+	pauses  *pauseBook
 	sources []source
 	intake  []keep.Part
 	server  *localapi.Server
@@ -250,6 +251,14 @@ func (g *gateway) declares(stream string) bool {
 }
 
 func (g *gateway) buildUplinks(ctx context.Context) error {
+	var err error
+	if g.pauses, err = openPauses(g.cfg.Path(pausedFile)); err != nil {
+		return err
+	}
+	shared, err := uplink.NewCap(g.cfg.Link, g.clock.now)
+	if err != nil {
+		return fmt.Errorf("bandwidth: %w", err)
+	}
 	for _, c := range g.cfg.Uplinks {
 		log := g.log.With("part", "uplink")
 		view := newForUplink(g.sp, c, log)
@@ -260,12 +269,14 @@ func (g *gateway) buildUplinks(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("uplink %s: %w", c.ID, err)
 		}
+		view.ahead = g.cfg.Path(aheadFile(string(c.ID)))
 		// Before the doors open: from = "newest" means this moment.
 		if _, err := view.Lanes(ctx); err != nil {
 			log.Warn("uplink's cursors are opened later", "uplink", string(c.ID), "error", err)
 		}
 		g.closers = append(g.closers, closer{"cursors of uplink " + string(c.ID), view.close}, closer{"uplink " + string(c.ID), sink.Close})
-		g.pumps = append(g.pumps, uplink.NewPump(c, sink, view, uplink.Options{Logger: log}))
+		_, paused := g.pauses.of(string(c.ID))
+		g.pumps = append(g.pumps, uplink.NewPump(c, sink, view, uplink.Options{Logger: log, Paused: paused, Cap: shared}))
 	}
 	return nil
 }

@@ -19,9 +19,11 @@ import (
 // was delivered by this uplink. As places are durable together, the order holds
 // over a restart.
 type forUplink struct {
-	sp    *spool.Spool
-	cfg   uplink.Config
-	log   *slog.Logger
+	sp  *spool.Spool
+	cfg uplink.Config
+	log *slog.Logger
+	// ahead is the file of what was delivered ahead of the cursors.
+	ahead string
 	open  map[record.ShardID]*spool.Cursor // nil where nothing is to deliver
 	done  map[record.ShardID]bool          // closed shards that are delivered; their cursors are closed
 	wait  []*spool.Cursor                  // of lanes that wait for their parents
@@ -59,7 +61,7 @@ func (l *forUplink) Lanes(ctx context.Context) ([]uplink.LaneCursor, error) {
 				}
 			case cur == nil: // it waits without holding anything
 			case ready:
-				out = append(out, uplink.LaneCursor{Lane: lane.Lane{Stream: t.Name(), Shard: sh.ID, Hash: laneHash(t.Name(), sh)}, Cursor: l.shaped(t, sh.ID, cur)})
+				out = append(out, uplink.LaneCursor{Lane: lane.Lane{Stream: t.Name(), Shard: sh.ID, Hash: laneHash(t.Name(), sh)}, Class: t.Config().Class, Cursor: l.shaped(t, sh.ID, cur)})
 			default:
 				l.wait = append(l.wait, cur)
 			}

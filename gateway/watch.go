@@ -21,16 +21,22 @@ const (
 func (p *plant) Uplinks() []api.Uplink {
 	out := []api.Uplink{}
 	for _, pump := range p.g.pumps {
-		out = append(out, uplinkOf(pump.Status()))
+		out = append(out, p.uplinkOf(pump.Status()))
 	}
 	return out
 }
 
-func uplinkOf(s uplink.Status) api.Uplink {
+// uplinkOf shows an uplink.
+func (p *plant) uplinkOf(s uplink.Status) api.Uplink {
 	u := api.Uplink{
-		ID: s.ID, Kind: s.Kind, Target: s.Target, State: s.State, Since: s.Since.UTC(), Error: s.Error, Class: s.Class,
+		ID: s.ID, Kind: s.Kind, Target: s.Target, State: s.State, Since: s.Since.UTC(), Error: s.Error, Class: s.Class, Advice: s.Advice,
 		Waiting: s.Waiting.Records, WaitBytes: s.Waiting.Bytes, Out: api.Rate{Records: s.OutRecords, Bytes: s.OutBytes, Total: s.Delivered},
 		DrainBps: s.Drain, Delivered: s.Delivered, Filtered: s.Filtered, Refused: s.Refused, Retries: s.Retries, WireBytes: s.WireBytes,
+	}
+	u.LimitKbit, u.Capped = s.LimitKbit, s.Capped
+	u.Used, u.Cost = usageOf(s.Used), costOf(s.Cost)
+	if by, ok := p.g.pauses.of(s.ID); ok {
+		u.PausedBy, u.Since = by.By, by.At // of before the last start, maybe
 	}
 	if !s.RetryAt.IsZero() {
 		at := s.RetryAt.UTC()
@@ -73,6 +79,12 @@ func (p *plant) conditions() []rules.Condition {
 				text += ": " + u.Error
 			}
 			out = append(out, rules.Condition{Source: "uplink/" + u.ID, Name: "down", Severity: 2, Active: true, Text: text})
+		}
+		if u.State == uplink.StatePaused {
+			out = append(out, rules.Condition{Source: "uplink/" + u.ID, Name: "paused", Severity: 3, Active: true, Text: fmt.Sprintf("Uplink %s is paused since %s by %s, records are kept here", u.ID, u.Since.Local().Format("2006-01-02 15:04"), u.PausedBy)})
+		}
+		if u.State != "down" && (u.Class == "misconfigured" || u.Class == "auth") {
+			out = append(out, rules.Condition{Source: "uplink/" + u.ID, Name: "held", Severity: 2, Active: true, Text: fmt.Sprintf("Uplink %s hands on only a part, records are kept here: %s", u.ID, u.Error)})
 		}
 		r := p.refused[u.ID]
 		if u.Refused > r.n {

@@ -3,6 +3,7 @@ package uplink
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"forebay/spool/record"
@@ -13,6 +14,10 @@ import (
 // lingers, above it the sink may choose large units.
 const unit = 24 << 10
 
+// windowStep is what a lane's window grows by with each batch that the target
+// takes; minWindow is the least it shrinks to.
+const windowStep, minWindow = 6 << 10, 1 << 10
+
 // maxRead is how many records one step of a cursor is asked for at most.
 const maxRead = 8192
 
@@ -21,6 +26,7 @@ const maxRead = 8192
 type laneRun struct {
 	p    *Pump
 	lane lane.Lane
+	turn turn
 	cur  Cursor
 	stop context.CancelFunc
 
@@ -29,13 +35,19 @@ type laneRun struct {
 
 	// Its goroutine's own.
 	now, next *hold
+	hand      *hold // what is being sent: now, or the live part's
 	names     interner
-	window    int // bytes that a batch may have: less after throttling
-	size      int // bytes of a record, running mean
+	liveable  bool  // its newest records may overtake the others
+	live      *live // nil where they do not, now
+	ahead     []Span
+	resumed   bool // ahead is not of before the start any more
+	window    int  // bytes that a batch may have: less after throttling
+	size      int  // bytes of a record, running mean
 	backoff   backoff
 	tally     record.Tally // passed, but not yet in a Commit that worked
 	closed    bool         // the cursor has ended
 	lastErr   string       // of reading, so that it is logged once
+	last      lane.Class   // of the last failure that it paused for
 
 	// Under p.mu.
 	batch   lane.Batch
@@ -48,12 +60,16 @@ type laneRun struct {
 	retryAt time.Time
 	moved   time.Time // last acknowledgement, or since when there is something to send
 	waiting record.Backlog
+
+	place    uint64 // behind what was committed; 0: nothing yet
+	refusals int    // in a row: the target refused a record for good, and took none
 }
 
 func newLane(p *Pump, f LaneCursor) *laneRun {
 	return &laneRun{
 		p:      p,
 		lane:   f.Lane,
+		turn:   turnOf(f.Class),
 		cur:    f.Cursor,
 		answer: make(chan lane.Outcome, 1),
 		wake:   make(chan struct{}, 1),
@@ -62,7 +78,9 @@ func newLane(p *Pump, f LaneCursor) *laneRun {
 		window: maxHold,
 		size:   256,
 
-		waiting: f.Backlog(),
+		liveable: f.Class != record.ClassAlarm && f.Class != record.ClassEvidence && f.Class != record.ClassAudit,
+		ahead:    slices.Clone(p.ahead[laneKey{f.Stream, f.Shard}]),
+		waiting:  f.Backlog(),
 	}
 }
 
@@ -70,8 +88,12 @@ func newLane(p *Pump, f LaneCursor) *laneRun {
 func (l *laneRun) run(ctx context.Context) {
 	defer l.end()
 	for {
+		if !l.sendLive(ctx) {
+			return
+		}
 		if l.now.empty() {
 			if l.next.empty() {
+				l.joined()
 				if l.closed || !l.await(ctx) {
 					return
 				}
@@ -80,16 +102,27 @@ func (l *laneRun) run(ctx context.Context) {
 			l.now, l.next = l.next, l.now
 			l.next.reset()
 		}
-		sent := l.offer()
-		out, ok := l.listen(ctx)
-		if !ok || !l.settle(ctx, sent, out) {
+		if l.skip() {
+			continue
+		}
+		if !l.trip(ctx, l.now) {
 			return
 		}
 	}
 }
 
+// trip sends a batch of the records at hand, and does what its outcome asks
+// for; false if ctx has ended.
+func (l *laneRun) trip(ctx context.Context, hand *hold) bool {
+	l.hand = hand
+	sent := l.offer()
+	out, ok := l.listen(ctx)
+	return ok && l.settle(ctx, sent, out)
+}
+
 // end tells that the lane is over. Others may have waited for its shard's end.
 func (l *laneRun) end() {
+	l.leaveLive()
 	l.note(func() { l.ended, l.busy = true, false })
 	l.stop()
 	l.p.lookAgain()
@@ -100,9 +133,15 @@ func (l *laneRun) note(f func()) {
 	b := l.cur.Backlog()
 	l.p.mu.Lock()
 	defer l.p.mu.Unlock()
-	was := l.class
-	l.waiting = b
+	was, busy := l.class, l.busy
+	l.waiting = l.less(b)
 	f()
+	switch q := &l.p.lines[l.turn]; {
+	case l.busy && !busy:
+		q.busy++
+	case busy && !l.busy:
+		q.busy--
+	}
 	if l.class != was {
 		l.p.refresh(time.Now())
 	}
@@ -112,7 +151,7 @@ func (l *laneRun) note(f func()) {
 func (l *laneRun) watch() {
 	b := l.cur.Backlog()
 	l.p.mu.Lock()
-	l.waiting = b
+	l.waiting = l.less(b)
 	l.p.mu.Unlock()
 }
 
@@ -238,16 +277,20 @@ func isLoss(err error) bool {
 
 // offer queues the front of the batch at hand and says how many records it is.
 func (l *laneRun) offer() int {
-	recs := l.now.left()
-	n, size := 0, 0
-	for n < len(recs) && (n == 0 || size+weight(&recs[n]) <= l.window) {
+	recs := l.hand.left()
+	n, size, most := 0, 0, min(l.window, l.p.share(l.turn))
+	until := ^uint64(0)
+	if l.hand == l.now {
+		until = l.until(recs[0].Pos.Seq)
+	}
+	for n < len(recs) && recs[n].Pos.Seq < until && (n == 0 || size+weight(&recs[n]) <= most) {
 		size += weight(&recs[n])
 		n++
 	}
 	l.p.enqueue(l, lane.Batch{
 		Lane:    l.p.cfg.Far(l.lane),
 		Recs:    recs[:n],
-		Backlog: l.now.full || size >= unit || n < len(recs) || !l.next.empty(),
+		Backlog: l.hand.full || size >= unit || n < len(recs) || !l.next.empty(),
 	}, size)
 	return n
 }
@@ -275,127 +318,6 @@ func (l *laneRun) listen(ctx context.Context) (lane.Outcome, bool) {
 			l.watch()
 		}
 	}
-}
-
-// settle does what an outcome asks for: commits what is safe, moves a record
-// that can never be taken out of the way, pauses. false if ctx has ended.
-func (l *laneRun) settle(ctx context.Context, sent int, out lane.Outcome) bool {
-	if out.Done > 0 {
-		l.backoff.reset()
-		l.pass(out.Done, record.Tally{Delivered: uint64(out.Done)})
-	}
-	if out.Class != lane.Throttled && out.Done > 0 {
-		l.window = min(l.window+unit, maxHold)
-	}
-	if out.Done == sent {
-		l.note(func() {
-			if l.class != lane.OK && l.class != lane.Throttled {
-				l.p.wakeLanes(l.class) // what held this lane up is over for others too
-			}
-			l.class, l.err, l.retryAt = lane.OK, nil, time.Time{}
-		})
-		return ctx.Err() == nil
-	}
-	if out.Class == lane.Poison {
-		return l.refuse(ctx, out.Err) && ctx.Err() == nil
-	}
-	if out.Class == lane.Throttled {
-		l.window = max(min(l.window, l.batch0())/2, 1<<10)
-	}
-	l.p.count(func(m *meter) { m.retries++ })
-	// A lane that is offline pauses as the link does; its pause ends when the
-	// target is heard of again.
-	base, most := retryBase, l.p.retryMax
-	switch out.Class {
-	case lane.Auth, lane.Misconfigured:
-		base = slowBase
-	case lane.Throttled:
-		most = min(most, throttleMax)
-	}
-	pause := max(l.backoff.next(base, most), min(out.RetryAfter, l.p.retryMax))
-	l.note(func() { l.class, l.err, l.retryAt = out.Class, out.Err, time.Now().Add(pause) })
-	return l.sleep(ctx, pause)
-}
-
-// batch0 is the weight of the batch that was sent last.
-func (l *laneRun) batch0() int {
-	l.p.mu.Lock()
-	defer l.p.mu.Unlock()
-	return l.weight
-}
-
-// pass moves the cursor over the first n records at hand.
-func (l *laneRun) pass(n int, t record.Tally) {
-	recs := l.now.left()[:n]
-	bytes := 0
-	for i := range recs {
-		bytes += weight(&recs[i])
-	}
-	l.now.done += n
-	l.tally.Delivered += t.Delivered
-	l.tally.Filtered += t.Filtered
-	l.tally.Refused += t.Refused
-	upTo := recs[n-1].Pos.Seq
-	if err := l.cur.Commit(upTo, l.tally); err != nil {
-		// The records are delivered all the same; the next Commit covers them,
-		// and after a restart they go out again with the same ids.
-		l.p.log.Error("cannot move the cursor", "stream", l.lane.Stream, "shard", uint32(l.lane.Shard), "up_to", upTo, "error", err)
-	} else {
-		l.tally = record.Tally{}
-	}
-	l.p.count(func(m *meter) {
-		l.moved = time.Now()
-		m.delivered += t.Delivered
-		m.refused += t.Refused
-		if t.Delivered > 0 {
-			m.bytes += uint64(bytes)
-		}
-	})
-}
-
-// refuse copies the first record at hand to the stream "refused", however
-// often it takes, and passes it. One that comes from there stays there. A copy
-// that is outside the log's limits, which no time mends, is made without
-// attributes; if that does not help either there is none.
-func (l *laneRun) refuse(ctx context.Context, why error) bool {
-	r := l.now.left()[0]
-	reason := "the target cannot take it"
-	if why != nil {
-		reason = why.Error()
-	}
-	log := l.p.log.With("stream", l.lane.Stream, "shard", uint32(l.lane.Shard), "seq", r.Pos.Seq)
-	for said := false; l.lane.Stream != RefusedStream; {
-		err := l.p.src.Refuse(ctx, l.lane.Stream, r, reason)
-		if err == nil {
-			break
-		}
-		if ctx.Err() != nil {
-			return false
-		}
-		if bad := (*record.InvalidError)(nil); errors.As(err, &bad) {
-			if r.Attrs != nil {
-				log.Error("refused record is kept without its attributes", "error", err)
-				r.Attrs = nil
-				continue
-			}
-			log.Error("refused record cannot be kept at all", "error", err)
-			break
-		}
-		if !said {
-			log.Error("cannot keep a refused record", "error", err)
-			said = true
-		}
-		pause := l.backoff.next(retryBase, l.p.retryMax)
-		l.note(func() { l.class, l.err, l.retryAt = lane.Poison, err, time.Now().Add(pause) })
-		if !l.sleep(ctx, pause) {
-			return false
-		}
-	}
-	log.Warn("record refused by the target", "reason", reason)
-	l.pass(1, record.Tally{Refused: 1})
-	l.backoff.reset()
-	l.note(func() { l.class, l.err, l.retryAt = lane.OK, nil, time.Time{} })
-	return true
 }
 
 // sleep waits for d, or until the pause is ended; false if ctx has ended.

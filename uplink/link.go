@@ -14,6 +14,7 @@ const (
 	StateConnecting = "connecting"
 	StateDown       = "down"
 	StateThrottled  = "throttled"
+	StatePaused     = "paused"
 )
 
 // link is what is known of the way to the target as a whole. While retryAt
@@ -36,7 +37,7 @@ func (p *Pump) judge(out []lane.Outcome, now time.Time) {
 	answered := false
 	for i := range out {
 		o := &out[i]
-		p.meter.wire += uint64(max(o.Bytes, 0))
+		p.meter.sent(o)
 		switch {
 		case o.Done > 0, o.Class == lane.OK:
 			p.link.backoff.reset()
@@ -73,6 +74,7 @@ func (p *Pump) reached(now time.Time) {
 	p.link.state, p.link.fails, p.link.class, p.link.err = StateUp, 0, lane.OK, nil
 	p.link.retryAt, p.link.heard = time.Time{}, now
 	if was != StateUp {
+		p.pace.begin()
 		p.wakeLanes(lane.OK)
 	}
 }
@@ -153,6 +155,9 @@ const (
 // refresh draws the shown state anew and logs a change. p.mu is held.
 func (p *Pump) refresh(now time.Time) {
 	s := shown{state: p.link.state, class: p.link.class, err: p.link.err, retryAt: p.link.retryAt}
+	if p.paused {
+		s = shown{state: StatePaused}
+	}
 	if s.state == StateUp {
 		healthy, failing, throttled := 0, 0, 0
 		if s.err != nil {

@@ -48,7 +48,7 @@ func (l *memLog) Lanes(context.Context) ([]uplink.LaneCursor, error) {
 	var out []uplink.LaneCursor
 	for _, c := range l.cursors {
 		if c.listed() {
-			out = append(out, uplink.LaneCursor{Lane: c.lane, Cursor: c})
+			out = append(out, uplink.LaneCursor{Lane: c.lane, Class: c.class, Cursor: c})
 		}
 	}
 	return out, nil
@@ -89,8 +89,9 @@ func (l *memLog) pending() (n uint64) {
 }
 
 type memCursor struct {
-	t    *testing.T
-	lane lane.Lane
+	t     *testing.T
+	lane  lane.Lane
+	class record.Class
 
 	mu      sync.Mutex
 	recs    []record.Record // recs[i] has sequence number i+1
@@ -103,6 +104,7 @@ type memCursor struct {
 	ended   bool
 	gone    bool             // its stream was deleted
 	parents []*memCursor     // to be drained first
+	holes   map[uint64]bool  // damaged, for followers
 	broken  map[uint64]error // reported once, in place of that record
 	readErr error
 	noCmt   error

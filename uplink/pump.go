@@ -2,7 +2,6 @@ package uplink
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -12,8 +11,10 @@ import (
 )
 
 const (
-	// sends is how many Sends, of disjoint lanes, are under way at a time.
-	sends = 2
+	// sends is how many Sends, of disjoint lanes, are under way at a time;
+	// slowSends on a link that bounds what one may have, so that the next ones
+	// are on their way while one waits for its answer.
+	sends, slowSends = 2, 4
 	// maxHold bounds what is read of one lane ahead of its Send, in bytes of
 	// key and data; memory bounds it for all lanes together, twice over since
 	// a batch is read while another is sent.
@@ -52,17 +53,25 @@ type Pump struct {
 	retryMax time.Duration
 	kick     chan struct{} // something changed that the loop should look at
 
-	mu       sync.Mutex
-	started  time.Time
-	lanes    map[laneKey]*laneRun
-	queue    []*laneRun // have a batch to send
-	queued   time.Time  // when the first of them came
-	inFlight int
-	again    bool           // the lanes are to be listed at once
-	held     record.Backlog // in lanes that are not listed yet
-	link     link
-	meter    meter
-	shown    shown
+	mu      sync.Mutex
+	started time.Time
+	lanes   map[laneKey]*laneRun
+	lines   [turns]line // of lanes that have a batch to send
+	caps    []*Cap      // the uplink's own, and what it shares
+	capped  time.Time   // when one of them last made a batch wait
+	pace    pace
+	alone   bool               // a Send is under way that measures the link
+	live    LiveLog            // nil unless newest records may go first
+	ahead   map[laneKey][]Span // delivered ahead of the cursors
+	moved   bool               // that has changed
+	saved   time.Time          // when it was kept last
+	again   bool               // the lanes are to be listed at once
+	paused  bool               // by an operator
+	held    record.Backlog     // in lanes that are not listed yet
+	link    link
+	guard   guard
+	meter   meter
+	shown   shown
 }
 
 type laneKey struct {
@@ -74,6 +83,10 @@ type laneKey struct {
 type Options struct {
 	// Logger gets state changes and losses. nil is slog.Default().
 	Logger *slog.Logger
+	// Paused says that the pump begins paused: it was when the program ended.
+	Paused bool
+	// Cap is the bandwidth that this pump shares with others. nil: none.
+	Cap *Cap
 }
 
 // NewPump makes a pump of a config that Check has passed. The sink belongs to
@@ -93,8 +106,23 @@ func NewPump(cfg Config, sink Sink, log Log, opts Options) *Pump {
 		p.log = slog.Default()
 	}
 	p.log = p.log.With("uplink", string(cfg.ID))
+	p.guard.most = defaultRefuseMax
+	if cfg.RefuseMax > 0 {
+		p.guard.most = cfg.RefuseMax
+	}
+	p.pace.begin()
+	p.meter = newMeter()
+	if cfg.LimitKbit > 0 {
+		p.caps = append(p.caps, &Cap{plan: plan{kbit: cfg.LimitKbit, zone: time.UTC}, wall: time.Now})
+	}
+	if opts.Cap != nil {
+		p.caps = append(p.caps, opts.Cap)
+	}
 	p.link.state = StateConnecting
 	p.shown = shown{state: StateConnecting, since: time.Now()}
+	if p.paused = opts.Paused; p.paused {
+		p.shown.state = StatePaused
+	}
 	return p
 }
 
@@ -109,10 +137,12 @@ func (p *Pump) Run(ctx context.Context) error {
 		wg.Wait()
 		grace.Stop()
 		cut()
+		p.saveAhead(time.Now(), true)
 	}()
 
 	p.mu.Lock()
 	p.started = time.Now()
+	p.setLive()
 	_, p.link.probe = p.sink.(Prober)
 	p.mu.Unlock()
 
@@ -135,17 +165,9 @@ func (p *Pump) Run(ctx context.Context) error {
 		case <-timer.C:
 		case <-tick.C:
 			p.sample(time.Now())
+			p.saveAhead(time.Now(), false)
 		}
 	}
-}
-
-// RetryNow ends every pause: the link is tried at once, and so is every lane.
-func (p *Pump) RetryNow() {
-	p.mu.Lock()
-	p.link.retryAt = time.Time{}
-	p.wakeLanes(lane.OK)
-	p.mu.Unlock()
-	p.poke()
 }
 
 // poke makes the loop look again.
@@ -193,6 +215,7 @@ func (p *Pump) list(ctx context.Context, wg *sync.WaitGroup) {
 		laneCtx, stop := context.WithCancel(ctx)
 		l.stop = stop
 		p.lanes[k] = l
+		p.lines[l.turn].known++
 		wg.Go(func() { l.run(laneCtx) })
 	}
 	for k, l := range p.lanes {
@@ -201,6 +224,7 @@ func (p *Pump) list(ctx context.Context, wg *sync.WaitGroup) {
 		}
 		l.stop() // it is drained, or its stream is gone
 		if l.ended {
+			p.lines[l.turn].known--
 			delete(p.lanes, k)
 		}
 	}
@@ -237,123 +261,4 @@ func (p *Pump) holdLimit() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return min(max(memory/(2*max(len(p.lanes), 1)), minHold), maxHold)
-}
-
-// step does what can be done now: probes the link, starts Sends. It gives the
-// time until it has to be asked again if nothing happens.
-func (p *Pump) step(ctx, sendCtx context.Context, wg *sync.WaitGroup) time.Duration {
-	for {
-		p.mu.Lock()
-		now := time.Now()
-		if wait := p.link.retryAt.Sub(now); wait > 0 {
-			p.mu.Unlock()
-			return wait
-		}
-		if p.link.state == StateUp && len(p.queue) == 0 && p.inFlight == 0 && now.Sub(p.link.heard) >= idleProbe {
-			_, p.link.probe = p.sink.(Prober)
-		}
-		if p.link.probe {
-			p.mu.Unlock()
-			p.probe(ctx)
-			if ctx.Err() != nil {
-				return time.Hour
-			}
-			continue
-		}
-		batch, wait := p.take(now)
-		p.mu.Unlock()
-		if len(batch) == 0 {
-			return wait
-		}
-		wg.Go(func() { p.send(sendCtx, batch) })
-	}
-}
-
-// take takes lanes off the queue for one Send; none, and how long to wait,
-// where there is nothing to do now. p.mu is held.
-func (p *Pump) take(now time.Time) ([]*laneRun, time.Duration) {
-	if len(p.queue) == 0 || p.inFlight >= sends {
-		return nil, time.Hour // until something is queued or done
-	}
-	total := 0
-	for _, l := range p.queue {
-		total += l.weight
-	}
-	if wait := p.queued.Add(min(gather, p.linger)).Sub(now); wait > 0 && total < shareAbove && len(p.queue) < len(p.lanes) {
-		return nil, wait
-	}
-	most := min(len(p.queue), maxLanes)
-	if total > shareAbove && p.inFlight+1 < sends {
-		most = min(most, (len(p.queue)+1)/2)
-	}
-	n, size := 0, 0
-	for n < most && (n == 0 || size+p.queue[n].weight <= maxSend) {
-		size += p.queue[n].weight
-		p.queue[n].taken = true
-		n++
-	}
-	batch := append([]*laneRun(nil), p.queue[:n]...)
-	p.queue = append(p.queue[:0], p.queue[n:]...)
-	p.inFlight++
-	return batch, 0
-}
-
-// enqueue offers the lane's batch to the next Send.
-func (p *Pump) enqueue(l *laneRun, b lane.Batch, weight int) {
-	p.mu.Lock()
-	l.batch, l.weight, l.taken = b, weight, false
-	if len(p.queue) == 0 {
-		p.queued = time.Now()
-	}
-	p.queue = append(p.queue, l)
-	p.mu.Unlock()
-	p.poke()
-}
-
-// withdraw takes the lane's batch back; false if a Send has it.
-func (p *Pump) withdraw(l *laneRun) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if l.taken {
-		return false
-	}
-	for i, q := range p.queue {
-		if q == l {
-			p.queue = append(p.queue[:i], p.queue[i+1:]...)
-			break
-		}
-	}
-	return true
-}
-
-var errOutcomes = errors.New("the sink did not answer for every lane")
-
-// send is one Send and the news of it to its lanes.
-func (p *Pump) send(ctx context.Context, lanes []*laneRun) {
-	batches := make([]lane.Batch, len(lanes))
-	for i, l := range lanes {
-		batches[i] = l.batch
-	}
-	out := p.sink.Send(ctx, batches)
-	if len(out) != len(lanes) {
-		out = make([]lane.Outcome, len(lanes))
-		for i := range out {
-			out[i] = lane.Outcome{Class: lane.Ambiguous, Err: errOutcomes}
-		}
-	}
-	for i := range out {
-		n := len(batches[i].Recs)
-		out[i].Done = min(max(out[i].Done, 0), n)
-		if out[i].Class == lane.OK && out[i].Done < n {
-			out[i].Class = lane.Transient
-		}
-	}
-	p.mu.Lock()
-	p.inFlight--
-	p.judge(out, time.Now())
-	p.mu.Unlock()
-	for i, l := range lanes {
-		l.answer <- out[i]
-	}
-	p.poke()
 }

@@ -62,6 +62,8 @@ type Cursor interface {
 // A LaneCursor is a lane and the uplink's place in it.
 type LaneCursor struct {
 	lane.Lane
+	// Class is the stream's. Alarms go first, then evidence, then the rest.
+	Class record.Class
 	Cursor
 }
 
@@ -104,6 +106,17 @@ type Config struct {
 	// From is where a new uplink begins in what is stored already: "oldest"
 	// or "newest". Default "oldest".
 	From string `toml:"from"`
+	// Order is what goes first after an outage: "oldest", or "live-first": the
+	// newest records of a stream at once, and what has waited behind them. The
+	// order of a key's records then holds among the newest, and among what has
+	// waited, but not between the two, so a consumer must go by the records'
+	// times or ids. Streams of class alarm, evidence and audit keep their order.
+	// Not for targets that know repeated records by their order (kafka, nats, s3,
+	// kvs). Default "oldest".
+	Order string `toml:"order"`
+	// LiveAfter is how old the oldest waiting record must be before newer ones
+	// overtake it, with order = "live-first". Default 30s.
+	LiveAfter conf.Duration `toml:"live_after"`
 	// Linger is how long a record waits for others to share a request with.
 	// Default 100ms.
 	Linger conf.Duration `toml:"linger"`
@@ -113,6 +126,18 @@ type Config struct {
 	// Shape says which records are left out, and what is changed in others
 	// before they are sent. Default: all are sent as they are.
 	Shape []shape.Config `toml:"shape"`
+	// RefuseMax is how many records in a row of a lane the target may refuse for
+	// good, none accepted between them. They are set aside in the stream
+	// "refused"; then the uplink stops and waits for a person, as a target that
+	// takes nothing would have the whole backlog set aside. Default 20.
+	RefuseMax int `toml:"refuse_max"`
+	// LimitKbit is how much of the link this uplink may take, in kilobits (1000
+	// bits) a second, beside what [bandwidth] says for all of them together.
+	// Default 0: no limit of its own.
+	LimitKbit int `toml:"limit_kbit"`
+
+	// Price is what the target and the link cost, for the cost meter.
+	Price *Price `toml:"price"`
 
 	// Kinesis is the target Amazon Kinesis Data Streams, or what speaks its
 	// protocol.
@@ -254,9 +279,26 @@ func (c Config) Check() error {
 	if _, err := shape.New(c.Shape); err != nil {
 		return err
 	}
+	if c.RefuseMax < 0 || c.RefuseMax > 1_000_000 {
+		return fmt.Errorf("refuse_max: %d is not between 1 and 1000000", c.RefuseMax)
+	}
+	if err := checkKbit(c.LimitKbit); err != nil {
+		return fmt.Errorf("limit_kbit: %w", err)
+	}
+	if c.Price != nil {
+		if err := c.Price.Check(); err != nil {
+			return fmt.Errorf("price.%w", err)
+		}
+	}
 	k, err := c.kind()
 	if err != nil {
 		return err
+	}
+	if err := c.checkOrder(k.name); err != nil {
+		return err
+	}
+	if d := c.LiveAfter.D(); d != 0 && (d < time.Second || d > 24*time.Hour) {
+		return fmt.Errorf("live_after: %s is not between 1s and 24h", c.LiveAfter)
 	}
 	if err := k.check(&c); err != nil {
 		return fmt.Errorf("%s.%w", k.name, err)
@@ -289,7 +331,7 @@ func (c Config) Far(l lane.Lane) lane.Lane {
 
 // New makes the sink that a config names. Nothing is sent yet.
 func New(c Config, home lane.Home) (Sink, error) {
-	home.Uplink, home.Rising = string(c.ID), true
+	home.Uplink, home.Rising = string(c.ID), c.Order != OrderLive
 	k, err := c.kind()
 	if err != nil {
 		return nil, err
@@ -309,7 +351,16 @@ func (c Config) WithDefaults() Config {
 	if c.From == "" {
 		c.From = "oldest"
 	}
+	if c.Order == "" {
+		c.Order = OrderOldest
+	}
+	c.LiveAfter = conf.Duration(c.LiveAfter.Or(defaultLiveAfter))
 	c.Linger = conf.Duration(c.Linger.Or(defaultLinger))
 	c.RetryMax = conf.Duration(c.RetryMax.Or(defaultRetryMax))
+	if c.RefuseMax == 0 {
+		c.RefuseMax = defaultRefuseMax
+	}
+	price := c.priceOf()
+	c.Price = &price
 	return c
 }

@@ -148,10 +148,12 @@ type Uplink struct {
 	ID        string     `json:"id"`
 	Kind      string     `json:"kind"`
 	Target    string     `json:"target"` // where to, in words
-	State     string     `json:"state"`  // up, connecting, down, throttled
+	State     string     `json:"state"`  // up, connecting, down, throttled, paused
 	Since     time.Time  `json:"since"`  // of the state
 	Error     string     `json:"error"`  // last error in words, "" when up
 	Class     string     `json:"error_class"`
+	Advice    string     `json:"advice,omitempty"`    // what is done about the error, and what a person can do
+	PausedBy  string     `json:"paused_by,omitempty"` // who paused it
 	RetryAt   *time.Time `json:"retry_at"`
 	Waiting   uint64     `json:"waiting_records"`
 	WaitBytes int64      `json:"waiting_bytes"` // estimate
@@ -164,6 +166,11 @@ type Uplink struct {
 	Refused   uint64     `json:"refused_total"`
 	Retries   uint64     `json:"retries_total"`
 	WireBytes uint64     `json:"wire_bytes_total"`
+
+	LimitKbit int         `json:"limit_kbit"` // what it may send now, kilobits a second; 0: no limit
+	Capped    bool        `json:"capped"`     // that limit holds it back
+	Used      UplinkUsage `json:"used"`
+	Cost      UplinkCost  `json:"cost"`
 }
 
 // Alarm is one of GET /v1/alarms. Its life cycle is ISA-18.2's.

@@ -96,6 +96,7 @@ type work struct {
 
 	sent    int  // records that are complete with the request under way
 	cut     int  // where that is none: parts of the front record in it
+	size    int  // bytes of the unit under way, data and key
 	skip    int  // parts of the front record that the target has
 	most    int  // records a unit may hold; 0: as many as fit
 	alone   bool // goes in a request of its own
@@ -183,6 +184,7 @@ func (s *Sink) sendStream(ctx context.Context, stream string, works []*work) {
 			}
 			return
 		}
+		req[0].out.Requests++
 		answer, err := s.put(ctx, buf, len(req))
 		buf.Release()
 		if err == nil {
@@ -241,7 +243,7 @@ func (s *Sink) fill(buf *aws.Buffer, p *packer, stream string, works []*work) []
 		before := len(buf.B)
 		buf.B = appendUnit(buf.B, u, w.hash)
 		w.out.Bytes += len(buf.B) - before
-		w.sent, w.cut = u.n, u.cut
+		w.sent, w.cut, w.size = u.n, u.cut, u.size()
 		room -= u.size()
 		req = append(req, w)
 		if w.alone {
@@ -256,6 +258,10 @@ func (s *Sink) fill(buf *aws.Buffer, p *packer, stream string, works []*work) []
 func (s *Sink) settle(req []*work, answer []entry) {
 	for i, w := range req {
 		e := s.outcome(&answer[i])
+		if e == nil {
+			w.out.Units += Units(w.size)
+			w.out.Billed += Billed(w.size)
+		}
 		switch {
 		case e == nil && w.sent == 0:
 			w.skip += w.cut

@@ -77,6 +77,9 @@ type Outcome struct {
 	// what the target's price list counts of it (PUT payload units at Kinesis);
 	// 0 where there is nothing to count.
 	Requests, Units int
+	// Billed is how many bytes the price list counts of what was taken, where it
+	// rounds each record up (Kinesis on demand); 0 where it does not.
+	Billed int
 }
 
 // A Home is what a sink may use of the gateway that it works for.

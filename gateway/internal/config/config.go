@@ -39,6 +39,7 @@ type Config struct {
 	Routes  []inlet.Route     `toml:"route"`
 	Kinesis kinesisapi.Config `toml:"kinesis"`
 	API     localapi.Config   `toml:"api"`
+	Link    uplink.Bandwidth  `toml:"bandwidth"`
 	Uplinks []uplink.Config   `toml:"uplink"`
 	Rules   []rules.Rule      `toml:"rule"`
 	Points  []points.Config   `toml:"point"`
@@ -340,7 +341,7 @@ func (c *Config) checkNames(complain func(string, int, error)) {
 }
 
 // noTablesRE finds the line that the encoder writes for a list without tables.
-var noTablesRE = regexp.MustCompile(`^(mqtt_client|serial|camera|route|uplink|shape|rule|point|user|key) = \[\]\n$`)
+var noTablesRE = regexp.MustCompile(`^(mqtt_client|serial|camera|route|schedule|uplink|shape|rule|point|user|key) = \[\]\n$`)
 
 // Print writes the config as TOML, every key with its default filled in.
 // Secrets are not printed. A list of tables that has none is shown by an

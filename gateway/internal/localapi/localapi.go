@@ -75,6 +75,11 @@ type Plant interface {
 	Status() api.Status
 	Devices() []api.Device
 	Uplinks() []api.Uplink
+	// PauseUplink, ResumeUplink and RetryUplink do it, durably where it is to
+	// last, and note who asked. ErrNoUplink, ErrPaused.
+	PauseUplink(ctx context.Context, id, by string) (api.Uplink, error)
+	ResumeUplink(ctx context.Context, id, by string) (api.Uplink, error)
+	RetryUplink(ctx context.Context, id, by string) (api.Uplink, error)
 	Streams() []api.Stream
 	Alarms() []api.Alarm
 	Ack(ctx context.Context, r api.AckRequest) (api.AckResult, error)
@@ -280,6 +285,9 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /v1/ledger", s.ledger)
 	mux.HandleFunc("DELETE /v1/streams/{stream}/cursors/{cursor}", s.dropCursor)
 	mux.HandleFunc("POST /v1/alarms/ack", s.ack)
+	mux.HandleFunc("POST /v1/uplinks/{uplink}/pause", s.uplinkVerb("pause", s.plant.PauseUplink))
+	mux.HandleFunc("POST /v1/uplinks/{uplink}/resume", s.uplinkVerb("resume", s.plant.ResumeUplink))
+	mux.HandleFunc("POST /v1/uplinks/{uplink}/retry", s.uplinkVerb("retry", s.plant.RetryUplink))
 	mux.HandleFunc("POST /v1/query", s.query)
 	mux.HandleFunc("POST /v1/spool/backup", s.backup)
 	mux.HandleFunc("GET /v1/events", s.events)

@@ -86,6 +86,22 @@ func (p *stage) Frame(_ context.Context, cam string) ([]byte, time.Time, error) 
 	}
 	return []byte("\xff\xd8jpeg"), time.Date(2026, 11, 5, 14, 0, 0, 123456789, time.UTC), nil
 }
+
+func (p *stage) PauseUplink(_ context.Context, id, by string) (api.Uplink, error) {
+	if id != "cloud" || by != "op" {
+		return api.Uplink{}, localapi.ErrNoUplink
+	}
+	return api.Uplink{ID: id, State: "paused"}, nil
+}
+
+func (p *stage) ResumeUplink(_ context.Context, id, _ string) (api.Uplink, error) {
+	return api.Uplink{ID: id, State: "up"}, nil
+}
+
+func (p *stage) RetryUplink(context.Context, string, string) (api.Uplink, error) {
+	return api.Uplink{}, localapi.ErrPaused
+}
+
 func (p *stage) Ledger() api.Ledger { return api.Ledger{Balance: true} }
 
 func (p *stage) LedgerSteps(_ context.Context, limit int) ([]api.LedgerStep, error) {

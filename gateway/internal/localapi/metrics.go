@@ -68,6 +68,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		gauge("forebay_stream_records", "Records kept in the stream.", float64(t.Records), "stream", t.Name)
 	}
 	for _, u := range st.Uplinks {
+		uplinkMetrics(gauge, count, u)
 		gauge("forebay_uplink_up", "1 while the uplink delivers.", flag(u.State == "up"), "uplink", u.ID)
 		gauge("forebay_uplink_waiting_records", "Records not yet delivered.", float64(u.Waiting), "uplink", u.ID)
 		count("forebay_uplink_delivered_total", "Records acknowledged by the far side since the process started.", float64(u.Delivered), "uplink", u.ID)

@@ -1,0 +1,182 @@
+package uplink
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"forebay/spool/record"
+	"forebay/uplink/lane"
+)
+
+// settle does what an outcome asks for: commits what is safe, moves a record
+// that can never be taken out of the way, pauses. false if ctx has ended.
+func (l *laneRun) settle(ctx context.Context, sent int, out lane.Outcome) bool {
+	if out.Done > 0 {
+		l.backoff.reset()
+		l.pass(out.Done, record.Tally{Delivered: uint64(out.Done)})
+	}
+	l.adapt(out)
+	if out.Done == sent {
+		l.note(func() {
+			if l.class != lane.OK && l.class != lane.Throttled {
+				l.p.wakeLanes(l.class) // what held this lane up is over for others too
+			}
+			l.class, l.err, l.retryAt = lane.OK, nil, time.Time{}
+		})
+		return ctx.Err() == nil
+	}
+	if out.Class == lane.Poison {
+		held := l.p.storm(l, out.Err)
+		if held == nil {
+			return l.refuse(ctx, out.Err) && ctx.Err() == nil
+		}
+		out.Class, out.Err = lane.Misconfigured, held
+	}
+	l.p.count(func(m *meter) { m.retries++ })
+	pause := l.pause(out)
+	l.note(func() { l.class, l.err, l.retryAt = out.Class, out.Err, time.Now().Add(pause) })
+	return l.sleep(ctx, pause)
+}
+
+// adapt sizes the lane's next batches by what the target made of this one: a
+// step more where it took something, half where it asked for less (additive
+// increase, multiplicative decrease).
+func (l *laneRun) adapt(out lane.Outcome) {
+	switch {
+	case out.Class == lane.Throttled:
+		l.window = max(min(l.window, l.batch0())/2, minWindow)
+	case out.Done > 0:
+		l.window, l.last = min(l.window+min(windowStep, l.window), maxHold), lane.OK
+	}
+}
+
+// pause is how long the lane waits after a failure. A lane that is offline
+// pauses as the link does; its pause ends when the target is heard of again.
+func (l *laneRun) pause(out lane.Outcome) time.Duration {
+	base, most := retryBase, l.p.retryMax
+	switch out.Class {
+	case lane.Auth, lane.Misconfigured:
+		base = slowBase
+	case lane.ClockSkew:
+		// The sink has learnt the target's time and signs with it from now on;
+		// where the second try fails too, only a person can help.
+		if l.last == lane.ClockSkew {
+			base = slowBase
+		}
+	case lane.Throttled:
+		most = min(most, throttleMax)
+	}
+	l.last = out.Class
+	return max(l.backoff.next(base, most), min(out.RetryAfter, l.p.retryMax))
+}
+
+// storm says why a record that the target will not take must not be set aside;
+// nil: it may.
+func (p *Pump) storm(l *laneRun, why error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err := p.guard.holds(l, string(p.cfg.ID), why)
+	if err == nil {
+		p.guard.refuses(l)
+	}
+	return err
+}
+
+// batch0 is the weight of the batch that was sent last.
+func (l *laneRun) batch0() int {
+	l.p.mu.Lock()
+	defer l.p.mu.Unlock()
+	return l.weight
+}
+
+// pass moves the cursor, or the live part, over the first n records at hand.
+func (l *laneRun) pass(n int, t record.Tally) {
+	recs := l.hand.left()[:n]
+	var use Usage
+	if t.Delivered > 0 {
+		for i := range recs {
+			use.add(weight(&recs[i]))
+		}
+	}
+	l.hand.done += n
+	if l.live != nil && l.hand == &l.live.hold {
+		l.advance(recs, t)
+	} else {
+		l.commit(recs[n-1].Pos.Seq, t)
+	}
+	l.p.count(func(m *meter) {
+		if t.Delivered > 0 {
+			l.p.guard.took(l, int(t.Delivered))
+		}
+		l.moved = time.Now()
+		m.use.Records += use.Records
+		m.use.PayloadBytes += use.PayloadBytes
+		m.use.PlainUnits += use.PlainUnits
+		m.use.PlainBilled += use.PlainBilled
+		m.passed += t.Sum()
+		m.refused += t.Refused
+	})
+}
+
+// commit moves the cursor behind a sequence number.
+func (l *laneRun) commit(upTo uint64, t record.Tally) {
+	l.tally.Delivered += t.Delivered
+	l.tally.Filtered += t.Filtered
+	l.tally.Refused += t.Refused
+	if err := l.cur.Commit(upTo, l.tally); err != nil {
+		// The records are delivered all the same; the next Commit covers them,
+		// and after a restart they go out again with the same ids.
+		l.p.log.Error("cannot move the cursor", "stream", l.lane.Stream, "shard", uint32(l.lane.Shard), "up_to", upTo, "error", err)
+		return
+	}
+	l.tally = record.Tally{}
+	l.p.mu.Lock()
+	l.place = upTo + 1
+	l.p.mu.Unlock()
+}
+
+// refuse copies the first record at hand to the stream "refused", however
+// often it takes, and passes it. One that comes from there stays there. A copy
+// that is outside the log's limits, which no time mends, is made without
+// attributes; if that does not help either there is none.
+func (l *laneRun) refuse(ctx context.Context, why error) bool {
+	r := l.hand.left()[0]
+	reason := "the target cannot take it"
+	if why != nil {
+		reason = why.Error()
+	}
+	log := l.p.log.With("stream", l.lane.Stream, "shard", uint32(l.lane.Shard), "seq", r.Pos.Seq)
+	for said := false; l.lane.Stream != RefusedStream; {
+		err := l.p.src.Refuse(ctx, l.lane.Stream, r, reason)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		if bad := (*record.InvalidError)(nil); errors.As(err, &bad) {
+			if r.Attrs != nil {
+				log.Error("refused record is kept without its attributes", "error", err)
+				r.Attrs = nil
+				continue
+			}
+			log.Error("refused record cannot be kept at all", "error", err)
+			break
+		}
+		if !said {
+			log.Error("cannot keep a refused record", "error", err)
+			said = true
+		}
+		pause := l.backoff.next(retryBase, l.p.retryMax)
+		l.note(func() { l.class, l.err, l.retryAt = lane.Poison, err, time.Now().Add(pause) })
+		if !l.sleep(ctx, pause) {
+			return false
+		}
+	}
+	log.Warn("record refused by the target", "reason", reason)
+	l.pass(1, record.Tally{Refused: 1})
+	l.backoff.reset()
+	l.note(func() { l.class, l.err, l.retryAt = lane.OK, nil, time.Time{} })
+	return true
+}
