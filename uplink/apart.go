@@ -17,7 +17,7 @@ const streamMark = "{stream}"
 // it sends may be behind what was sent before, so no far side may take its
 // place in a lane for how far the lane has come.
 func NewApart(c Config, home lane.Home) (Sink, error) {
-	home.Rising = false
+	home.Rising, home.Apart = false, true
 	return open(c, home)
 }
 
