@@ -13,7 +13,7 @@ import (
 
 type cloudCmd struct {
 	Listen     string        `help:"Address of the cloud." required:"" placeholder:"ADDR"`
-	To         string        `help:"The Kinesis endpoint behind it, one that asks for no keys." required:"" placeholder:"URL"`
+	To         string        `help:"The Kinesis endpoint behind it, one that asks for no keys; none takes everything and keeps nothing." required:"" placeholder:"URL"`
 	Control    string        `help:"Address of the control, host:port: POST /faults (JSON), POST /reshard?stream=NAME&shards=N; GET / for the state." placeholder:"ADDR"`
 	Seed       uint64        `help:"Seed of the lots." default:"1"`
 	EntryFails float64       `help:"Share of the records of PutRecords that are refused." placeholder:"SHARE"`

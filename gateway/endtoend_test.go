@@ -170,7 +170,7 @@ func TestEndToEnd(t *testing.T) {
 }
 
 // order tells the link what to do.
-func order(t *testing.T, control, what string) {
+func order(t testing.TB, control, what string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+control+"/"+what, nil)
 	if err != nil {

@@ -64,7 +64,7 @@ type part struct {
 type errandBook struct {
 	Epoch  string         `json:"epoch"` // numbers of records count in it alone
 	Count  map[string]int `json:"count"` // errands there were, by uplink
-	Orders []*task       `json:"orders"`
+	Orders []*task        `json:"orders"`
 	// Names are those that replays have used, by uplink: a far side may take
 	// what comes under a name a second time for a repetition.
 	Names map[string][]string `json:"names"`

@@ -64,7 +64,7 @@ create_stream = true
 			t.Fatalf("%v: exit code %d: %s%s", args, code, out, errs)
 		}
 	}
-	fill(t, g, 0, 3000)
+	fillPress(t, g, 0, 3000)
 	eventually(t, 60*time.Second, "all is handed on", func() bool { return count("forebay.near.press.*") == 3000 })
 	do("", "uplink", "replay", "cloud", "--stream", "press")
 	eventually(t, 30*time.Second, "the replay is under way", func() bool { return count("forebay.near.replay-1-press.*") > 0 })
@@ -76,7 +76,7 @@ create_stream = true
 	}
 
 	do(strings.Repeat("y", 20<<10), "put", "press", "large")
-	fill(t, g, 3000, 10)
+	fillPress(t, g, 3000, 10)
 	eventually(t, 30*time.Second, "one record is refused", func() bool {
 		l, err := g.client.Refused(t.Context(), "cloud", 0)
 		return err == nil && len(l.Letters) == 1 && cloud(t, g).Waiting == 0

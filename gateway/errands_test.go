@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,8 +51,8 @@ func errandPair(t *testing.T, limit string) (near, far *gw) {
 	return startGateway(t, "near", strings.NewReplacer("NAME", "near", "LINK", far.kinesis, "LIMIT", limit).Replace(errandConfig)), far
 }
 
-// fill puts n records of a thousand bytes, and returns when they are stored.
-func fill(t *testing.T, g *gw, from, n int) {
+// fillPress puts n records of a thousand bytes, and returns when they are stored.
+func fillPress(t *testing.T, g *gw, from, n int) {
 	t.Helper()
 	var b strings.Builder
 	for i := range n {
@@ -124,11 +125,11 @@ func TestReplayOverAKill(t *testing.T) {
 		}
 		return out + errs
 	}
-	fill(t, near, 0, 1000) // not of the range
+	fillPress(t, near, 0, 1000) // not of the range
 	from := time.Now().UTC()
-	fill(t, near, 1000, 3000)
+	fillPress(t, near, 1000, 3000)
 	to := time.Now().UTC()
-	fill(t, near, 4000, 500)
+	fillPress(t, near, 4000, 500)
 	eventually(t, 60*time.Second, "all is handed on", func() bool { return cloud(t, near).Waiting == 0 && sum(numbers(t, far, "press")) == 4500 })
 	before, err := near.client.Ledger(t.Context())
 	if err != nil {
@@ -267,14 +268,15 @@ func TestRedriveOverAKill(t *testing.T) {
 	limit("32KiB")
 	do(exitFailed, "uplink", "redrive", "cloud", "--all")
 	for i := range 3 {
-		fill(t, near, i*10, 10)
+		fillPress(t, near, i*10, 10)
 		do(exitOK, "put", "press", fmt.Sprint("large/", i))
 	}
 	list := letters(3)
-	if l := list.Letters[2]; l.Stream != "press" || l.Key != "large/0" || l.Bytes != 40_000 || l.Reason == "" || !strings.HasPrefix(l.ID, "near/") {
+	slices.SortFunc(list.Letters, func(a, b api.Letter) int { return int(b.Seq) - int(a.Seq) })
+	if l := list.Letters[2]; l.Stream != "press" || !strings.HasPrefix(l.Key, "large/") || l.Bytes != 40_000 || l.Reason == "" || !strings.HasPrefix(l.ID, "near/") {
 		t.Errorf("%+v", l)
 	}
-	if out := do(exitOK, "uplink", "refused", "cloud", "--limit", "1"); !strings.Contains(out, "large/2") || strings.Contains(out, "large/1") || !strings.Contains(out, "3 refused, 1 shown") {
+	if out := do(exitOK, "uplink", "refused", "cloud", "--limit", "1"); !strings.Contains(out, list.Letters[0].ID) || strings.Contains(out, list.Letters[1].ID) || !strings.Contains(out, "3 refused, 1 shown") {
 		t.Error(out)
 	}
 	// It is refused again, and is a letter anew.

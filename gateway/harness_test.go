@@ -60,7 +60,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func program(t *testing.T, name string) string {
+func program(t testing.TB, name string) string {
 	t.Helper()
 	dir, err := binaries()
 	if err != nil {
@@ -71,7 +71,7 @@ func program(t *testing.T, name string) string {
 
 // A child is a program under test.
 type child struct {
-	t    *testing.T
+	t    testing.TB
 	name string
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it ended
@@ -98,7 +98,7 @@ func (l *lockedBuffer) String() string {
 
 // spawn starts a program; the test's end kills what is left of it and shows
 // its output if the test failed.
-func spawn(t *testing.T, name, program string, args ...string) *child {
+func spawn(t testing.TB, name, program string, args ...string) *child {
 	t.Helper()
 	c := &child{t: t, name: name, cmd: exec.CommandContext(context.Background(), program, args...), done: make(chan struct{}), out: &lockedBuffer{}}
 	c.cmd.Stdout, c.cmd.Stderr = c.out, c.out
@@ -155,7 +155,7 @@ func (c *child) wait(d time.Duration) {
 var given sync.Map
 
 // freePort is an address that nothing listens on and that no other test has.
-func freePort(t *testing.T) string {
+func freePort(t testing.TB) string {
 	t.Helper()
 	for {
 		ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -173,7 +173,7 @@ func freePort(t *testing.T) string {
 }
 
 // eventually polls until ok, with a deadline.
-func eventually(t *testing.T, within time.Duration, what string, ok func() bool) {
+func eventually(t testing.TB, within time.Duration, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(within)
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -195,7 +195,7 @@ type gw struct {
 
 // startGateway starts one from a config text, in which API, MQTT, KINESIS and DATA
 // stand for addresses and the directory that it gets.
-func startGateway(t *testing.T, name, text string) *gw {
+func startGateway(t testing.TB, name, text string) *gw {
 	t.Helper()
 	dir := t.TempDir()
 	g := &gw{api: freePort(t), mqtt: freePort(t), kinesis: freePort(t), data: filepath.Join(dir, "data"), config: filepath.Join(dir, name+".toml")}
@@ -212,13 +212,13 @@ func startGateway(t *testing.T, name, text string) *gw {
 	return g
 }
 
-func (g *gw) start(t *testing.T, name string) {
+func (g *gw) start(t testing.TB, name string) {
 	t.Helper()
 	g.child = spawn(t, name, program(t, "forebay"), "run", "--config", g.config)
 	g.healthy(t)
 }
 
-func (g *gw) healthy(t *testing.T) {
+func (g *gw) healthy(t testing.TB) {
 	t.Helper()
 	eventually(t, 20*time.Second, g.name+" serves", func() bool {
 		select {
@@ -240,7 +240,7 @@ func (g *gw) healthy(t *testing.T) {
 }
 
 // sound stops the gateway, then checks its spool and that its ledger balanced.
-func (g *gw) sound(t *testing.T) {
+func (g *gw) sound(t testing.TB) {
 	t.Helper()
 	l, err := g.client.Ledger(context.Background())
 	if err != nil {

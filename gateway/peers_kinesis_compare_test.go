@@ -104,20 +104,20 @@ func message(out obj) string {
 	return str(out, "Message")
 }
 
-// shape lists the members of an answer, those of lists by their first item.
-func shape(prefix string, v any) []string {
+// outline lists the members of an answer, those of lists by their first item.
+func outline(prefix string, v any) []string {
 	switch v := v.(type) {
 	case obj:
 		var all []string
 		for _, k := range slices.Sorted(maps.Keys(v)) {
-			all = append(all, shape(prefix+"."+k, v[k])...)
+			all = append(all, outline(prefix+"."+k, v[k])...)
 		}
 		return all
 	case []any:
 		if len(v) == 0 {
 			return []string{prefix + "[]"}
 		}
-		return shape(prefix+"[]", v[0])
+		return outline(prefix+"[]", v[0])
 	case nil:
 		return nil
 	}
@@ -273,7 +273,7 @@ func differences(codes []string, outs []obj) string {
 		case codes[0] != "ok" && ours != theirs:
 			fmt.Fprintf(&b, "\n    %-14s %s in other words\n      theirs: %.160s\n      ours:   %.160s", name, codes[i], theirs, ours)
 		case codes[0] == "ok":
-			if more, less := without(shape("", outs[0]), shape("", outs[i])), without(shape("", outs[i]), shape("", outs[0])); len(more)+len(less) > 0 {
+			if more, less := without(outline("", outs[0]), outline("", outs[i])), without(outline("", outs[i]), outline("", outs[0])); len(more)+len(less) > 0 {
 				fmt.Fprintf(&b, "\n    %-14s only ours %v, only theirs %v", name, more, less)
 			}
 		}

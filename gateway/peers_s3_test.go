@@ -56,12 +56,16 @@ id = "lines"
 streams = ["press", "video"]
 [uplink.s3]
 prefix = "lines"
+max_age = "50ms"
+object_size = "64KiB"
 compression = "gzip"`+target+`
 [[uplink]]
 id = "tables"
 streams = ["press"]
 [uplink.s3]
 prefix = "tables"
+max_age = "50ms"
+object_size = "64KiB"
 objects = "parquet"`+target)
 
 	const batches, each = 24, 500

@@ -166,8 +166,12 @@ func (p *plant) Refused(ctx context.Context, id string, limit int) (api.Refused,
 // Redrive sends refused records again, each as a record of its stream.
 func (p *plant) Redrive(ctx context.Context, id string, r api.RedriveRequest) (api.Errand, error) {
 	e := p.g.errands
-	if _, err := e.config(id); err != nil {
+	cfg, err := e.config(id)
+	if err != nil {
 		return api.Errand{}, err
+	}
+	if err := cfg.Apart(); err != nil {
+		return api.Errand{}, fmt.Errorf("%w: %w", localapi.ErrAsked, err)
 	}
 	if r.All == (len(r.IDs) > 0) {
 		return api.Errand{}, fmt.Errorf("%w: say either ids, or all", localapi.ErrAsked)
@@ -178,7 +182,7 @@ func (p *plant) Redrive(ctx context.Context, id string, r api.RedriveRequest) (a
 	}
 	o := &task{Kind: kindRedrive, Uplink: id, By: r.By, At: p.g.clock.now().UTC()}
 	parts, n := map[string]*part{}, 0
-	err := e.letters(ctx, id, func(l letter, sent bool) {
+	err = e.letters(ctx, id, func(l letter, sent bool) {
 		switch {
 		case sent || !r.All && !want[l.ID]:
 			return

@@ -264,6 +264,7 @@ func (g *gateway) buildUplinks(ctx context.Context) error {
 	for _, c := range g.cfg.Uplinks {
 		log := g.log.With("part", "uplink")
 		view := newForUplink(g.sp, c, log)
+		view.ahead = g.cfg.Path(aheadFile(string(c.ID)))
 		if err := view.shapeWith(g.cfg.Path("shape-" + string(c.ID) + ".json")); err != nil {
 			return fmt.Errorf("uplink %s: %w", c.ID, err)
 		}
@@ -271,7 +272,6 @@ func (g *gateway) buildUplinks(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("uplink %s: %w", c.ID, err)
 		}
-		view.ahead = g.cfg.Path(aheadFile(string(c.ID)))
 		// Before the doors open: from = "newest" means this moment.
 		if _, err := view.Lanes(ctx); err != nil {
 			log.Warn("uplink's cursors are opened later", "uplink", string(c.ID), "error", err)

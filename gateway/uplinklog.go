@@ -19,11 +19,10 @@ import (
 // was delivered by this uplink. As places are durable together, the order holds
 // over a restart.
 type forUplink struct {
-	sp  *spool.Spool
-	cfg uplink.Config
-	log *slog.Logger
-	// ahead is the file of what was delivered ahead of the cursors.
-	ahead string
+	sp    *spool.Spool
+	cfg   uplink.Config
+	log   *slog.Logger
+	ahead string                           // the file of what was delivered ahead of the cursors
 	open  map[record.ShardID]*spool.Cursor // nil where nothing is to deliver
 	done  map[record.ShardID]bool          // closed shards that are delivered; their cursors are closed
 	wait  []*spool.Cursor                  // of lanes that wait for their parents

@@ -1,6 +1,7 @@
 package uplink
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -38,6 +39,12 @@ func (c *Config) names() (key, name string, set func(name string)) {
 		return "s3", streamMark, nil
 	case c.NATS != nil:
 		return "nats.subject", c.NATS.WithDefaults().Subject, nil
+	case c.MQTT != nil:
+		return "mqtt.topic", c.MQTT.WithDefaults().Topic, nil
+	case c.HTTP != nil:
+		return "http.url", c.HTTP.URL, nil
+	case c.OpenSearch != nil:
+		return "opensearch.index", c.OpenSearch.WithDefaults().Index, nil
 	}
 	return "", "", nil
 }
@@ -49,11 +56,22 @@ func (c Config) NamedByStream() bool {
 	return strings.Contains(name, streamMark)
 }
 
+// Apart says why nothing can be sent beside what the uplink sends; nil: it can.
+func (c Config) Apart() error {
+	if c.Sparkplug != nil {
+		return errors.New("an edge node of Sparkplug has one session, which is the uplink's own")
+	}
+	return nil
+}
+
 // Replay is the config of a pump that sends a stream's records again, to the
 // same target under another name, which is that of the stream or, where all
 // streams go to one place, of that place. {stream} in it is what the stream is
 // called there otherwise. The error begins with "as: ".
 func (c Config) Replay(id, stream, as string) (Config, error) {
+	if err := c.Apart(); err != nil {
+		return c, err
+	}
 	if stream == RefusedStream {
 		return c, fmt.Errorf("stream: what the target refused is sent again by a redrive")
 	}

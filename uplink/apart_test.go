@@ -5,12 +5,16 @@ import (
 	"testing"
 
 	"forebay/uplink"
+	"forebay/uplink/http"
 	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
+	"forebay/uplink/mqtt"
 	"forebay/uplink/nats"
+	"forebay/uplink/opensearch"
 	"forebay/uplink/s3"
 	"forebay/uplink/shape"
+	"forebay/uplink/sparkplug"
 )
 
 // A replay goes where the uplink goes, under another name.
@@ -70,6 +74,19 @@ func TestReplayConfig(t *testing.T) {
 				t.Error("the uplink's own config was changed")
 			}
 		})
+	}
+	edge := uplink.Config{ID: "x", Sparkplug: &sparkplug.Config{}}
+	if _, err := edge.Replay("x~replay-1", "mqtt", "again"); err == nil || edge.Apart() == nil {
+		t.Error("an edge node's session is taken")
+	}
+	for name, cfg := range map[string]uplink.Config{
+		"mqtt":       {ID: "x", MQTT: &mqtt.Config{Topic: "plant/{key}"}},
+		"http":       {ID: "x", HTTP: &http.Config{URL: "https://ingest.example.com/v1"}},
+		"opensearch": {ID: "x", OpenSearch: &opensearch.Config{Index: "plant"}},
+	} {
+		if _, err := cfg.Replay("x~replay-1", "mqtt", "again"); err == nil || !strings.Contains(err.Error(), "must hold {stream}") || cfg.NamedByStream() {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 	if _, err := bucket.Replay("x~replay-1", uplink.RefusedStream, "again"); err == nil {
 		t.Error("a replay of refused records")

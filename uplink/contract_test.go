@@ -14,10 +14,12 @@ import (
 	"forebay/spool/record"
 	"forebay/uplink"
 	"forebay/uplink/firehose"
+	"forebay/uplink/http"
 	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
 	"forebay/uplink/nats"
+	"forebay/uplink/opensearch"
 	"forebay/uplink/s3"
 )
 
@@ -52,6 +54,19 @@ func sinks() map[string]func(t *testing.T) (uplink.Sink, *far) {
 		"nats":        func(t *testing.T) (uplink.Sink, *far) { return natsFar(t, nats.Config{}, true) },
 		"nats-raw":    func(t *testing.T) (uplink.Sink, *far) { return natsFar(t, nats.Config{Format: "raw"}, true) },
 		"nats-single": func(t *testing.T) (uplink.Sink, *far) { return natsFar(t, nats.Config{}, false) },
+		"http":        func(t *testing.T) (uplink.Sink, *far) { return httpFar(t, http.Config{}) },
+		"http-json": func(t *testing.T) (uplink.Sink, *far) {
+			return httpFar(t, http.Config{Body: "json", Compression: "zstd"})
+		},
+		"http-single": func(t *testing.T) (uplink.Sink, *far) {
+			return httpFar(t, http.Config{Body: "single", Compression: "gzip"})
+		},
+		"opensearch": func(t *testing.T) (uplink.Sink, *far) { return opensearchFar(t, opensearch.Config{}) },
+		"opensearch-index": func(t *testing.T) (uplink.Sink, *far) {
+			return opensearchFar(t, opensearch.Config{Op: "index", Compression: "off"})
+		},
+		"mqtt":      mqttFar,
+		"sparkplug": sparkplugFar,
 	}
 }
 

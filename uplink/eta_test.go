@@ -86,7 +86,7 @@ func TestETAWithinAFifth(t *testing.T) {
 				wrong, unknown := 0, 0
 				for _, r := range told {
 					left := end.Sub(r.at)
-					if left < 30*time.Second { // of the little that is left the end is cut off
+					if left < time.Minute { // of the little that is left the end is cut off
 						continue
 					}
 					if !r.known {

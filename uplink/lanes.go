@@ -66,7 +66,7 @@ type laneRun struct {
 }
 
 func newLane(p *Pump, f LaneCursor) *laneRun {
-	return &laneRun{
+	l := &laneRun{
 		p:      p,
 		lane:   f.Lane,
 		turn:   turnOf(f.Class),
@@ -75,13 +75,17 @@ func newLane(p *Pump, f LaneCursor) *laneRun {
 		wake:   make(chan struct{}, 1),
 		now:    new(hold),
 		next:   new(hold),
-		window: maxHold,
+		window: p.hold,
 		size:   256,
 
 		liveable: f.Class != record.ClassAlarm && f.Class != record.ClassEvidence && f.Class != record.ClassAudit,
 		ahead:    slices.Clone(p.ahead[laneKey{f.Stream, f.Shard}]),
 		waiting:  f.Backlog(),
 	}
+	if c, ok := f.Cursor.(interface{ Committed() uint64 }); ok {
+		l.place = c.Committed()
+	}
+	return l
 }
 
 // run is the lane's life, until ctx or the cursor ends.
@@ -177,11 +181,11 @@ func (l *laneRun) await(ctx context.Context) bool {
 func (l *laneRun) top(ctx context.Context) {
 	p := l.p
 	for {
-		if l.poll(ctx) || l.next.bytes >= unit || l.closed {
+		if l.poll(ctx) || l.next.bytes >= p.worth(l.turn) || l.closed {
 			return
 		}
-		passed := l.next.since.Sub(p.started)
-		wait := time.Until(p.started.Add((passed/p.linger + 1) * p.linger))
+		passed, linger := l.next.since.Sub(p.started), p.lingerOf(l.turn)
+		wait := time.Until(p.started.Add((passed/linger + 1) * linger))
 		if wait <= 0 {
 			return
 		}

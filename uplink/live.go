@@ -33,7 +33,8 @@ type Ahead struct {
 	Spans  []Span         `json:"spans"`
 }
 
-// A LiveLog is a Log that order = "live-first" needs.
+// A LiveLog is a Log that order = "live-first" needs. Its cursors tell by a
+// method Committed() uint64 which sequence number is behind their place.
 type LiveLog interface {
 	Log
 	// Follow reads a lane from a sequence number on; 0 is what comes from this
@@ -66,7 +67,8 @@ const (
 )
 
 // checkOrder refuses live-first for targets that tell what they hold of a lane
-// by its newest record: they would take the backlog for repeated.
+// by its newest record: they would take the backlog for repeated. S3 tells by
+// the range of each object.
 func (c *Config) checkOrder(kind string) error {
 	switch c.Order {
 	case "", OrderOldest:
@@ -75,8 +77,11 @@ func (c *Config) checkOrder(kind string) error {
 	default:
 		return fmt.Errorf("order: %q is not \"oldest\" or \"live-first\"", c.Order)
 	}
+	if len(c.Shape) > 0 {
+		return fmt.Errorf("order: live-first is not possible with a [[uplink.shape]], which goes by the order of the records; give the streams that need it an uplink of their own")
+	}
 	switch kind {
-	case "kinesis", "firehose", "mqtt", "sparkplug", "http", "opensearch":
+	case "kinesis", "firehose", "s3", "mqtt", "sparkplug", "http", "opensearch":
 		return nil
 	}
 	return fmt.Errorf("order: the target %s holds records to their order, by which it knows repeated ones; live-first is not possible with it", kind)

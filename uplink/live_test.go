@@ -17,8 +17,10 @@ import (
 	"forebay/gateway/conf"
 	"forebay/spool/record"
 	"forebay/uplink"
+	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
+	"forebay/uplink/shape"
 )
 
 // A liveLog is a memLog whose newest records can be read first. What is saved
@@ -381,6 +383,14 @@ func TestOrderCheck(t *testing.T) {
 		if err := cfg.Check(); (err == nil) != ok {
 			t.Errorf("%q: %v", order, err)
 		}
+	}
+	shaped := uplink.Config{ID: "x", Order: "live-first", Kinesis: &kinesis.Config{Stream: "s"}, Shape: []shape.Config{{}}}
+	if err := shaped.Check(); err == nil || !strings.HasPrefix(err.Error(), "order: ") {
+		t.Errorf("with a shape: %v", err)
+	}
+	watermarks := uplink.Config{ID: "x", Order: "live-first", Kafka: &kafka.Config{Brokers: []string{"127.0.0.1:9092"}, Topic: "t"}}
+	if err := watermarks.Check(); err == nil || !strings.HasPrefix(err.Error(), "order: ") {
+		t.Errorf("to kafka: %v", err)
 	}
 	cfg := uplink.Config{ID: "x", LiveAfter: conf.Duration(time.Millisecond), Kinesis: &kinesis.Config{Stream: "s"}}
 	if err := cfg.Check(); err == nil || !strings.HasPrefix(err.Error(), "live_after: ") {

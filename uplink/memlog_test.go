@@ -266,6 +266,12 @@ func (c *memCursor) Backlog() record.Backlog {
 	return b
 }
 
+func (c *memCursor) Committed() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.done + 1
+}
+
 func (c *memCursor) committed() (uint64, record.Tally) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

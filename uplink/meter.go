@@ -86,7 +86,7 @@ const (
 
 // sample is called about once a second.
 func (p *Pump) sample(now time.Time) {
-	held := p.heldBack()
+	held, filtered := p.heldBack(), p.filtered()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.held = held
@@ -109,12 +109,13 @@ func (p *Pump) sample(now time.Time) {
 	m.at, m.last = now, m.use
 	m.hour.note(now, m.use)
 	m.day.note(now, m.use)
-	p.mark(now)
+	p.mark(now, filtered)
 }
 
 // mark notes how far the drain is. What went before the link came up, or
-// before a cap changed, says nothing about what comes. p.mu is held.
-func (p *Pump) mark(now time.Time) {
+// before a cap changed, says nothing about what comes. filtered is what the Log
+// has left out itself. p.mu is held.
+func (p *Pump) mark(now time.Time, filtered uint64) {
 	m, limit := &p.meter, p.limit()
 	switch p.shown.state {
 	case StateUp, StateThrottled:
@@ -131,7 +132,7 @@ func (p *Pump) mark(now time.Time) {
 	if len(m.marks) > maxMarks {
 		m.marks = append(m.marks[:0], m.marks[1:]...)
 	}
-	m.marks = append(m.marks, mark{now, m.passed, p.backlog().Records})
+	m.marks = append(m.marks, mark{now, m.passed + filtered, p.backlog().Records})
 	if n := len(m.marks); n > minMarks && !p.isCapped(now) {
 		a, b := m.marks[n-1-minMarks], m.marks[n-1]
 		if r := float64(b.passed-a.passed) / b.at.Sub(a.at).Seconds(); float64(b.waiting) > 2*r {

@@ -20,10 +20,16 @@ type pace struct {
 	limit    int
 	way      time.Duration // there and back; 0: not known
 	measured time.Time
+	fixed    bool // it learns nothing: every Send may have all
 }
 
 // begin forgets what is known: the link came up, maybe another one.
-func (p *pace) begin() { *p = pace{limit: firstSend} }
+func (p *pace) begin() {
+	*p = pace{limit: firstSend, fixed: p.fixed}
+	if p.fixed {
+		p.limit = maxSend
+	}
+}
 
 // due reports whether the way is to be measured. Where nothing bounds what a
 // Send has, it makes no difference.
@@ -41,6 +47,9 @@ func (p *pace) alone(d time.Duration, whole bool, now time.Time) {
 
 // took learns from a Send of n bytes.
 func (p *pace) took(n int, d time.Duration, whole bool) {
+	if p.fixed {
+		return
+	}
 	if whole && n > 0 && d < p.way {
 		p.way = max(d, time.Microsecond)
 	}

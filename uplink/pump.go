@@ -50,6 +50,8 @@ type Pump struct {
 	src      Log
 	log      *slog.Logger
 	linger   time.Duration
+	gather   gathering
+	hold     int // bytes that are read of one lane ahead of its Send, at most
 	retryMax time.Duration
 	kick     chan struct{} // something changed that the loop should look at
 
@@ -114,6 +116,7 @@ func NewPump(cfg Config, sink Sink, log Log, opts Options) *Pump {
 	if cfg.RefuseMax > 0 {
 		p.guard.most = cfg.RefuseMax
 	}
+	p.prefer()
 	p.pace.begin()
 	p.meter = newMeter()
 	switch {
@@ -267,5 +270,5 @@ func (p *Pump) heldBack() record.Backlog {
 func (p *Pump) holdLimit() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return min(max(memory/(2*max(len(p.lanes), 1)), minHold), maxHold)
+	return min(max(memory/(2*max(len(p.lanes), 1)), minHold), p.hold)
 }

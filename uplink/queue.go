@@ -210,6 +210,9 @@ func (p *Pump) sendLimit() int {
 func (p *Pump) share(t turn) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.pace.fixed && len(p.caps) == 0 {
+		return p.hold
+	}
 	limit := p.sendLimit()
 	if limit >= maxSend {
 		return limit

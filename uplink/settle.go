@@ -47,7 +47,7 @@ func (l *laneRun) adapt(out lane.Outcome) {
 	case out.Class == lane.Throttled:
 		l.window = max(min(l.window, l.batch0())/2, minWindow)
 	case out.Done > 0:
-		l.window, l.last = min(l.window+min(windowStep, l.window), maxHold), lane.OK
+		l.window, l.last = min(l.window+min(windowStep, l.window), l.p.hold), lane.OK
 	}
 }
 

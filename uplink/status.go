@@ -49,9 +49,7 @@ func (p *Pump) Status() Status {
 	if c, ok := p.sink.(interface{ ClockOffset() time.Duration }); ok {
 		s.ClockOffset = c.ClockOffset()
 	}
-	if f, ok := p.src.(interface{ Filtered() uint64 }); ok {
-		s.Filtered = f.Filtered()
-	}
+	s.Filtered = p.filtered()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.State, s.Since, s.RetryAt = p.shown.state, p.shown.since, p.shown.retryAt
@@ -78,6 +76,14 @@ func (p *Pump) Status() Status {
 
 // cappedFor is for how long after a batch had to wait a pump counts as capped.
 const cappedFor = 3 * time.Second
+
+// filtered is what the Log has left out since the start, where it counts that.
+func (p *Pump) filtered() uint64 {
+	if f, ok := p.src.(interface{ Filtered() uint64 }); ok {
+		return f.Filtered()
+	}
+	return 0
+}
 
 // isCapped reports whether a cap holds batches back. p.mu is held.
 func (p *Pump) isCapped(now time.Time) bool {

@@ -14,12 +14,16 @@ import (
 	"forebay/gateway/conf"
 	"forebay/spool/record"
 	"forebay/uplink/firehose"
+	"forebay/uplink/http"
 	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
+	"forebay/uplink/mqtt"
 	"forebay/uplink/nats"
+	"forebay/uplink/opensearch"
 	"forebay/uplink/s3"
 	"forebay/uplink/shape"
+	"forebay/uplink/sparkplug"
 )
 
 // A Sink is one far side.
@@ -150,6 +154,14 @@ type Config struct {
 	S3 *s3.Config `toml:"s3"`
 	// NATS is the target NATS JetStream.
 	NATS *nats.Config `toml:"nats"`
+	// HTTP is the target of anything that takes batches of records by HTTP.
+	HTTP *http.Config `toml:"http"`
+	// OpenSearch is the target OpenSearch, or Elasticsearch.
+	OpenSearch *opensearch.Config `toml:"opensearch"`
+	// MQTT is the target any MQTT broker, AWS IoT Core among them.
+	MQTT *mqtt.Config `toml:"mqtt"`
+	// Sparkplug is the target SCADA, as a Sparkplug B edge node.
+	Sparkplug *sparkplug.Config `toml:"sparkplug"`
 }
 
 // A kind is a sort of sink: the one table to add to.
@@ -182,15 +194,6 @@ func kinds() []kind {
 			},
 		},
 		{
-			name:   "kafka",
-			used:   func(c *Config) bool { return c.Kafka != nil },
-			check:  func(c *Config) error { return c.Kafka.Check() },
-			target: func(c *Config) string { return c.Kafka.Target() },
-			open: func(c *Config, home lane.Home) (Sink, error) {
-				return kafka.New(*c.Kafka, home)
-			},
-		},
-		{
 			name:   "s3",
 			used:   func(c *Config) bool { return c.S3 != nil },
 			check:  func(c *Config) error { return c.S3.Check() },
@@ -200,12 +203,57 @@ func kinds() []kind {
 			},
 		},
 		{
+			name:   "kafka",
+			used:   func(c *Config) bool { return c.Kafka != nil },
+			check:  func(c *Config) error { return c.Kafka.Check() },
+			target: func(c *Config) string { return c.Kafka.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return kafka.New(*c.Kafka, home)
+			},
+		},
+		{
 			name:   "nats",
 			used:   func(c *Config) bool { return c.NATS != nil },
 			check:  func(c *Config) error { return c.NATS.Check() },
 			target: func(c *Config) string { return c.NATS.Target() },
 			open: func(c *Config, home lane.Home) (Sink, error) {
 				return nats.New(*c.NATS, home)
+			},
+		},
+		{
+			name:   "mqtt",
+			used:   func(c *Config) bool { return c.MQTT != nil },
+			check:  func(c *Config) error { return c.MQTT.Check() },
+			target: func(c *Config) string { return c.MQTT.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return mqtt.New(*c.MQTT, home)
+			},
+		},
+		{
+			name:   "sparkplug",
+			used:   func(c *Config) bool { return c.Sparkplug != nil },
+			check:  func(c *Config) error { return c.Sparkplug.Check() },
+			target: func(c *Config) string { return c.Sparkplug.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return sparkplug.New(*c.Sparkplug, home)
+			},
+		},
+		{
+			name:   "http",
+			used:   func(c *Config) bool { return c.HTTP != nil },
+			check:  func(c *Config) error { return c.HTTP.Check() },
+			target: func(c *Config) string { return c.HTTP.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return http.New(*c.HTTP, home)
+			},
+		},
+		{
+			name:   "opensearch",
+			used:   func(c *Config) bool { return c.OpenSearch != nil },
+			check:  func(c *Config) error { return c.OpenSearch.Check() },
+			target: func(c *Config) string { return c.OpenSearch.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return opensearch.New(*c.OpenSearch, home)
 			},
 		},
 	}
@@ -276,9 +324,6 @@ func (c Config) Check() error {
 	if d := c.RetryMax.D(); d != 0 && (d < time.Second || d > time.Hour) {
 		return fmt.Errorf("retry_max: %s is not between 1s and 1h", c.RetryMax)
 	}
-	if _, err := shape.New(c.Shape); err != nil {
-		return err
-	}
 	if c.RefuseMax < 0 || c.RefuseMax > 1_000_000 {
 		return fmt.Errorf("refuse_max: %d is not between 1 and 1000000", c.RefuseMax)
 	}
@@ -289,6 +334,9 @@ func (c Config) Check() error {
 		if err := c.Price.Check(); err != nil {
 			return fmt.Errorf("price.%w", err)
 		}
+	}
+	if _, err := shape.New(c.Shape); err != nil {
+		return err
 	}
 	k, err := c.kind()
 	if err != nil {

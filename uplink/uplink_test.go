@@ -53,7 +53,7 @@ stream = "press-shop"
 			t.Errorf("%s: kind %q, target %q", c.ID, c.Kind(), c.Target())
 		}
 	}
-	if !slices.Equal(uplink.Kinds(), []string{"kinesis", "firehose", "kafka", "s3", "nats"}) {
+	if !slices.Equal(uplink.Kinds(), []string{"kinesis", "firehose", "s3", "kafka", "nats", "mqtt", "sparkplug", "http", "opensearch"}) {
 		t.Errorf("kinds %v", uplink.Kinds())
 	}
 }

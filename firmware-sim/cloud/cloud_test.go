@@ -227,6 +227,20 @@ func TestThrottleByShard(t *testing.T) {
 	}
 }
 
+// In front of nothing everything is taken, and faults are drawn all the same.
+func TestNothing(t *testing.T) {
+	c, err := cloud.New(cloud.Nothing, 7, cloud.Faults{EntryFails: 0.5}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(c)
+	defer srv.Close()
+	status, a, _, err := put(t, srv.URL, time.Now(), "eA==", "1", "2", "3", "4", "5", "6", "7", "8")
+	if err != nil || status != http.StatusOK || len(a.Records) != 8 || a.FailedRecordCount == 0 || a.FailedRecordCount == 8 || int(c.Stats().Records) != 8-a.FailedRecordCount {
+		t.Errorf("%d %+v %+v %v", status, a, c.Stats(), err)
+	}
+}
+
 func TestControl(t *testing.T) {
 	e, c, _ := open(t, cloud.Faults{EntryFails: 0.5})
 	srv := httptest.NewServer(c.Control())

@@ -179,7 +179,7 @@ func TestErrorsByClass(t *testing.T) {
 // request's timeout and no longer; what it was asked is read back later.
 func TestNoAnswer(t *testing.T) {
 	t.Parallel()
-	for _, key := range []kmsg.Key{kmsg.Produce, kmsg.EndTxn, kmsg.InitProducerID, kmsg.Metadata, kmsg.Fetch} {
+	for _, key := range []kmsg.Key{kmsg.Produce, kmsg.EndTxn, kmsg.Metadata, kmsg.Fetch} {
 		t.Run(key.Name(), func(t *testing.T) {
 			t.Parallel()
 			c := newCluster(t, kfake.SeedTopics(2, "target"))

@@ -108,7 +108,7 @@ func (p *producer) options() []kgo.Opt {
 		kgo.ProduceRequestTimeout(s.timeout),
 		// No RecordDeliveryTimeout: the client counts it from the record's own
 		// time, which for a backlog is long ago. The context bounds an attempt.
-		kgo.RecordRetries(6),
+		kgo.RecordRetries(5),
 		kgo.UnknownTopicRetries(2),
 	)
 	if s.cfg.transactional() {

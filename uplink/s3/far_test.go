@@ -33,7 +33,7 @@ const (
 // version 4, the checksums, conditional writes; and that misbehaves as it is
 // told.
 type far struct {
-	t   *testing.T
+	t   testing.TB
 	srv *httptest.Server
 
 	mu      sync.Mutex
@@ -53,7 +53,7 @@ type object struct {
 	header http.Header
 }
 
-func newFar(t *testing.T) *far {
+func newFar(t testing.TB) *far {
 	f := &far{t: t, objects: make(map[string]object), asked: make(map[string]int)}
 	f.srv = httptest.NewServer(f)
 	t.Cleanup(f.srv.Close)

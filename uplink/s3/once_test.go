@@ -23,7 +23,11 @@ func TestExactlyOnceWhateverHappens(t *testing.T) {
 		"parquet": {Objects: "parquet"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for seed := range uint64(4) {
+			seeds := uint64(4)
+			if testing.Short() {
+				seeds = 1
+			}
+			for seed := range seeds {
 				chaos(t, cfg, seed)
 			}
 		})

@@ -34,7 +34,7 @@ type row struct {
 	Type       string            `parquet:"type,dict"`
 	Attrs      map[string]string `parquet:"attrs" parquet-key:"key,dict" parquet-value:"value,dict"`
 	Value      *float64          `parquet:"value,optional"`
-	Data       *string           `parquet:"data,optional"`
+	Data       []byte            `parquet:"data,optional,string"`
 	Bytes      []byte            `parquet:"data_bytes,optional"`
 	Chunk      *string           `parquet:"chunk,optional"`
 	ChunkBytes *int64            `parquet:"chunk_bytes,optional"`
@@ -43,21 +43,26 @@ type row struct {
 const (
 	// rowsAtOnce is how many rows are handed to the writer together.
 	rowsAtOnce = 256
-	// pageBytes is about how large a page grows before it is compressed.
-	pageBytes = 256 << 10
+	// pageBytes is about how large a page grows before it is compressed: each
+	// column holds one, so that 256 KiB cost five times the memory.
+	pageBytes = 64 << 10
 )
 
 // parquetWriter writes rows.
 type parquetWriter struct {
-	id     record.Identity
+	here   record.Origin
 	schema *parquet.Schema
 	w      *parquet.GenericWriter[row]
 	rows   []row
 	size   int // of the payloads in rows
+
+	of    record.Origin // of the record before
+	epoch string        // of it, as text
+	text  []byte
 }
 
 func newParquet(id record.Identity) *parquetWriter {
-	return &parquetWriter{id: id, schema: parquet.SchemaOf(row{}), rows: make([]row, 0, rowsAtOnce)}
+	return &parquetWriter{here: record.Origin{Gateway: id.Gateway, Epoch: id.Epoch}, schema: parquet.SchemaOf(row{}), rows: make([]row, 0, rowsAtOnce)}
 }
 
 func (p *parquetWriter) begin(dst io.Writer) {
@@ -100,16 +105,16 @@ func (p *parquetWriter) row(stream string, r *record.Record, part int, chunk str
 			return foreignRow(&o, r.Key)
 		}
 	}
-	o := record.Origin{Gateway: p.id.Gateway, Epoch: p.id.Epoch}
+	o := &p.here
 	if r.Origin != nil {
-		o = *r.Origin
+		o = r.Origin
+	}
+	if *o != p.of || p.epoch == "" {
+		p.of, p.epoch = *o, o.Epoch.String()
 	}
 	x := row{
-		ID: p.id.Of(r), Gateway: o.Gateway, Epoch: o.Epoch.String(), Shard: int64(r.Pos.Shard), Seq: int64(r.Pos.Seq),
+		ID: p.name(r.Pos, part), Gateway: o.Gateway, Epoch: p.epoch, Shard: int64(r.Pos.Shard), Seq: int64(r.Pos.Seq),
 		Stream: stream, Key: r.Key, At: r.At, Arrived: r.Arrived.UnixMicro(), Source: r.Source, Type: r.Type, Attrs: r.Attrs,
-	}
-	if part > 0 {
-		x.ID += "/" + strconv.Itoa(part)
 	}
 	if n := max(r.Chunk.Len, int64(len(r.Blob))); n > 0 {
 		x.ChunkBytes = &n
@@ -119,6 +124,19 @@ func (p *parquetWriter) row(stream string, r *record.Record, part int, chunk str
 	}
 	x.payload(r.Data)
 	return x
+}
+
+// name is the id of a record of the origin at hand, or of a part of one.
+func (p *parquetWriter) name(pos record.Pos, part int) string {
+	b := append(append(p.text[:0], p.of.Gateway...), '/')
+	b = append(append(b, p.epoch...), '/')
+	b = strconv.AppendUint(b, uint64(pos.Shard), 10)
+	b = strconv.AppendUint(append(b, '/'), pos.Seq, 10)
+	if part > 0 {
+		b = strconv.AppendInt(append(b, '/'), int64(part), 10)
+	}
+	p.text = b
+	return string(b)
 }
 
 // foreignRow is the row of what came in another gateway's envelope, perhaps
@@ -164,8 +182,7 @@ func (x *row) payload(data []byte) {
 		x.Bytes = data
 		return
 	}
-	s := string(data)
-	x.Data, x.Value = &s, number(data)
+	x.Data, x.Value = data, number(data)
 }
 
 // number is the number that a payload is or has in its field "value", nil if

@@ -171,7 +171,7 @@ type parquetRow struct {
 	ChunkBytes *int64            `parquet:"chunk_bytes,optional"`
 }
 
-func rowsOf(t *testing.T, b []byte) []parquetRow {
+func rowsOf(t testing.TB, b []byte) []parquetRow {
 	t.Helper()
 	file, err := parquet.OpenFile(bytes.NewReader(b), int64(len(b)))
 	if err != nil {

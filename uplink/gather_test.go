@@ -1,0 +1,73 @@
+package uplink_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"forebay/spool/record"
+	"forebay/uplink/lane"
+)
+
+// gatherer is a sink that makes objects.
+type gatherer struct{ *scripted }
+
+func (gatherer) Prefers() (int, time.Duration) { return 4 << 20, time.Minute }
+
+// A trickle waits for the sink's linger, a backlog goes in batches of its
+// size, and alarms do not wait for either.
+func TestAGathererGetsLargeBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, sink := newLog(t), gatherer{newSink(t)}
+		backlog, trickle, alarm := log.shard("backlog"), log.shard("trickle"), log.classed("alarms", record.ClassAlarm)
+		backlog.put(300_000, "k")
+		raised := map[uint64]time.Time{}
+		began := map[uint64]time.Time{}
+		var late, oldest time.Duration
+		sink.set(func(b lane.Batch) lane.Outcome {
+			switch b.Lane.Shard {
+			case alarm.lane.Shard:
+				late = max(late, time.Since(raised[b.Recs[0].Pos.Seq]))
+			case trickle.lane.Shard:
+				oldest = max(oldest, time.Since(began[b.Recs[0].Pos.Seq]))
+			}
+			return lane.Outcome{Done: len(b.Recs)}
+		}, nil)
+		cfg := config()
+		cfg.Linger = 0
+		_, stop := start(t, cfg, sink, log)
+		const minutes = 5
+		for i := range uint64(minutes * 60) {
+			began[i+1] = time.Now()
+			trickle.put(1, "k")
+			if i%20 == 0 {
+				raised[i/20+1] = time.Now()
+				alarm.put(1, "a")
+			}
+			time.Sleep(time.Second)
+		}
+		time.Sleep(2 * time.Minute)
+		stop()
+		if twice := sink.inOrder(t, log, nil); twice != 0 || log.pending() != 0 {
+			t.Errorf("%d twice, %d pending", twice, log.pending())
+		}
+		sends := map[record.ShardID]int{}
+		for _, s := range sink.sends {
+			for _, b := range s {
+				sends[b.Lane.Shard]++
+			}
+		}
+		if n := sends[backlog.lane.Shard]; n > 5 {
+			t.Errorf("7 MB of backlog in %d batches", n)
+		}
+		if n := sends[trickle.lane.Shard]; n < minutes || n > minutes+2 {
+			t.Errorf("%d batches of a trickle in %d minutes", n, minutes)
+		}
+		if oldest > time.Minute+time.Second {
+			t.Errorf("a record waited %v", oldest)
+		}
+		if late > 200*time.Millisecond {
+			t.Errorf("an alarm waited %v", late)
+		}
+	})
+}
