@@ -57,8 +57,10 @@ func (p *plant) ResumeUplink(ctx context.Context, id, by string) (api.Uplink, er
 	return p.acted(ctx, pump, act{Event: "uplink-resumed", Object: "uplink/" + id, By: by})
 }
 
-// RetryUplink makes the uplink try at once.
+// RetryUplink makes the uplink try at once, and what is sent beside it; the id
+// may be that of a replay or a redrive.
 func (p *plant) RetryUplink(ctx context.Context, id, by string) (api.Uplink, error) {
+	id, _, _ = strings.Cut(id, "~")
 	pump, err := p.pump(id)
 	if err != nil {
 		return api.Uplink{}, err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,6 +64,19 @@ func TestUplinkPageMatchesItsGoldens(t *testing.T) {
 		t.Run(id, func(t *testing.T) {
 			con, w := open(t, c.look.choice, c.size, threeUplinks(t))
 			con.Go(console.Uplinks)
+			drawn := 0
+			walk(w.Content(), func(o fyne.CanvasObject, _ fyne.Position) {
+				if d, ok := o.(*hmi.Uplink); ok {
+					for _, word := range d.Words() {
+						if drawn++; word.X < -0.5 || word.X+word.W > o.Size().Width+0.6 || word.Y+word.H > o.Size().Height+0.5 || strings.HasSuffix(word.Text, "…") {
+							t.Errorf("%q leaves its part, or is cut: %+v in %v", word.Text, word, o.Size())
+						}
+					}
+				}
+			})
+			if drawn < 60 {
+				t.Errorf("only %d texts", drawn)
+			}
 			golden(t, id+".xml", []byte(test.RenderToMarkup(w.Canvas())+words(w.Content())))
 			goldenPicture(t, filepath.Join("testdata", id+".png"), w.Canvas().Capture())
 		})

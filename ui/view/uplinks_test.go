@@ -15,8 +15,10 @@ func TestUplinksInWords(t *testing.T) {
 	m := view.New(view.Config{MaxHz: -1, Location: time.UTC}, at)
 	oldest := at.Add(-time.Hour)
 	m.Event(at, api.Event{Kind: "snapshot", Snapshot: &api.Snapshot{Status: api.Status{Now: at, Uplinks: []api.Uplink{
-		{ID: "a", State: "up", Waiting: 10, WaitBytes: 8e6, Oldest: &oldest, ETA: new(80.0), LimitKbit: 8000, Capped: true, Used: api.UplinkUsage{WirePerPayload: 0.284},
-			Cost: api.UplinkCost{Currency: "EUR", Month: &api.UplinkBill{Sum: 0.154}, MonthPlain: &api.UplinkBill{Sum: 36.3}}},
+		{
+			ID: "a", State: "up", Waiting: 10, WaitBytes: 8e6, Oldest: &oldest, ETA: new(80.0), LimitKbit: 8000, Capped: true, Used: api.UplinkUsage{WirePerPayload: 0.284},
+			Cost: api.UplinkCost{Currency: "EUR", Month: &api.UplinkBill{Sum: 0.154}, MonthPlain: &api.UplinkBill{Sum: 36.3}},
+		},
 		{ID: "b", State: "down", Class: "misconfigured", Error: "no such stream", Advice: "make it", Refused: 2},
 		{ID: "c", State: "paused", PausedBy: "ana", Errands: []api.Errand{{ID: "c~replay-2", Kind: "replay", Stream: "s", As: "t", State: "paused", Done: 3, Total: 9, Missed: 1}}},
 	}}}})
