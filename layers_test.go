@@ -36,6 +36,7 @@ var layers = map[string][]string{
 	"uplink/envelope":             {"spool/record"},
 	"uplink/aws":                  {"gateway/conf", "uplink/lane"},
 	"uplink/kinesis":              {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/aws"},
+	"uplink/kvs":                  {"spool/record", "gateway/conf", "uplink/lane", "uplink/aws"},
 	"uplink/s3":                   {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/aws"},
 	"uplink/nats":                 {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope"},
 	"uplink/samples/consumer":     {},

@@ -17,6 +17,7 @@ import (
 	"forebay/uplink/http"
 	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
+	"forebay/uplink/kvs"
 	"forebay/uplink/lane"
 	"forebay/uplink/mqtt"
 	"forebay/uplink/nats"
@@ -162,6 +163,9 @@ type Config struct {
 	MQTT *mqtt.Config `toml:"mqtt"`
 	// Sparkplug is the target SCADA, as a Sparkplug B edge node.
 	Sparkplug *sparkplug.Config `toml:"sparkplug"`
+	// KVS is the target Amazon Kinesis Video Streams, for video that lies beside
+	// records. It needs streams.
+	KVS *kvs.Config `toml:"kvs"`
 }
 
 // A kind is a sort of sink: the one table to add to.
@@ -256,6 +260,15 @@ func kinds() []kind {
 				return opensearch.New(*c.OpenSearch, home)
 			},
 		},
+		{
+			name:   "kvs",
+			used:   func(c *Config) bool { return c.KVS != nil },
+			check:  func(c *Config) error { return c.KVS.Check() },
+			target: func(c *Config) string { return c.KVS.Target() },
+			open: func(c *Config, home lane.Home) (Sink, error) {
+				return kvs.New(*c.KVS, home)
+			},
+		},
 	}
 }
 
@@ -347,6 +360,9 @@ func (c Config) Check() error {
 	}
 	if d := c.LiveAfter.D(); d != 0 && (d < time.Second || d > 24*time.Hour) {
 		return fmt.Errorf("live_after: %s is not between 1s and 24h", c.LiveAfter)
+	}
+	if c.KVS != nil && len(c.Streams) == 0 {
+		return fmt.Errorf("streams: say which streams of video go to Kinesis Video; \"evidence\" for what is kept as evidence, as all of a camera's video is dear")
 	}
 	if err := k.check(&c); err != nil {
 		return fmt.Errorf("%s.%w", k.name, err)

@@ -8,6 +8,7 @@ import (
 	"forebay/gateway/conf"
 	"forebay/uplink"
 	"forebay/uplink/kinesis"
+	"forebay/uplink/kvs"
 
 	"github.com/pelletier/go-toml/v2"
 )
@@ -53,20 +54,21 @@ stream = "press-shop"
 			t.Errorf("%s: kind %q, target %q", c.ID, c.Kind(), c.Target())
 		}
 	}
-	if !slices.Equal(uplink.Kinds(), []string{"kinesis", "firehose", "s3", "kafka", "nats", "mqtt", "sparkplug", "http", "opensearch"}) {
+	if !slices.Equal(uplink.Kinds(), []string{"kinesis", "firehose", "s3", "kafka", "nats", "mqtt", "sparkplug", "http", "opensearch", "kvs"}) {
 		t.Errorf("kinds %v", uplink.Kinds())
 	}
 }
 
 func TestConfigCheck(t *testing.T) {
 	for prefix, change := range map[string]func(c *uplink.Config){
-		"id: is missing":               func(c *uplink.Config) { c.ID = "" },
-		"id: uplink \"cloud\" has no ": func(c *uplink.Config) { c.Kinesis = nil },
-		"streams: ":                    func(c *uplink.Config) { c.Streams = []string{"mqtt", "[a"} },
-		"from: ":                       func(c *uplink.Config) { c.From = "yesterday" },
-		"linger: ":                     func(c *uplink.Config) { c.Linger = conf.Duration(1e12) },
-		"retry_max: ":                  func(c *uplink.Config) { c.RetryMax = 1 },
-		"kinesis.stream: ":             func(c *uplink.Config) { c.Kinesis = &kinesis.Config{} },
+		"id: is missing":                      func(c *uplink.Config) { c.ID = "" },
+		"id: uplink \"cloud\" has no ":        func(c *uplink.Config) { c.Kinesis = nil },
+		"streams: ":                           func(c *uplink.Config) { c.Streams = []string{"mqtt", "[a"} },
+		"from: ":                              func(c *uplink.Config) { c.From = "yesterday" },
+		"linger: ":                            func(c *uplink.Config) { c.Linger = conf.Duration(1e12) },
+		"retry_max: ":                         func(c *uplink.Config) { c.RetryMax = 1 },
+		"kinesis.stream: ":                    func(c *uplink.Config) { c.Kinesis = &kinesis.Config{} },
+		"streams: say which streams of video": func(c *uplink.Config) { c.Kinesis, c.KVS, c.Streams = nil, &kvs.Config{}, nil },
 	} {
 		c := config()
 		change(&c)
