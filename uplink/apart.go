@@ -58,6 +58,9 @@ func (c Config) NamedByStream() bool {
 
 // Apart says why nothing can be sent beside what the uplink sends; nil: it can.
 func (c Config) Apart() error {
+	if c.KVS != nil {
+		return errors.New("a stream of Kinesis Video takes one connection, which is the uplink's own")
+	}
 	if c.Sparkplug != nil {
 		return errors.New("an edge node of Sparkplug has one session, which is the uplink's own")
 	}

@@ -8,6 +8,7 @@ import (
 	"forebay/uplink/http"
 	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
+	"forebay/uplink/kvs"
 	"forebay/uplink/lane"
 	"forebay/uplink/mqtt"
 	"forebay/uplink/nats"
@@ -74,6 +75,9 @@ func TestReplayConfig(t *testing.T) {
 				t.Error("the uplink's own config was changed")
 			}
 		})
+	}
+	if (uplink.Config{ID: "x", KVS: &kvs.Config{}}).Apart() == nil {
+		t.Error("a video stream has one connection")
 	}
 	edge := uplink.Config{ID: "x", Sparkplug: &sparkplug.Config{}}
 	if _, err := edge.Replay("x~replay-1", "mqtt", "again"); err == nil || edge.Apart() == nil {
