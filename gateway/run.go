@@ -107,6 +107,7 @@ type gateway struct {
 	cams    *points.Cameras
 	pumps   []*uplink.Pump // as the config lists the uplinks
 	pauses  *pauseBook
+	errands *errands
 	sources []source
 	intake  []keep.Part
 	server  *localapi.Server
@@ -149,6 +150,7 @@ func serve(ctx context.Context, cfg config.Config, log *slog.Logger) (err error)
 	for _, p := range g.pumps {
 		delivery.Go(deliveryCtx, keep.Part{Name: "uplink", Run: p.Run})
 	}
+	delivery.Go(deliveryCtx, keep.Part{Name: "errands", Run: g.errands.run})
 	readers, readersCtx := keep.New(base, log)
 	defer readers.Stop()
 	readers.Go(readersCtx, keep.Part{Name: "rules", Run: g.loop.Run})
@@ -278,7 +280,8 @@ func (g *gateway) buildUplinks(ctx context.Context) error {
 		_, paused := g.pauses.of(string(c.ID))
 		g.pumps = append(g.pumps, uplink.NewPump(c, sink, view, uplink.Options{Logger: log, Paused: paused, Cap: shared}))
 	}
-	return nil
+	g.errands, err = openErrands(g, g.cfg.Path(errandsFile))
+	return err
 }
 
 // buildIntake opens the doors.

@@ -33,6 +33,9 @@ func (p *plant) PauseUplink(ctx context.Context, id, by string) (api.Uplink, err
 		return api.Uplink{}, err
 	}
 	pump.Pause()
+	for _, e := range p.g.errands.pumps(id) {
+		e.Pause()
+	}
 	p.g.log.Warn("uplink was paused by an operator", "uplink", id, "by", by)
 	return p.acted(ctx, pump, act{Event: "uplink-paused", Object: "uplink/" + id, By: by})
 }
@@ -47,12 +50,17 @@ func (p *plant) ResumeUplink(ctx context.Context, id, by string) (api.Uplink, er
 		return api.Uplink{}, err
 	}
 	pump.Resume()
+	for _, e := range p.g.errands.pumps(id) {
+		e.Resume()
+	}
 	p.g.log.Warn("uplink was resumed by an operator", "uplink", id, "by", by)
 	return p.acted(ctx, pump, act{Event: "uplink-resumed", Object: "uplink/" + id, By: by})
 }
 
-// RetryUplink makes the uplink try at once.
+// RetryUplink makes the uplink try at once, and what is sent beside it; the id
+// may be that of a replay or a redrive.
 func (p *plant) RetryUplink(ctx context.Context, id, by string) (api.Uplink, error) {
+	id, _, _ = strings.Cut(id, "~")
 	pump, err := p.pump(id)
 	if err != nil {
 		return api.Uplink{}, err
@@ -61,6 +69,9 @@ func (p *plant) RetryUplink(ctx context.Context, id, by string) (api.Uplink, err
 		return api.Uplink{}, fmt.Errorf("retry uplink %s: %w", id, localapi.ErrPaused)
 	}
 	pump.RetryNow()
+	for _, e := range p.g.errands.pumps(id) {
+		e.RetryNow()
+	}
 	return p.acted(ctx, pump, act{Event: "uplink-retried", Object: "uplink/" + id, By: by})
 }
 
@@ -130,137 +141,4 @@ func costOf(c uplink.Cost) api.UplinkCost {
 	return api.UplinkCost{
 		Model: c.Model, Currency: c.Currency, Month: bill(c.Hour), MonthPlain: bill(c.HourPlain), MonthByDay: bill(c.Day), MonthByDayPlain: bill(c.DayPlain),
 	}
-}
-
-type uplinksCmd struct {
-	door
-	JSON bool `help:"Print JSON."`
-}
-
-func (c uplinksCmd) Run(ctx context.Context, e *env) error {
-	cl, err := c.client()
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	st, err := cl.Status(ctx)
-	if err != nil {
-		return err
-	}
-	if c.JSON {
-		return printJSON(e.out, st.Uplinks)
-	}
-	err = table(e.out, "UPLINK\tSTATE\tWAITING\tOLDEST\tOUT/S\tOUT\tDONE IN\tLIMIT\tWIRE/PAYLOAD\tUNITS\tMONTH\tPLAIN", func(row func(string, ...any)) {
-		for _, u := range st.Uplinks {
-			row("%s\t%s\t%d\t%s\t%.0f\t%s/s\t%s\t%s\t%s\t%s\t%s\t%s", u.ID, u.State, u.Waiting, oldest(u, st.Now), u.Out.Records, size(int64(u.Out.Bytes)),
-				doneIn(u), limited(u), ratio(u.Used.WirePerPayload), unitCount(u.Used), money(u.Cost.Month, u.Cost.Currency), money(u.Cost.MonthPlain, u.Cost.Currency))
-		}
-	})
-	if err != nil {
-		return err
-	}
-	for _, u := range st.Uplinks {
-		switch {
-		case u.PausedBy != "":
-			fmt.Fprintf(e.out, "\n%s: paused by %s; \"forebay uplink resume %s\" goes on\n", u.ID, printable(u.PausedBy), u.ID)
-		case u.Error != "":
-			fmt.Fprintf(e.out, "\n%s: %s\n  %s\n", u.ID, printable(u.Error), u.Advice)
-		}
-	}
-	return nil
-}
-
-func oldest(u api.Uplink, now time.Time) string {
-	if u.Oldest == nil {
-		return "-"
-	}
-	return span(now.Sub(*u.Oldest))
-}
-
-func doneIn(u api.Uplink) string {
-	switch {
-	case u.Waiting == 0:
-		return "-"
-	case u.ETA == nil:
-		return "unknown"
-	}
-	return about(*u.ETA)
-}
-
-func limited(u api.Uplink) string {
-	if u.LimitKbit == 0 {
-		return "-"
-	}
-	return fmt.Sprintf("%d kbit/s", u.LimitKbit)
-}
-
-func ratio(r float64) string {
-	if r == 0 {
-		return "-"
-	}
-	return fmt.Sprintf("%.2f", r)
-}
-
-// unitCount is the units with what they would be without aggregation.
-func unitCount(u api.UplinkUsage) string {
-	if u.Units == 0 {
-		return "-"
-	}
-	return fmt.Sprintf("%d (plain %d)", u.Units, u.PlainUnits)
-}
-
-func money(b *api.UplinkBill, currency string) string {
-	if b == nil || b.Sum == 0 {
-		return "-"
-	}
-	return fmt.Sprintf("%.2f %s", b.Sum, currency)
-}
-
-type uplinkCmd struct {
-	Pause  uplinkPauseCmd  `cmd:"" help:"Stop handing on, until resume, also over a restart; records are kept."`
-	Resume uplinkResumeCmd `cmd:"" help:"End a pause."`
-	Retry  uplinkRetryCmd  `cmd:"" help:"Try at once instead of at the next turn."`
-}
-
-// uplinkVerb is what the commands that change an uplink have in common.
-type uplinkVerb struct {
-	door
-	ID   string `arg:"" help:"Id of the uplink."`
-	By   string `help:"Who asks; it stands in the stream audit." env:"USER" default:"operator"`
-	JSON bool   `help:"Print JSON."`
-}
-
-type (
-	uplinkPauseCmd  struct{ uplinkVerb }
-	uplinkResumeCmd struct{ uplinkVerb }
-	uplinkRetryCmd  struct{ uplinkVerb }
-)
-
-func (c uplinkPauseCmd) Run(ctx context.Context, e *env) error {
-	return c.do(ctx, e, "paused", (*api.Client).PauseUplink)
-}
-
-func (c uplinkResumeCmd) Run(ctx context.Context, e *env) error {
-	return c.do(ctx, e, "resumed", (*api.Client).ResumeUplink)
-}
-
-func (c uplinkRetryCmd) Run(ctx context.Context, e *env) error {
-	return c.do(ctx, e, "tries now", (*api.Client).RetryUplink)
-}
-
-func (c uplinkVerb) do(ctx context.Context, e *env, done string, verb func(*api.Client, context.Context, string, string) (api.Uplink, error)) error {
-	cl, err := c.client()
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	u, err := verb(cl, ctx, c.ID, c.By)
-	if err != nil {
-		return err
-	}
-	if c.JSON {
-		return printJSON(e.out, u)
-	}
-	_, err = fmt.Fprintf(e.out, "uplink %s: %s; %d records wait\n", u.ID, done, u.Waiting)
-	return err
 }

@@ -33,6 +33,7 @@ func (p *plant) uplinkOf(s uplink.Status) api.Uplink {
 		Waiting: s.Waiting.Records, WaitBytes: s.Waiting.Bytes, Out: api.Rate{Records: s.OutRecords, Bytes: s.OutBytes, Total: s.Delivered},
 		DrainBps: s.Drain, Delivered: s.Delivered, Filtered: s.Filtered, Refused: s.Refused, Retries: s.Retries, WireBytes: s.WireBytes,
 	}
+	u.Errands = p.g.errands.list(s.ID)
 	u.LimitKbit, u.Capped = s.LimitKbit, s.Capped
 	u.Used, u.Cost = usageOf(s.Used), costOf(s.Cost)
 	if by, ok := p.g.pauses.of(s.ID); ok {

@@ -25,6 +25,9 @@ type gateway interface {
 	Events(ctx context.Context, since uint64) iter.Seq2[api.Event, error]
 	Ack(ctx context.Context, r api.AckRequest) (api.AckResult, error)
 	Frame(ctx context.Context, camera string) (jpeg []byte, at time.Time, err error)
+	PauseUplink(ctx context.Context, id, by string) (api.Uplink, error)
+	ResumeUplink(ctx context.Context, id, by string) (api.Uplink, error)
+	RetryUplink(ctx context.Context, id, by string) (api.Uplink, error)
 }
 
 const (
@@ -51,8 +54,9 @@ type feed struct {
 	mu    sync.Mutex
 	model *view.Model
 
-	acks chan []string
-	kick chan struct{} // a frame is wanted now
+	acks  chan []string
+	verbs chan verb
+	kick  chan struct{} // a frame is wanted now
 }
 
 func newFeed(gw gateway, by string, hz float64, show func(view.Snapshot), log *slog.Logger) *feed {
@@ -60,7 +64,7 @@ func newFeed(gw gateway, by string, hz float64, show func(view.Snapshot), log *s
 		gw: gw, by: by, show: show, log: log,
 		step:  time.Duration(float64(time.Second) / hz),
 		model: view.New(view.Config{MaxHz: -1}, time.Now()), // the ticker below keeps the pace
-		acks:  make(chan []string, 16), kick: make(chan struct{}, 1),
+		acks:  make(chan []string, 16), verbs: make(chan verb, 16), kick: make(chan struct{}, 1),
 	}
 }
 
@@ -69,6 +73,7 @@ func (f *feed) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { f.listen(ctx) })
 	wg.Go(func() { f.acknowledge(ctx) })
+	wg.Go(func() { f.act(ctx) })
 	wg.Go(func() { f.frames(ctx) })
 	wg.Wait()
 }
@@ -93,6 +98,49 @@ func (f *feed) ackDone(ids []string, err error) {
 	f.mu.Lock()
 	f.model.AckDone(now, ids, err)
 	f.mu.Unlock()
+}
+
+// A verb is what an operator wants of an uplink.
+type verb struct{ id, verb string }
+
+// Act takes one. It does not block.
+func (f *feed) Act(id, what string) {
+	now := time.Now()
+	f.mu.Lock()
+	f.model.Asking(now, id, what)
+	f.mu.Unlock()
+	select {
+	case f.verbs <- verb{id, what}:
+	default:
+		f.acted(id, fmt.Errorf("too much under way"))
+	}
+	f.hurry()
+}
+
+func (f *feed) acted(id string, err error) {
+	now := time.Now()
+	f.mu.Lock()
+	f.model.Asked(now, id, err)
+	f.mu.Unlock()
+}
+
+func (f *feed) act(ctx context.Context) {
+	do := map[string]func(ctx context.Context, id, by string) (api.Uplink, error){"pause": f.gw.PauseUplink, "resume": f.gw.ResumeUplink, "retry": f.gw.RetryUplink}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case v := <-f.verbs:
+			actx, cancel := context.WithTimeout(ctx, ackWithin)
+			_, err := do[v.verb](actx, v.id, f.by)
+			cancel()
+			if err != nil && ctx.Err() == nil {
+				f.log.Warn("uplink did not do as asked", "uplink", v.id, "verb", v.verb, "error", err)
+			}
+			f.acted(v.id, err)
+			f.hurry()
+		}
+	}
 }
 
 // hurry asks for a frame before the next tick.

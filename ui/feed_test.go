@@ -32,6 +32,7 @@ type fakeGateway struct {
 	since  []uint64
 	acked  []string
 	ackErr error
+	verbs  []string
 	still  []byte
 	frames map[string]int
 }
@@ -81,6 +82,25 @@ func (g *fakeGateway) Ack(_ context.Context, r api.AckRequest) (api.AckResult, e
 	defer g.mu.Unlock()
 	g.acked = append(g.acked, r.IDs...)
 	return api.AckResult{Acked: r.IDs}, g.ackErr
+}
+
+func (g *fakeGateway) verb(verb, id, by string) (api.Uplink, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.verbs = append(g.verbs, verb+" "+id+" by "+by)
+	return api.Uplink{ID: id}, nil
+}
+
+func (g *fakeGateway) PauseUplink(_ context.Context, id, by string) (api.Uplink, error) {
+	return g.verb("pause", id, by)
+}
+
+func (g *fakeGateway) ResumeUplink(_ context.Context, id, by string) (api.Uplink, error) {
+	return g.verb("resume", id, by)
+}
+
+func (g *fakeGateway) RetryUplink(_ context.Context, id, by string) (api.Uplink, error) {
+	return g.verb("retry", id, by)
 }
 
 func (g *fakeGateway) Frame(ctx context.Context, camera string) ([]byte, time.Time, error) {
@@ -260,6 +280,23 @@ func TestAcknowledgementGoesOutAtOnce(t *testing.T) {
 		}
 		if d := s.last().Banner.Detail; d != "not acknowledged: disk full" {
 			t.Errorf("the failure is shown as %q", d)
+		}
+	})
+}
+
+func TestVerbsGoOutInTheirOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &fakeGateway{up: true}
+		f, _, stop := start(t, g)
+		defer stop()
+		for _, v := range []string{"pause", "resume", "retry"} {
+			f.Act("cloud", v)
+		}
+		synctest.Wait()
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if got := strings.Join(g.verbs, ", "); got != "pause cloud by "+f.by+", resume cloud by "+f.by+", retry cloud by "+f.by {
+			t.Errorf("%q", got)
 		}
 	})
 }

@@ -98,7 +98,7 @@ func run(o options) error {
 			}
 		})
 	}, log)
-	c.OnAck = f.Ack
+	c.OnAck, c.OnVerb = f.Ack, f.Act
 	done := make(chan struct{})
 	a.Lifecycle().SetOnStarted(func() {
 		go func() {

@@ -2,6 +2,7 @@ package uplink
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -176,6 +177,7 @@ type Cap struct {
 
 type waiter struct {
 	who   any
+	last  bool      // it goes behind all that are not
 	until time.Time // it will have asked again by then
 }
 
@@ -218,8 +220,8 @@ func (c *Cap) fill(now time.Time) {
 }
 
 // ask is how long who has to wait for its next Send; 0: it may begin, and is to
-// be charged.
-func (c *Cap) ask(who any, now time.Time) time.Duration {
+// be charged. One that is last waits behind all that are not.
+func (c *Cap) ask(who any, last bool, now time.Time) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.fill(now)
@@ -233,17 +235,21 @@ func (c *Cap) ask(who any, now time.Time) time.Duration {
 	for place < len(c.wait) && c.wait[place].who != who {
 		place++
 	}
-	if c.level >= 0 && place == 0 {
-		if len(c.wait) > 0 {
-			c.wait = c.wait[1:]
+	if place == len(c.wait) && !last {
+		place = slices.IndexFunc(c.wait, func(w waiter) bool { return w.last })
+		if place < 0 {
+			place = len(c.wait)
 		}
+		c.wait = slices.Insert(c.wait, place, waiter{who: who})
+	} else if place == len(c.wait) {
+		c.wait = append(c.wait, waiter{who: who, last: true})
+	}
+	if c.level >= 0 && place == 0 {
+		c.wait = c.wait[1:]
 		return 0
 	}
 	d := time.Duration(-c.level / float64(c.rate) * float64(time.Second))
 	d = min(max(d, 5*time.Millisecond), recheck)
-	if place == len(c.wait) {
-		c.wait = append(c.wait, waiter{who: who})
-	}
 	c.wait[place].until = now.Add(d + turnover)
 	return d
 }

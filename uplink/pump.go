@@ -60,6 +60,7 @@ type Pump struct {
 	lanes   map[laneKey]*laneRun
 	lines   [turns]line // of lanes that have a batch to send
 	caps    []*Cap      // the uplink's own, and what it shares
+	last    bool        // every other pump goes first there
 	capped  time.Time   // when one of them last made a batch wait
 	pace    pace
 	alone   bool               // a Send is under way that measures the link
@@ -89,6 +90,9 @@ type Options struct {
 	Paused bool
 	// Cap is the bandwidth that this pump shares with others. nil: none.
 	Cap *Cap
+	// Beside is the pump whose caps this one shares, with all others before it.
+	// nil: it has its own, and Cap.
+	Beside *Pump
 }
 
 // NewPump makes a pump of a config that Check has passed. The sink belongs to
@@ -115,10 +119,13 @@ func NewPump(cfg Config, sink Sink, log Log, opts Options) *Pump {
 	p.prefer()
 	p.pace.begin()
 	p.meter = newMeter()
-	if cfg.LimitKbit > 0 {
+	switch {
+	case opts.Beside != nil:
+		p.caps, p.last = opts.Beside.caps, true
+	case cfg.LimitKbit > 0:
 		p.caps = append(p.caps, &Cap{plan: plan{kbit: cfg.LimitKbit, zone: time.UTC}, wall: time.Now})
 	}
-	if opts.Cap != nil {
+	if opts.Cap != nil && opts.Beside == nil {
 		p.caps = append(p.caps, opts.Cap)
 	}
 	p.link.state = StateConnecting

@@ -143,7 +143,7 @@ func (p *Pump) ready(t turn, q *line, now time.Time) time.Duration {
 		return 0
 	}
 	for _, c := range p.caps {
-		if wait := c.ask(p, now); wait > 0 {
+		if wait := c.ask(p, p.last, now); wait > 0 {
 			p.capped = now
 			return wait
 		}

@@ -395,7 +395,12 @@ func (c Config) Far(l lane.Lane) lane.Lane {
 
 // New makes the sink that a config names. Nothing is sent yet.
 func New(c Config, home lane.Home) (Sink, error) {
-	home.Uplink, home.Rising = string(c.ID), c.Order != OrderLive
+	home.Rising = c.Order != OrderLive
+	return open(c, home)
+}
+
+func open(c Config, home lane.Home) (Sink, error) {
+	home.Uplink = string(c.ID)
 	k, err := c.kind()
 	if err != nil {
 		return nil, err

@@ -171,6 +171,7 @@ type Uplink struct {
 	Capped    bool        `json:"capped"`     // that limit holds it back
 	Used      UplinkUsage `json:"used"`
 	Cost      UplinkCost  `json:"cost"`
+	Errands   []Errand    `json:"errands,omitempty"` // replays and redrives beside it
 }
 
 // Alarm is one of GET /v1/alarms. Its life cycle is ISA-18.2's.

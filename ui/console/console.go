@@ -22,6 +22,7 @@ type Page int
 const (
 	Overview Page = iota
 	Alarms
+	Uplinks
 )
 
 // ackGuard is how long after the top alarm changed a tap on Acknowledge is
@@ -30,10 +31,11 @@ const ackGuard = 400 * time.Millisecond
 
 // Console is the whole window's content.
 type Console struct {
-	OnAck  func(ids []string) // the operator acknowledges these alarms
-	OnPage func(p Page)       // another page is shown
-	OnFull func()             // F11: full screen, or not
-	Now    func() time.Time   // for the guard against a tap on a changed alarm; default time.Now
+	OnAck  func(ids []string)    // the operator acknowledges these alarms
+	OnVerb func(id, verb string) // the operator wants an uplink to pause, resume or retry
+	OnPage func(p Page)          // another page is shown
+	OnFull func()                // F11: full screen, or not
+	Now    func() time.Time      // for the guard against a tap on a changed alarm; default time.Now
 
 	ink    *hmi.Ink
 	theme  *hmi.Theme
@@ -43,6 +45,7 @@ type Console struct {
 	nav    *navigation
 	over   *overview
 	alarms *alarmPage
+	links  *uplinkPage
 	root   *fyne.Container
 	top    string // id of the alarm in the banner
 	topAt  time.Time
@@ -64,7 +67,8 @@ func New(th *hmi.Theme) (*Console, error) {
 	c.nav = newNavigation(c)
 	c.over = newOverview(c)
 	c.alarms = newAlarmPage(c)
-	c.root = container.New(rootLayout{c}, c.status, c.banner, c.nav.box, c.over.scroll, c.alarms.box)
+	c.links = newUplinkPage(c)
+	c.root = container.New(rootLayout{c}, c.status, c.banner, c.nav.box, c.over.scroll, c.alarms.box, c.links.see)
 	c.show(Overview)
 	return c, nil
 }
@@ -91,10 +95,11 @@ func (c *Console) Apply(s view.Snapshot) {
 	c.banner.Set(s.Banner)
 	c.over.set(s)
 	c.alarms.set(s)
+	c.links.set(s)
 }
 
-// TypedKey handles the keys: F2 acknowledges the top alarm, 1 and 2 choose
-// the page, Escape goes back to the overview, F11 asks for the full screen.
+// TypedKey handles the keys: F2 acknowledges the top alarm, 1, 2 and 3
+// choose the page, Escape goes back to the overview, F11 asks for the full screen.
 func (c *Console) TypedKey(ev *fyne.KeyEvent) {
 	switch ev.Name {
 	case fyne.KeyF2:
@@ -107,6 +112,8 @@ func (c *Console) TypedKey(ev *fyne.KeyEvent) {
 		c.Go(Overview)
 	case fyne.Key2:
 		c.Go(Alarms)
+	case fyne.Key3:
+		c.Go(Uplinks)
 	}
 }
 
@@ -126,13 +133,9 @@ func (c *Console) Page() Page { return c.page }
 
 func (c *Console) show(p Page) {
 	c.page = p
-	if p == Overview {
-		c.over.scroll.Show()
-		c.alarms.box.Hide()
-	} else {
-		c.over.scroll.Hide()
-		c.alarms.box.Show()
-	}
+	show(c.over.scroll, p == Overview)
+	show(c.alarms.box, p == Alarms)
+	show(c.links.see, p == Uplinks)
 	c.nav.mark(p)
 }
 
@@ -151,24 +154,31 @@ func (c *Console) ackNow(ids []string) {
 	}
 }
 
+// verb hands out what the operator wants of an uplink.
+func (c *Console) verb(id, verb string) {
+	if c.OnVerb != nil && c.live {
+		c.OnVerb(id, verb)
+	}
+}
+
 // navigation is the column of pages at the left.
 type navigation struct {
 	box     *fyne.Container
-	buttons [2]*hmi.Button
-	names   [2]string
+	buttons [3]*hmi.Button
+	names   [3]string
 	compact bool
 }
 
 func newNavigation(c *Console) *navigation {
-	n := &navigation{names: [2]string{"Overview", "Alarms"}}
-	icons := [2]fyne.Resource{theme.HomeIcon(), theme.WarningIcon()}
+	n := &navigation{names: [3]string{"Overview", "Alarms", "Uplinks"}}
+	icons := [3]fyne.Resource{theme.HomeIcon(), theme.WarningIcon(), theme.UploadIcon()}
 	for i := range n.buttons {
 		b := hmi.NewButton(n.names[i], icons[i], 44, func() { c.Go(Page(i)) })
 		b.Alignment = widget.ButtonAlignLeading
 		b.OnPass = c.TypedKey
 		n.buttons[i] = b
 	}
-	n.box = container.NewVBox(n.buttons[0], n.buttons[1])
+	n.box = container.NewVBox(n.buttons[0], n.buttons[1], n.buttons[2])
 	return n
 }
 

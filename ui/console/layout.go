@@ -49,6 +49,8 @@ func (l rootLayout) Layout(_ []fyne.CanvasObject, s fyne.Size) {
 	c.over.scroll.Move(pos.SubtractXY(bleed, bleed))
 	c.over.scroll.Resize(size.AddWidthHeight(2*bleed, 2*bleed))
 	c.over.scroll.Content.Refresh()
+	c.links.see.Move(pos.SubtractXY(bleed, bleed))
+	c.links.see.Resize(size.AddWidthHeight(2*bleed, 2*bleed))
 	c.alarms.touch(compact)
 	c.alarms.box.Move(pos)
 	c.alarms.box.Resize(size)

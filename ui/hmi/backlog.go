@@ -68,8 +68,12 @@ func (b *Backlog) paintBacklog(s *surface) {
 
 	y := float32(20)
 	if v.Headline != "" {
-		cloudCut(s, 0, y-2, s.pal.Text)
-		s.text(s.fit(v.Headline, head, s.w-24), head, 24, y, s.pal.Text)
+		x := float32(0)
+		if v.Cut {
+			cloudCut(s, 0, y-2, s.pal.Text)
+			x = 24
+		}
+		s.text(s.fit(v.Headline, head, s.w-x), head, x, y, s.pal.Text)
 	} else {
 		s.text(s.fit(v.Others, body, s.w), body, 0, y, s.pal.Muted)
 	}

@@ -12,13 +12,13 @@ import (
 // worstUplink is the one that needs most attention: down before throttled
 // before connecting before up, then by what waits.
 func (m *Model) worstUplink() api.Uplink {
-	rank := map[string]int{"up": 0, "connecting": 1, "throttled": 2}
+	rank := map[string]int{"up": 0, "connecting": 1, "paused": 2, "throttled": 3}
 	var worst api.Uplink
 	best := -1
 	for _, u := range m.status.Uplinks {
 		r, ok := rank[u.State]
 		if !ok {
-			r = 3
+			r = 4
 		}
 		if r > best || r == best && u.Waiting > worst.Waiting {
 			worst, best = u, r
@@ -34,11 +34,22 @@ func (m *Model) backlog(at time.Time) Backlog {
 	if len(m.status.Uplinks) == 0 {
 		return Backlog{Waiting: "none configured: records stay on this gateway until its quota is reached", Old: m.link != Live}
 	}
-	now := m.gateway(at)
-	if m.link == Lost {
-		now = m.gateway(m.confirmed)
-	}
 	u := m.worstUplink()
+	b := m.backlogOf(u, m.shownAt(at))
+	b.Others = m.others(u.ID)
+	return b
+}
+
+// shownAt is the gateway's time for which is shown what is shown.
+func (m *Model) shownAt(at time.Time) time.Time {
+	if m.link == Lost {
+		return m.gateway(m.confirmed)
+	}
+	return m.gateway(at)
+}
+
+// backlogOf is what waits for one uplink.
+func (m *Model) backlogOf(u api.Uplink, now time.Time) Backlog {
 	b := Backlog{Has: true, Old: m.link != Live, Title: u.ID}
 	if u.Target != "" && u.Target != u.ID {
 		b.Title += "  " + u.Target
@@ -51,7 +62,13 @@ func (m *Model) backlog(at time.Time) Backlog {
 	if d := m.status.Disk.DaysLeft; d != nil {
 		b.Space = "space for " + days(*d)
 	}
-	if b.Severity > 0 && u.State != "throttled" && m.link == Live {
+	if u.State == "paused" && m.link == Live {
+		b.Headline = "Paused by an operator — records are kept here"
+		if u.PausedBy != "" {
+			b.Headline = "Paused by " + u.PausedBy + " — records are kept here"
+		}
+	} else if b.Severity > 0 && u.State != "throttled" && m.link == Live {
+		b.Cut = true
 		b.Headline = "Gateway cannot reach the cloud — spooling"
 		if d := m.status.Disk.DaysLeft; d != nil {
 			b.Headline += ", " + days(*d) + " of space"
@@ -78,7 +95,6 @@ func (m *Model) backlog(at time.Time) Backlog {
 		b.Span = axis(0)
 	}
 	b.Span.End = m.axisEnd()
-	b.Others = m.others(u.ID)
 	return b
 }
 

@@ -40,6 +40,7 @@ type Model struct {
 	acking  map[string]time.Time // ids sent for acknowledgement, and when
 	ackFail string
 	failAt  time.Time
+	asked   map[string]asked         // what an operator asked of an uplink, by its id
 	etas    map[string]time.Duration // shown per uplink, in steps
 	marks   map[string]mark          // what waited per uplink a while ago
 }
@@ -70,6 +71,7 @@ func New(cfg Config, at time.Time) *Model {
 	return &Model{
 		cfg: cfg, since: at,
 		history: make(map[string]*history), pics: make(map[string]picture),
+		asked:  make(map[string]asked),
 		acking: make(map[string]time.Time), etas: make(map[string]time.Duration), marks: make(map[string]mark),
 	}
 }
@@ -270,6 +272,7 @@ func (m *Model) Frame(at time.Time) (s Snapshot, ok bool) {
 	m.tilesAndTrend(at, &s)
 	s.Cameras, s.CamNote = m.cameraTiles(at)
 	s.Backlog = m.backlog(at)
+	s.Uplinks, s.UplinkSay = m.uplinks(at)
 	return s, true
 }
 

@@ -84,6 +84,8 @@ func uplinkWord(u api.Uplink) (word string, severity int) {
 		return "throttled", 3
 	case "connecting":
 		return "connecting", 0
+	case "paused":
+		return "paused", 3
 	}
 	return "DOWN", 2
 }

@@ -49,6 +49,8 @@ type Snapshot struct {
 	Cameras   []Camera
 	CamNote   string  // what is wrong among the cameras, "" when nothing is
 	Backlog   Backlog // the uplink that needs most attention
+	Uplinks   []Uplink
+	UplinkSay string  // how many, and as of when
 	Alarms    []Alarm // unacknowledged first, then severity, then newest
 	AlarmHead string  // how many, and as of when; "no alarms" only with the time of the last confirmed update
 }
@@ -171,7 +173,8 @@ type Backlog struct {
 	Title    string // "press-shop  kinesis:eu-west-1/press-shop"
 	State    string // "up", "DOWN since 13:58, next try in 12 s"
 	Severity int    // of the state, 0 when up
-	Headline string // the sentence of the second offline state, "" when up
+	Headline string // the sentence of the second offline state, or of a pause, "" when up
+	Cut      bool   // the sentence is about a link that is cut
 	Waiting  string // "2.41 M records  1.8 GB", "nothing waiting"; without an uplink, why there is nothing to show
 	Empty    bool   // exactly nothing waits
 	Oldest   string // "33 min", "" when nothing waits

@@ -48,6 +48,7 @@ type packer struct {
 	cfg  Config // with defaults
 	env  *envelope.Writer
 	id   record.Identity
+	via  string // stands before the keys of batches
 	text []byte
 }
 
@@ -94,7 +95,7 @@ func (p *packer) pack(stream string, recs []record.Record, skip, parts, limit in
 		tail := q.last.String()
 		q.key += "-" + tail[strings.LastIndexByte(q.last.id, '/')+1:]
 	}
-	q.key = fmt.Sprintf("%s-%08x", ascii(q.key), crc32.ChecksumIEEE(q.text))
+	q.key = fmt.Sprintf("%s-%08x", ascii(p.via+q.key), crc32.ChecksumIEEE(q.text))
 	p.head(&q, &recs[0])
 	return q, nil
 }

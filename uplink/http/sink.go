@@ -88,7 +88,11 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 		return nil, err
 	}
 	s.packers.New = func() any {
-		return &packer{cfg: cfg, id: home.ID, env: envelope.New(home.ID)}
+		p := &packer{cfg: cfg, id: home.ID, env: envelope.New(home.ID)}
+		if home.Apart {
+			p.via = home.Uplink + ":" // a target may know the keys of what was sent before
+		}
+		return p
 	}
 	return s, nil
 }

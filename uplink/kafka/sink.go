@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -56,6 +57,9 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 	scope := cfg.TransactionalID
 	if scope == "" {
 		scope = "forebay." + home.ID.Gateway + "." + home.Uplink
+	}
+	if _, what, ok := strings.Cut(home.Uplink, "~"); ok && home.Apart && cfg.TransactionalID != "" {
+		scope += "." + what // whoever takes the name over shuts the uplink out
 	}
 	s.cursors = newCursors(scope)
 	var err error

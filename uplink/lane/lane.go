@@ -91,6 +91,9 @@ type Home struct {
 	// Rising says that what a lane sends again is at or below what it sent last:
 	// a far side may drop by a watermark.
 	Rising bool
+	// Apart says that what is sent was sent before, under another name. A far
+	// side must not drop it by an id that it has seen.
+	Apart bool
 	// Chunk opens the bytes that belong to a record and lie beside the log.
 	// Reading them to the end fails with a *record.CorruptError where they are
 	// damaged; fs.ErrNotExist means that they are kept no longer. nil where

@@ -106,6 +106,9 @@ func (l Link) Defaults() Link {
 // Name is the client id to use for an uplink.
 func (l Link) Name(home lane.Home) string {
 	if l.ClientID != "" {
+		if _, what, ok := strings.Cut(home.Uplink, "~"); home.Apart && ok {
+			return l.ClientID + "-" + what // a broker ends the connection of whoever had the name before
+		}
 		return l.ClientID
 	}
 	return "forebay-" + home.ID.Gateway + "-" + home.Uplink

@@ -68,6 +68,7 @@ type limits struct {
 type packer struct {
 	env      *envelope.Writer // nil: the payload alone
 	id       record.Identity
+	apart    string // stands before message ids
 	subjects subjects
 	expect   int // bytes of the headers that the first message has beside its own
 	text     []byte
@@ -190,7 +191,7 @@ func (p *packer) add(l *lane.Lane, base string, r *record.Record, origin record.
 	if part > 0 {
 		id = strconv.AppendInt(append(id, '/'), int64(part), 10)
 	}
-	x.id = string(id)
+	x.id = p.apart + string(id)
 	if p.subjects.keyed {
 		x.subject = string(appendKey([]byte(base), r.Key))
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,7 @@ type Sink struct {
 	cfg      Config
 	id       record.Identity
 	uplink   string
+	apart    string // stands before message ids
 	subjects subjects
 	timeout  time.Duration
 	log      *slog.Logger
@@ -82,8 +84,12 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	if home.Apart {
+		// The stream knows the ids of the last minutes, whatever their subjects.
+		s.apart = home.Uplink + ":"
+	}
 	s.packers.New = func() any {
-		p := &packer{id: home.ID, subjects: s.subjects}
+		p := &packer{id: home.ID, subjects: s.subjects, apart: s.apart}
 		if cfg.Format != "raw" {
 			p.env = envelope.New(home.ID)
 		}
@@ -287,7 +293,7 @@ func (s *Sink) look(ctx context.Context, l *link, w *work) *failure {
 	if seq == 0 {
 		return nil
 	}
-	m, ok := parseMark(id)
+	m, ok := parseMark(strings.TrimPrefix(id, s.apart))
 	if !ok {
 		pl.known = false
 		return fail(lane.Misconfigured, "the last message on "+w.family+" is not from a Forebay gateway (Nats-Msg-Id "+strconv.Quote(id)+"); give the gateway a subject of its own", nil)

@@ -90,7 +90,8 @@ func (s *Sink) prepare(ctx context.Context) *lane.Error {
 	if ready {
 		return nil
 	}
-	path := "/_index_template/forebay-" + s.home.Uplink
+	of, _, _ := strings.Cut(s.home.Uplink, "~") // what is sent beside an uplink goes by its template
+	path := "/_index_template/forebay-" + of
 	a, _, e := s.to.call(ctx, http.MethodGet, path, nil)
 	if e != nil && a != nil && a.Status == http.StatusNotFound && json.Valid(a.Body) {
 		a, _, e = s.to.call(ctx, http.MethodPut, path, s.template())

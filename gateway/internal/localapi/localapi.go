@@ -80,6 +80,13 @@ type Plant interface {
 	PauseUplink(ctx context.Context, id, by string) (api.Uplink, error)
 	ResumeUplink(ctx context.Context, id, by string) (api.Uplink, error)
 	RetryUplink(ctx context.Context, id, by string) (api.Uplink, error)
+	// Replay and Redrive answer when the order for it is on disk. ErrNoUplink,
+	// ErrNothing, ErrAsked. CancelErrand: ErrNoErrand.
+	Replay(ctx context.Context, uplink string, r api.ReplayRequest) (api.Errand, error)
+	Redrive(ctx context.Context, uplink string, r api.RedriveRequest) (api.Errand, error)
+	CancelErrand(ctx context.Context, id, by string) (api.Errand, error)
+	// Refused lists what an uplink's target refused, at most limit of it.
+	Refused(ctx context.Context, uplink string, limit int) (api.Refused, error)
 	Streams() []api.Stream
 	Alarms() []api.Alarm
 	Ack(ctx context.Context, r api.AckRequest) (api.AckResult, error)
@@ -292,6 +299,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/uplinks/{uplink}/pause", s.uplinkVerb("pause", s.plant.PauseUplink))
 	mux.HandleFunc("POST /v1/uplinks/{uplink}/resume", s.uplinkVerb("resume", s.plant.ResumeUplink))
 	mux.HandleFunc("POST /v1/uplinks/{uplink}/retry", s.uplinkVerb("retry", s.plant.RetryUplink))
+	s.errandRoutes(mux)
 	mux.HandleFunc("POST /v1/query", s.query)
 	mux.HandleFunc("POST /v1/spool/backup", s.backup)
 	mux.HandleFunc("GET /v1/events", s.events)

@@ -102,6 +102,31 @@ func (p *stage) RetryUplink(context.Context, string, string) (api.Uplink, error)
 	return api.Uplink{}, localapi.ErrPaused
 }
 
+func (p *stage) Replay(_ context.Context, uplink string, r api.ReplayRequest) (api.Errand, error) {
+	switch {
+	case uplink != "cloud":
+		return api.Errand{}, localapi.ErrNoUplink
+	case r.As == "mqtt":
+		return api.Errand{}, localapi.ErrAsked
+	}
+	return api.Errand{ID: "cloud~replay-1", Kind: "replay", Stream: r.Stream, From: &r.From}, nil
+}
+
+func (p *stage) Redrive(context.Context, string, api.RedriveRequest) (api.Errand, error) {
+	return api.Errand{}, localapi.ErrNothing
+}
+
+func (p *stage) CancelErrand(_ context.Context, id, by string) (api.Errand, error) {
+	if id != "cloud~replay-1" {
+		return api.Errand{}, localapi.ErrNoErrand
+	}
+	return api.Errand{ID: id, By: by}, nil
+}
+
+func (p *stage) Refused(_ context.Context, _ string, limit int) (api.Refused, error) {
+	return api.Refused{Total: uint64(limit)}, nil
+}
+
 func (p *stage) Ledger() api.Ledger { return api.Ledger{Balance: true} }
 
 func (p *stage) LedgerSteps(_ context.Context, limit int) ([]api.LedgerStep, error) {
