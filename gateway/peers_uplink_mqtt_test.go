@@ -135,7 +135,7 @@ topic = "acme/plant1/{stream}/{key}"
 	delivered(t, g, 30*time.Second, 600)
 	broker.kill()
 	put(200, 200) // while it is away
-	g.kill() // so that the reader is there first
+	g.kill()      // so that the reader is there first
 	sub2 := reader(mosquitto(t, far, text))
 	g.start(t, "edge")
 	delivered(t, g, 60*time.Second, 600)

@@ -97,7 +97,7 @@ func (l *faultyLink) end() {
 // serve passes a connection on, as long as its fate allows.
 func (l *faultyLink) serve(t *testing.T, c net.Conn) {
 	l.mu.Lock()
-	up, down := 1<<40, 1<<40 // bytes until it is cut
+	up, down := 1<<30, 1<<30 // bytes until it is cut
 	fate := 0
 	if l.bad {
 		fate = l.rng.IntN(8)
