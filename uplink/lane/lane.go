@@ -91,6 +91,11 @@ type Home struct {
 	// Rising says that what a lane sends again is at or below what it sent last:
 	// a far side may drop by a watermark.
 	Rising bool
+	// Series names what this uplink makes of its lanes: one that leaves out or
+	// changes other records, or has another id, has another name. A far side
+	// that drops by a watermark keeps one for each. It has letters and digits
+	// alone.
+	Series string
 	// Chunk opens the bytes that belong to a record and lie beside the log.
 	// Reading them to the end fails with a *record.CorruptError where they are
 	// damaged; fs.ErrNotExist means that they are kept no longer. nil where
