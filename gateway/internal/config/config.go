@@ -336,6 +336,9 @@ func (c *Config) checkNames(complain func(string, int, error)) {
 		}
 	}
 	once("uplink", len(c.Uplinks), func(i int) conf.Name { return c.Uplinks[i].ID })
+	if i, err := uplink.CheckPlaces(c.Uplinks); err != nil {
+		complain("uplink", i, err)
+	}
 	once("rule", len(c.Rules), func(i int) conf.Name { return c.Rules[i].ID })
 	once("point", len(c.Points), func(i int) conf.Name { return c.Points[i].ID })
 }
