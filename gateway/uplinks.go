@@ -29,10 +29,9 @@ func (p *plant) PauseUplink(ctx context.Context, id, by string) (api.Uplink, err
 	if err != nil {
 		return api.Uplink{}, err
 	}
-	if err := p.g.pauses.pause(id, pause{At: p.g.clock.now().UTC(), By: by}); err != nil {
+	if err := p.g.pauses.pause(id, pause{At: p.g.clock.now().UTC(), By: by}, pump.Pause); err != nil {
 		return api.Uplink{}, err
 	}
-	pump.Pause()
 	p.g.log.Warn("uplink was paused by an operator", "uplink", id, "by", by)
 	return p.acted(ctx, pump, act{Event: "uplink-paused", Object: "uplink/" + id, By: by})
 }
@@ -43,10 +42,9 @@ func (p *plant) ResumeUplink(ctx context.Context, id, by string) (api.Uplink, er
 	if err != nil {
 		return api.Uplink{}, err
 	}
-	if err := p.g.pauses.resume(id); err != nil {
+	if err := p.g.pauses.resume(id, pump.Resume); err != nil {
 		return api.Uplink{}, err
 	}
-	pump.Resume()
 	p.g.log.Warn("uplink was resumed by an operator", "uplink", id, "by", by)
 	return p.acted(ctx, pump, act{Event: "uplink-resumed", Object: "uplink/" + id, By: by})
 }
