@@ -60,35 +60,35 @@ func (b *pauseBook) of(uplink string) (pause, bool) {
 	return p, ok
 }
 
-// pause notes a pause; one that is there stays as it is.
-func (b *pauseBook) pause(uplink string, p pause) error {
+// pause notes a pause, and does it: what two persons do at once happens in the
+// order in which it is noted. One that is there stays as it is.
+func (b *pauseBook) pause(uplink string, p pause, do func()) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if _, ok := b.set[uplink]; ok {
-		return nil
+	if _, ok := b.set[uplink]; !ok {
+		b.set[uplink] = p
+		if err := b.write(); err != nil {
+			delete(b.set, uplink)
+			return err
+		}
 	}
-	b.set[uplink] = p
-	err := b.write()
-	if err != nil {
-		delete(b.set, uplink)
-	}
-	return err
+	do()
+	return nil
 }
 
-// resume forgets one.
-func (b *pauseBook) resume(uplink string) error {
+// resume forgets one, and ends it.
+func (b *pauseBook) resume(uplink string, do func()) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	was, ok := b.set[uplink]
-	if !ok {
-		return nil
+	if was, ok := b.set[uplink]; ok {
+		delete(b.set, uplink)
+		if err := b.write(); err != nil {
+			b.set[uplink] = was
+			return err
+		}
 	}
-	delete(b.set, uplink)
-	err := b.write()
-	if err != nil {
-		b.set[uplink] = was
-	}
-	return err
+	do()
+	return nil
 }
 
 // write replaces the file as a whole; b.mu is held.

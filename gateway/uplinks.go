@@ -29,12 +29,13 @@ func (p *plant) PauseUplink(ctx context.Context, id, by string) (api.Uplink, err
 	if err != nil {
 		return api.Uplink{}, err
 	}
-	if err := p.g.pauses.pause(id, pause{At: p.g.clock.now().UTC(), By: by}); err != nil {
+	if err := p.g.pauses.pause(id, pause{At: p.g.clock.now().UTC(), By: by}, func() {
+		pump.Pause()
+		for _, e := range p.g.errands.pumps(id) {
+			e.Pause()
+		}
+	}); err != nil {
 		return api.Uplink{}, err
-	}
-	pump.Pause()
-	for _, e := range p.g.errands.pumps(id) {
-		e.Pause()
 	}
 	p.g.log.Warn("uplink was paused by an operator", "uplink", id, "by", by)
 	return p.acted(ctx, pump, act{Event: "uplink-paused", Object: "uplink/" + id, By: by})
@@ -46,12 +47,13 @@ func (p *plant) ResumeUplink(ctx context.Context, id, by string) (api.Uplink, er
 	if err != nil {
 		return api.Uplink{}, err
 	}
-	if err := p.g.pauses.resume(id); err != nil {
+	if err := p.g.pauses.resume(id, func() {
+		pump.Resume()
+		for _, e := range p.g.errands.pumps(id) {
+			e.Resume()
+		}
+	}); err != nil {
 		return api.Uplink{}, err
-	}
-	pump.Resume()
-	for _, e := range p.g.errands.pumps(id) {
-		e.Resume()
 	}
 	p.g.log.Warn("uplink was resumed by an operator", "uplink", id, "by", by)
 	return p.acted(ctx, pump, act{Event: "uplink-resumed", Object: "uplink/" + id, By: by})

@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -102,6 +104,33 @@ func TestPauseOverARestart(t *testing.T) {
 	g.sound(t)
 }
 
+// Pauses and resumes at once: in the end the uplink does what the book says.
+func TestPauseAndResumeAtOnce(t *testing.T) {
+	b, err := openPauses(filepath.Join(t.TempDir(), pausedFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var paused atomic.Bool
+	var wg sync.WaitGroup
+	for i := range 40 {
+		wg.Go(func() {
+			var err error
+			if i%2 == 0 {
+				err = b.pause("a", pause{time.Unix(0, 0), "ana"}, func() { paused.Store(true) })
+			} else {
+				err = b.resume("a", func() { paused.Store(false) })
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if _, noted := b.of("a"); noted != paused.Load() {
+		t.Errorf("paused: %v, noted: %v", paused.Load(), noted)
+	}
+}
+
 func TestPauseFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), pausedFile)
 	b, err := openPauses(path)
@@ -109,10 +138,10 @@ func TestPauseFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := time.Date(2026, 11, 23, 7, 0, 0, 0, time.UTC)
-	if err := b.pause("a", pause{at, "ana"}); err != nil {
+	if err := b.pause("a", pause{at, "ana"}, func() {}); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.pause("a", pause{at.Add(time.Hour), "ben"}); err != nil {
+	if err := b.pause("a", pause{at.Add(time.Hour), "ben"}, func() {}); err != nil {
 		t.Fatal(err)
 	}
 	if b, err = openPauses(path); err != nil {
@@ -121,7 +150,7 @@ func TestPauseFile(t *testing.T) {
 	if p, ok := b.of("a"); !ok || p != (pause{at, "ana"}) {
 		t.Errorf("%+v, %v; the first one stands", p, ok)
 	}
-	if err := b.resume("a"); err != nil {
+	if err := b.resume("a", func() {}); err != nil {
 		t.Fatal(err)
 	}
 	if b, err = openPauses(path); err != nil {

@@ -15,6 +15,7 @@ type hold struct {
 	recs  []record.Record
 	done  int // records from the front that are settled
 	bytes int // of key and data, of all
+	extra int // of memory beside that, of all: the records themselves, and their attributes
 	since time.Time
 	full  bool // it was filled to its limit: more is waiting
 	arena []byte
@@ -31,10 +32,19 @@ func (h *hold) reset() {
 	if cap(h.arena) > 64<<10 && cap(h.arena) > 8*h.bytes {
 		h.arena, h.recs = nil, nil
 	}
-	h.arena, h.bytes = h.arena[:0], 0
+	h.arena, h.bytes, h.extra = h.arena[:0], 0, 0
 }
 
 func weight(r *record.Record) int { return len(r.Key) + len(r.Data) }
+
+// each is what a record takes in memory for itself, however small its payload
+// is, and spread is how much of that and of attributes a hold may have for a
+// byte of payload that it may have.
+const each, spread = 256, 4
+
+// holds reports whether the hold has as much as one with a limit for key and
+// data may have.
+func (h *hold) holds(limit int) bool { return h.bytes >= limit || h.extra >= spread*limit }
 
 // add copies a record in.
 func (h *hold) add(r *record.Record, names *interner) {
@@ -46,8 +56,11 @@ func (h *hold) add(r *record.Record, names *interner) {
 		k := *r.HashKey
 		c.HashKey = &k
 	}
+	h.extra += each
 	if len(r.Attrs) > 0 {
-		c.Attrs = names.attrs(r.Attrs)
+		var n int
+		c.Attrs, n = names.attrs(r.Attrs)
+		h.extra += n
 	}
 	c.Data = h.bytesOf(r.Data)
 	if r.Blob != nil {
@@ -101,14 +114,16 @@ func (n *interner) str(s string) string {
 	return own
 }
 
-func (n *interner) attrs(a map[string]string) map[string]string {
+// attrs gives attributes, and how many bytes of memory they take anew.
+func (n *interner) attrs(a map[string]string) (c map[string]string, size int) {
 	if maps.Equal(a, n.lastA) {
-		return n.lastA
+		return n.lastA, 0
 	}
-	c := make(map[string]string, len(a))
+	c = make(map[string]string, len(a))
 	for k, v := range a {
 		c[n.str(k)] = strings.Clone(v)
+		size += len(k) + len(v)
 	}
 	n.lastA = c
-	return c
+	return c, size
 }

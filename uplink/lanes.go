@@ -200,7 +200,7 @@ func (l *laneRun) top(ctx context.Context) {
 // poll reads what is there now into the next batch; true if that fills it.
 func (l *laneRun) poll(ctx context.Context) bool {
 	limit := l.p.holdLimit()
-	for l.next.bytes < limit {
+	for !l.next.holds(limit) {
 		if l.closed {
 			return false
 		}

@@ -200,7 +200,7 @@ func (l *laneRun) open(from uint64) bool {
 // there.
 func (l *laneRun) follow(ctx context.Context) {
 	v, limit, first := l.live, l.p.holdLimit(), true
-	for v.hold.bytes < limit {
+	for !v.hold.holds(limit) {
 		room := min(max((limit-v.hold.bytes)/max(l.size, 1)+1, 1), maxRead)
 		b, err := v.f.Poll(ctx, room)
 		if len(b.Recs) == 0 {
@@ -241,17 +241,28 @@ func (l *laneRun) sendLive(ctx context.Context) bool {
 	return true
 }
 
-// advance notes that live records were passed, up to a sequence number.
+// advance notes that live records were passed. Where one is missing before
+// them, which the follower could not read, a new span begins: the cursor may be
+// able to.
 func (l *laneRun) advance(recs []record.Record, t record.Tally) {
 	s := &l.ahead[len(l.ahead)-1]
-	if t.Refused > 0 {
-		for i := range recs {
-			s.Refused = append(s.Refused, recs[i].Pos.Seq)
+	for i := range recs {
+		seq := recs[i].Pos.Seq
+		switch {
+		case seq == s.To:
+		case s.From == s.To:
+			s.From = seq
+		default:
+			l.ahead = append(l.ahead, Span{From: seq})
+			s = &l.ahead[len(l.ahead)-1]
+		}
+		s.To = seq + 1
+		if t.Refused > 0 {
+			s.Refused = append(s.Refused, seq)
 		}
 	}
-	s.To = recs[len(recs)-1].Pos.Seq + 1
 	l.tellAhead()
-	if len(s.Refused) >= maxAside {
+	if len(s.Refused) >= maxAside || len(l.ahead) >= 2*maxSpans {
 		l.leaveLive()
 	}
 }

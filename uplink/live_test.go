@@ -328,6 +328,37 @@ func TestLiveFirstThroughTrouble(t *testing.T) {
 	}
 }
 
+// What the reader of the newest records cannot read, and the cursor can, is
+// delivered with the backlog: it does not count as delivered ahead.
+func TestLiveFirstDeliversWhatItCouldNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, sink := &liveLog{memLog: newLog(t)}, newSink(t)
+		c := log.classed("s", record.ClassTelemetry)
+		c.put(3000, "k")
+		c.age(time.Hour)
+		c.holes = map[uint64]bool{3025: true, 3026: true, 3050: true}
+		sink.act = func(b lane.Batch) lane.Outcome { // a slow target
+			if n := min(len(b.Recs), 60); n < len(b.Recs) {
+				return lane.Outcome{Done: n, Class: lane.Throttled, Err: errFake}
+			}
+			return lane.Outcome{Done: len(b.Recs)}
+		}
+		_, stop := startWith(t, liveConfig(), sink, log, uplink.Options{})
+		for range 20 {
+			c.put(10, "k")
+			time.Sleep(time.Second)
+		}
+		time.Sleep(20 * time.Minute)
+		stop()
+		if twice, jumps := parts(t, sink.took[c.lane.Shard], uint64(len(c.recs)), nil); twice != 0 || jumps == 0 {
+			t.Errorf("%d came twice, %d jumps", twice, jumps)
+		}
+		if at, tally := c.committed(); at != uint64(len(c.recs)) || tally.Delivered != at {
+			t.Errorf("cursor at %d of %d, %+v", at, len(c.recs), tally)
+		}
+	})
+}
+
 // Where what lies ahead cannot be kept, or is of another spool, nothing is
 // lost: it goes out again.
 func TestLiveFirstWithoutItsFile(t *testing.T) {

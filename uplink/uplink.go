@@ -6,6 +6,8 @@ package uplink
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"path"
 	"strings"
@@ -405,11 +407,28 @@ func open(c Config, home lane.Home) (Sink, error) {
 	if err != nil {
 		return nil, err
 	}
+	if home.Series, err = c.series(); err != nil {
+		return nil, fmt.Errorf("open uplink %q: %w", c.ID, err)
+	}
 	s, err := k.open(&c, home)
 	if err != nil {
 		return nil, fmt.Errorf("open uplink %q: %w", c.ID, err)
 	}
 	return s, nil
+}
+
+// series is lane.Home.Series.
+func (c *Config) series() (string, error) {
+	s, err := shape.New(c.Shape)
+	if err != nil {
+		return "", err
+	}
+	print, err := s.Print()
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256([]byte(string(c.ID) + "\x00" + print))
+	return hex.EncodeToString(sum[:8]), nil
 }
 
 // WithDefaults fills in what was left out.

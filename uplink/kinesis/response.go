@@ -18,13 +18,13 @@ type Error = lane.Error
 
 // call makes one request. err is an *Error unless the answer is a success that
 // looks like the service's: status 200. There is an answer as far as there was
-// one.
-func (s *Sink) call(ctx context.Context, op string, buf *aws.Buffer) (*aws.Answer, error) {
+// one. claim says of the lanes in it that they rise; "" says nothing.
+func (s *Sink) call(ctx context.Context, op string, buf *aws.Buffer, claim string) (*aws.Answer, error) {
 	h := make(http.Header, 8)
 	h.Set("Content-Type", "application/x-amz-json-1.1")
 	h.Set("X-Amz-Target", "Kinesis_20131202."+op)
-	if s.rising {
-		h.Set("X-Forebay-Lanes", "rising")
+	if claim != "" {
+		h.Set("X-Forebay-Lanes", claim)
 	}
 	a, err := s.aws.Send(ctx, &aws.Request{Header: h, Body: buf, Timeout: s.pace.Timeout(len(buf.B), s.timeout)})
 	if err == nil && a.Status != http.StatusOK {

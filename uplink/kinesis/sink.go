@@ -1,6 +1,7 @@
 package kinesis
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -20,7 +21,8 @@ type Sink struct {
 	aws     *aws.Client
 	pace    aws.Pace
 	log     *slog.Logger
-	rising  bool // a lane's envelopes come in rising order: another gateway may drop what comes twice
+	rising  bool   // a lane's envelopes come in rising order: another gateway may drop what comes twice
+	series  string // for which that holds
 
 	packers sync.Pool // *packer
 
@@ -54,6 +56,7 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 		pace:    aws.Pace{Most: maxRequest},
 		log:     home.Log,
 		rising:  home.Rising && cfg.Format != "raw",
+		series:  cmp.Or(home.Series, "0"),
 		checked: make(map[string]time.Time),
 		begun:   make(map[lane.Lane]begun),
 	}
@@ -65,7 +68,7 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 		return nil, err
 	}
 	s.packers.New = func() any {
-		p := &packer{aggregate: cfg.Aggregate != "off", maxUnit: s.maxUnit}
+		p := &packer{aggregate: cfg.Aggregate != "off", maxUnit: s.maxUnit, claims: s.rising}
 		if cfg.Format != "raw" {
 			p.env = envelope.NewBeside(home.ID)
 		}
@@ -94,9 +97,10 @@ type work struct {
 	hash string
 	out  *lane.Outcome
 
-	sent    int  // records that are complete with the request under way
-	cut     int  // where that is none: parts of the front record in it
-	size    int  // bytes of the unit under way, data and key
+	sent    int // records that are complete with the request under way
+	cut     int // where that is none: parts of the front record in it
+	size    int // bytes of the unit under way, data and key
+	via     string
 	skip    int  // parts of the front record that the target has
 	most    int  // records a unit may hold; 0: as many as fit
 	alone   bool // goes in a request of its own
@@ -185,7 +189,7 @@ func (s *Sink) sendStream(ctx context.Context, stream string, works []*work) {
 			return
 		}
 		req[0].out.Requests++
-		answer, err := s.put(ctx, buf, len(req))
+		answer, err := s.put(ctx, buf, req)
 		buf.Release()
 		if err == nil {
 			s.settle(req, answer)
@@ -243,7 +247,7 @@ func (s *Sink) fill(buf *aws.Buffer, p *packer, stream string, works []*work) []
 		before := len(buf.B)
 		buf.B = appendUnit(buf.B, u, w.hash)
 		w.out.Bytes += len(buf.B) - before
-		w.sent, w.cut, w.size = u.n, u.cut, u.size()
+		w.sent, w.cut, w.size, w.via = u.n, u.cut, u.size(), u.via
 		room -= u.size()
 		req = append(req, w)
 		if w.alone {
@@ -302,10 +306,11 @@ func failAll(works []*work, e *Error) {
 	}
 }
 
-// put sends a PutRecords request of n entries and gives the answer's entries.
-func (s *Sink) put(ctx context.Context, buf *aws.Buffer, n int) ([]entry, error) {
-	start := time.Now()
-	a, err := s.call(ctx, "PutRecords", buf)
+// put sends a PutRecords request, of an entry for each lane, and gives the
+// answer's entries.
+func (s *Sink) put(ctx context.Context, buf *aws.Buffer, req []*work) ([]entry, error) {
+	n, start := len(req), time.Now()
+	a, err := s.call(ctx, "PutRecords", buf, s.claim(req))
 	s.pace.Took(len(buf.B), time.Since(start), s.timeout, err)
 	if err != nil {
 		return nil, err

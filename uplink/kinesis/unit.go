@@ -18,13 +18,42 @@ import (
 type packer struct {
 	env       *envelope.Writer // nil: the payload alone
 	aggregate bool
-	maxUnit   int // bytes of data and key of one Kinesis record
+	maxUnit   int  // bytes of data and key of one Kinesis record
+	claims    bool // a unit's records have all come by one way
 
 	enc   kpl.Encoder
 	parts []part // of the record being looked at
+	via   string // by which way that came
 	text  []byte // the envelopes that were written for it
 	first part   // of the unit, for a unit of one; the data is a copy
 	out   []byte // the finished unit
+}
+
+// unknownWay is the via of records with another gateway's ids that may come in
+// any order, and not once each: another uplink sent them live-first, a replay
+// did, or a device that may write what it likes. See claim.
+const unknownWay = "-"
+
+// claim is what the header X-Forebay-Lanes says of a request: that the lanes in
+// it rise, by which series they come and, for each record, by which way what
+// another gateway wrote came to us: the series that it came to us by, and the
+// lane of ours that it has waited in. There its order holds, and between two of
+// them it does not.
+func (s *Sink) claim(req []*work) string {
+	if !s.rising {
+		return ""
+	}
+	text := append([]byte("rising "), s.series...)
+	told := false
+	for i, w := range req {
+		text = append(text, " ,"[min(i, 1)])
+		text = append(text, w.via...)
+		told = told || w.via != ""
+	}
+	if !told {
+		return "rising " + s.series
+	}
+	return string(text)
 }
 
 // A part is a user record as it will travel. A stored record has one part,
@@ -40,6 +69,7 @@ type unit struct {
 	data []byte
 	n    int // records of the lane that are complete with it
 	cut  int // where n is 0: parts of the front record that it holds
+	via  string
 }
 
 func (u unit) size() int { return len(u.data) + len(u.key) }
@@ -54,7 +84,7 @@ func (p *packer) pack(l *lane.Lane, hash string, recs []record.Record, skip, lim
 	p.enc.Reset()
 	p.open(l, &recs[0])
 	front := p.parts[min(skip, len(p.parts)-1):]
-	u := unit{key: front[0].key}
+	u := unit{key: front[0].key, via: p.via}
 	if u.key != recs[0].Key && !isKey(u.key) {
 		u.key = recs[0].Key // what an aggregate calls a key need not be one
 	}
@@ -75,7 +105,7 @@ func (p *packer) pack(l *lane.Lane, hash string, recs []record.Record, skip, lim
 	for i := 1; u.n == i && i < len(recs); i++ {
 		r := &recs[i]
 		p.open(l, r)
-		if p.grown(r, hash) > limit {
+		if p.via != u.via || p.grown(r, hash) > limit {
 			break
 		}
 		for _, x := range p.parts {
@@ -129,7 +159,10 @@ func (p *packer) grown(r *record.Record, hash string) int {
 // has put into an envelope stays as it is, id and all. A consumer unpacks one
 // level only, so an aggregate's records go in one by one.
 func (p *packer) open(l *lane.Lane, r *record.Record) {
-	p.parts, p.text = p.parts[:0], p.text[:0]
+	p.parts, p.text, p.via = p.parts[:0], p.text[:0], ""
+	if by, rises := envelope.LanesBy(r.Type); rises && p.claims {
+		p.via = by + "." + strconv.FormatUint(uint64(l.Shard), 10)
+	}
 	in := p.nested(r.Data)
 	if in == nil {
 		p.add(l, r, 0)
@@ -145,6 +178,11 @@ func (p *packer) open(l *lane.Lane, r *record.Record) {
 // add adds a part: number n of its record, 0 if the record has no others.
 func (p *packer) add(l *lane.Lane, r *record.Record, n int) {
 	data := r.Data
+	if p.claims && p.via == "" {
+		if _, _, ok := envelope.LaneOf(data); ok {
+			p.via = unknownWay
+		}
+	}
 	if p.env != nil {
 		start := len(p.text)
 		p.text = p.env.AppendPart(p.text, l.Stream, r, n)

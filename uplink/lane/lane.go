@@ -94,6 +94,11 @@ type Home struct {
 	// Apart says that what is sent was sent before, under another name. A far
 	// side must not drop it by an id that it has seen.
 	Apart bool
+	// Series names what this uplink makes of its lanes: one that leaves out or
+	// changes other records, or has another id, has another name. A far side
+	// that drops by a watermark keeps one for each. It has letters and digits
+	// alone.
+	Series string
 	// Chunk opens the bytes that belong to a record and lie beside the log.
 	// Reading them to the end fails with a *record.CorruptError where they are
 	// damaged; fs.ErrNotExist means that they are kept no longer. nil where

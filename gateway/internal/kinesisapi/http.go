@@ -89,7 +89,7 @@ func (c *call) answer(w http.ResponseWriter, r *http.Request) (any, error) {
 	if unknown != nil {
 		return nil, unknown
 	}
-	c.rising = r.Header.Get(headerLanes) == lanesRising
+	c.lanes = claimOf(r.Header.Get(headerLanes))
 	if c.op, err = s.operation(c.target); err != nil {
 		return nil, err
 	}

@@ -3,11 +3,14 @@ package kinesisapi
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,15 +25,17 @@ import (
 // then this door drops those that are stored already, and answers for them as
 // for stored ones. A lane that was restored from a backup has another epoch.
 //
+// Several senders may each send a part of a lane: two uplinks with different
+// filters, or a gateway between that has it from two others. The order holds
+// in each of these series alone, so each has a mark of its own, and a record is
+// dropped only between the first and the last that the same series has brought.
+//
 // The marks are kept in memory and now and then with the stream; what was
 // stored behind the last keeping is read again from the log, where such
 // records are known by source and type.
 const (
 	headerLanes = "X-Forebay-Lanes"
 	lanesRising = "rising"
-	// TypeLanes is the media type of a stored record that holds envelopes of
-	// lanes, alone or as a KPL aggregate.
-	TypeLanes = "application/vnd.forebay.lanes"
 
 	// maxMarks is how many lanes are known of a stream; the one that was heard
 	// longest ago gives way, and its next repetition is stored.
@@ -39,20 +44,84 @@ const (
 	keepEvery = 15 * time.Second
 )
 
+// A claim is what a request says of its lanes: "rising", the name of the
+// uplink's series, and, separated by commas, for each record by which way it
+// came to the sender. "" are the sender's own records; "-" are others of which
+// it does not know that they rise.
+type claim struct {
+	rising bool
+	series string
+	via    []string // nil: all are its own
+}
+
+// claimOf reads the header.
+func claimOf(header string) (c claim) {
+	fields := strings.Fields(header)
+	if len(fields) == 0 || len(fields) > 3 || fields[0] != lanesRising {
+		return c
+	}
+	c.rising = true
+	if len(fields) > 1 {
+		c.series = fields[1]
+	}
+	if len(fields) > 2 {
+		c.via = strings.Split(fields[2], ",")
+	}
+	return c
+}
+
+// seriesOf names the series of record i of a request by an access key; false
+// where nothing is claimed of it.
+func (c *claim) seriesOf(key string, i int) (by string, ok bool) {
+	via := ""
+	if c.via != nil {
+		if via = c.via[i]; via == "-" {
+			return "", false
+		}
+	}
+	sum := sha256.Sum256([]byte(key + "\x00" + c.series + "\x00" + via))
+	return hex.EncodeToString(sum[:8]), true
+}
+
+// A laneBy is a lane as one series brings it.
+type laneBy struct{ lane, by string }
+
+func compareLanes(a, b laneBy) int {
+	return cmp.Or(cmp.Compare(a.lane, b.lane), cmp.Compare(a.by, b.by))
+}
+
+// A span is from where to where a lane is stored as its series brought it.
+type span struct{ low, high envelope.Place }
+
+// has reports whether what stands at a place was brought before.
+func (s span) has(at envelope.Place) bool {
+	return s != span{} && !at.After(s.high) && !s.low.After(at)
+}
+
+// add takes a place in. One before the span begins a new one: of what lies
+// between nothing is known.
+func (s *span) add(at envelope.Place) {
+	switch {
+	case *s == span{} || s.low.After(at):
+		s.low, s.high = at, at
+	case at.After(s.high):
+		s.high = at
+	}
+}
+
 // A mark is how far a lane is stored.
 type mark struct {
 	turn chan struct{} // holds one while a put of the lane is under way
-	high envelope.Place
-	key  string // access key of who sent it; what another sends is never dropped
-	pos  record.Pos
-	at   time.Time
+	span
+	pos record.Pos
+	at  time.Time
 }
 
 // marks are those of a stream.
 type marks struct {
 	mu    sync.Mutex
 	ready bool // read from the note and the log
-	of    map[string]*mark
+	of    map[laneBy]*mark
 	dirty bool
 
 	// A keeping holds the marks and, for each shard, a place before which no
@@ -71,8 +140,9 @@ type keptMarks struct {
 
 type keptMark struct {
 	Lane  string         `json:"lane"`
+	By    string         `json:"by"`
+	Low   envelope.Place `json:"low"`
 	High  envelope.Place `json:"high"`
-	Key   string         `json:"key,omitempty"`
 	Shard record.ShardID `json:"shard"`
 	Seq   uint64         `json:"seq"`
 	At    time.Time      `json:"at"`
@@ -86,7 +156,7 @@ func (s *Server) marksOf(ctx context.Context, st *spool.Stream) (*marks, error) 
 		if s.lanes.of == nil {
 			s.lanes.of = map[*spool.Stream]*marks{}
 		}
-		m = &marks{of: map[string]*mark{}, flying: map[uint64]int{}}
+		m = &marks{of: map[laneBy]*mark{}, flying: map[uint64]int{}}
 		s.lanes.of[st] = m
 	}
 	s.lanes.Unlock()
@@ -110,7 +180,7 @@ func (s *Server) marksOf(ctx context.Context, st *spool.Stream) (*marks, error) 
 		return m, nil
 	}
 	for _, k := range n.Marks.Lanes {
-		m.of[k.Lane] = &mark{turn: make(chan struct{}, 1), high: k.High, key: k.Key, pos: record.Pos{Shard: k.Shard, Seq: k.Seq}, at: k.At}
+		m.of[laneBy{k.Lane, k.By}] = &mark{turn: make(chan struct{}, 1), span: span{k.Low, k.High}, pos: record.Pos{Shard: k.Shard, Seq: k.Seq}, at: k.At}
 	}
 	if err := m.readAgain(ctx, s, st, n.Marks.From); err != nil {
 		return nil, fmt.Errorf("read the lanes of stream %s: %w", st.Name(), err)
@@ -141,17 +211,20 @@ func (m *marks) readAgain(ctx context.Context, s *Server, st *spool.Stream, from
 			}
 			for i := range b.Recs {
 				r := &b.Recs[i]
-				if r.Source != s.ID() || r.Type != TypeLanes {
+				by, ok := envelope.LanesBy(r.Type)
+				if !ok || r.Source != s.ID() {
 					continue
 				}
+				by = strings.Clone(by) // r is a view
 				u, ok := unitOf(r.Data)
 				if !ok {
 					continue
 				}
-				for _, x := range u {
-					k := m.mark(string(x.lane), r.Arrived)
-					if x.at.After(k.high) {
-						k.high, k.pos, k.at = x.at, r.Pos, r.Arrived
+				for _, x := range u.parts {
+					k := m.mark(laneBy{string(x.lane), by}, r.Arrived)
+					if !k.has(x.at) {
+						k.add(x.at)
+						k.pos, k.at = r.Pos, r.Arrived
 					}
 				}
 			}
@@ -161,7 +234,7 @@ func (m *marks) readAgain(ctx context.Context, s *Server, st *spool.Stream, from
 }
 
 // mark is a lane's mark, a new one if there is none. m.mu is held.
-func (m *marks) mark(lane string, now time.Time) *mark {
+func (m *marks) mark(lane laneBy, now time.Time) *mark {
 	k := m.of[lane]
 	if k == nil {
 		k = &mark{turn: make(chan struct{}, 1), at: now}
@@ -176,7 +249,7 @@ func (m *marks) mark(lane string, now time.Time) *mark {
 // drop forgets the n lanes that were heard longest ago and have no put under
 // way. m.mu is held.
 func (m *marks) drop(n int) {
-	lanes := slices.SortedFunc(maps.Keys(m.of), func(a, b string) int { return m.of[a].at.Compare(m.of[b].at) })
+	lanes := slices.SortedFunc(maps.Keys(m.of), func(a, b laneBy) int { return m.of[a].at.Compare(m.of[b].at) })
 	for _, l := range lanes {
 		k := m.of[l]
 		if n == 0 {
@@ -191,8 +264,8 @@ func (m *marks) drop(n int) {
 
 // take waits for its turn in each of the lanes, and begins a put. Lanes are
 // taken in the order of their names, so that no two puts wait for each other.
-func (m *marks) take(ctx context.Context, lanes []string, now time.Time) (*flight, error) {
-	f := &flight{m: m, marks: make(map[string]*mark, len(lanes))}
+func (m *marks) take(ctx context.Context, lanes []laneBy, now time.Time) (*flight, error) {
+	f := &flight{m: m, marks: make(map[laneBy]*mark, len(lanes))}
 	for _, l := range lanes {
 		m.mu.Lock()
 		k := m.mark(l, now)
@@ -216,20 +289,21 @@ func (m *marks) take(ctx context.Context, lanes []string, now time.Time) (*fligh
 // A flight is a put of some lanes that is under way.
 type flight struct {
 	m     *marks
-	marks map[string]*mark
+	marks map[laneBy]*mark
 	gen   uint64
 	begun bool
 }
 
 // passed sets the marks of a unit that is stored.
-func (f *flight) passed(u unit, key string, at record.Pos, now time.Time) {
+func (f *flight) passed(u unit, at record.Pos, now time.Time) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
 	f.m.dirty = true
-	for _, x := range u {
-		k := f.marks[string(x.lane)]
-		if k.key != key || x.at.After(k.high) {
-			k.high, k.key, k.pos = x.at, key, at
+	for _, x := range u.parts {
+		k := f.marks[laneBy{string(x.lane), u.by}]
+		if !k.has(x.at) {
+			k.add(x.at)
+			k.pos = at
 		}
 		k.at = now
 	}
@@ -315,12 +389,12 @@ func (m *marks) keep(now map[record.ShardID]uint64) (*keptMarks, bool) {
 	if m.ends != nil && m.dirty {
 		kept = &keptMarks{From: m.ends}
 		for lane, k := range m.of {
-			if k.high == (envelope.Place{}) {
+			if k.span == (span{}) {
 				continue // nothing of it is stored yet
 			}
-			kept.Lanes = append(kept.Lanes, keptMark{lane, k.high, k.key, k.pos.Shard, k.pos.Seq, k.at})
+			kept.Lanes = append(kept.Lanes, keptMark{lane.lane, lane.by, k.low, k.high, k.pos.Shard, k.pos.Seq, k.at})
 		}
-		slices.SortFunc(kept.Lanes, func(a, b keptMark) int { return cmp.Compare(a.Lane, b.Lane) })
+		slices.SortFunc(kept.Lanes, func(a, b keptMark) int { return compareLanes(laneBy{a.Lane, a.By}, laneBy{b.Lane, b.By}) })
 		m.dirty = false
 	}
 	// now was read before this moment: puts that begin from here on are of the
@@ -342,13 +416,13 @@ func lossOf(err error) bool {
 // MarshalJSON writes a keeping as short as it can be: there may be two
 // thousand lanes in one note.
 func (k keptMark) MarshalJSON() ([]byte, error) {
-	return json.Marshal([]any{k.Lane, k.High.Seq, k.High.Part, k.Key, k.Shard, k.Seq, k.At.Unix()})
+	return json.Marshal([]any{k.Lane, k.By, k.Low.Seq, k.Low.Part, k.High.Seq, k.High.Part, k.Shard, k.Seq, k.At.Unix()})
 }
 
 // UnmarshalJSON is its inverse.
 func (k *keptMark) UnmarshalJSON(b []byte) error {
 	var at int64
-	if err := json.Unmarshal(b, &[]any{&k.Lane, &k.High.Seq, &k.High.Part, &k.Key, &k.Shard, &k.Seq, &at}); err != nil {
+	if err := json.Unmarshal(b, &[]any{&k.Lane, &k.By, &k.Low.Seq, &k.Low.Part, &k.High.Seq, &k.High.Part, &k.Shard, &k.Seq, &at}); err != nil {
 		return err
 	}
 	k.At = time.Unix(at, 0)

@@ -14,7 +14,10 @@ import (
 )
 
 // A unit is what one record of a request holds: records of lanes, in order.
-type unit []part
+type unit struct {
+	parts []part // none: it is stored as it is
+	by    string // the series that brings it
+}
 
 type part struct {
 	lane []byte // a view of the record's data
@@ -25,19 +28,19 @@ type part struct {
 func unitOf(data []byte) (unit, bool) {
 	if !kpl.IsAggregate(data) {
 		lane, at, ok := envelope.LaneOf(data)
-		return unit{{lane, at}}, ok
+		return unit{parts: []part{{lane, at}}}, ok
 	}
 	a, err := kpl.Decode(data)
 	if err != nil || a.Len() == 0 {
-		return nil, false
+		return unit{}, false
 	}
-	u := make(unit, 0, a.Len())
+	u := unit{parts: make([]part, 0, a.Len())}
 	for _, r := range a.All() {
 		lane, at, ok := envelope.LaneOf(r.Data)
 		if !ok {
-			return nil, false
+			return unit{}, false
 		}
-		u = append(u, part{lane, at})
+		u.parts = append(u.parts, part{lane, at})
 	}
 	return u, true
 }
@@ -57,37 +60,48 @@ func without(data []byte, stored []bool) ([]byte, error) {
 	return enc.AppendTo(nil), nil
 }
 
+var errVia = errors.New("the request does not tell of each record by which way it came")
+
 // putRising is putWith for the records of another gateway: what is stored
 // already of its lanes is left out, and counts as stored.
 func (s *Server) putRising(ctx context.Context, c *call, st *spool.Stream, recs []record.Record, p *putResult) {
 	m, err := s.marksOf(ctx, st)
+	if err == nil && c.lanes.via != nil && len(c.lanes.via) != len(recs) {
+		err = errVia
+	}
 	if err != nil {
 		s.log.Warn("lanes are not known; what comes twice is stored twice", "stream", st.Name(), "error", err)
 		s.putWith(ctx, st, recs, p)
 		return
 	}
-	units, names := make([]unit, len(recs)), map[string]bool{}
+	key := ""
+	if c.key != nil {
+		key = c.key.AccessKey
+	}
+	units, names := make([]unit, len(recs)), map[laneBy]bool{}
 	for i := range recs {
+		by, ok := c.lanes.seriesOf(key, i)
+		if !ok {
+			continue
+		}
 		u, ok := unitOf(recs[i].Data)
 		if !ok {
 			continue // it is stored as it is
 		}
+		u.by = by
 		units[i] = u
-		for _, x := range u {
-			if !names[string(x.lane)] {
-				names[string(x.lane)] = true
+		for _, x := range u.parts {
+			if !names[laneBy{string(x.lane), by}] {
+				names[laneBy{string(x.lane), by}] = true
 			}
 		}
 	}
-	f, err := m.take(ctx, slices.Sorted(maps.Keys(names)), s.now())
+	f, err := m.take(ctx, slices.SortedFunc(maps.Keys(names), compareLanes), s.now())
 	if err != nil {
 		p.refused = err
 		return
 	}
 	w := &rising{s: s, st: st, f: f, units: units}
-	if c.key != nil {
-		w.key = c.key.AccessKey
-	}
 	left := w.sift(recs)
 	p.results = w.put(ctx, left, p)
 }
@@ -97,7 +111,6 @@ type rising struct {
 	s     *Server
 	st    *spool.Stream
 	f     *flight
-	key   string
 	units []unit
 	at    []int           // places in the request of the records that are put
 	done  []record.Result // of all the request's records
@@ -106,28 +119,30 @@ type rising struct {
 // sift gives the records that are to be put.
 func (w *rising) sift(recs []record.Record) []record.Record {
 	w.done = make([]record.Result, len(recs))
-	high := map[string]envelope.Place{} // with what this request holds
+	spans := map[laneBy]span{} // with what this request holds
 	var left []record.Record
 	for i := range recs {
 		u := w.units[i]
-		stored, again := make([]bool, len(u)), 0
-		for k, x := range u {
-			at, seen := high[string(x.lane)]
-			mk := w.f.marks[string(x.lane)]
-			if !seen && (mk.key == "" || mk.key == w.key) {
-				at = mk.high
+		stored, again := make([]bool, len(u.parts)), 0
+		for k, x := range u.parts {
+			l := laneBy{string(x.lane), u.by}
+			mk := w.f.marks[l]
+			sp, seen := spans[l]
+			if !seen {
+				sp = mk.span
 			}
-			if stored[k] = !x.at.After(at); stored[k] {
+			if stored[k] = sp.has(x.at); stored[k] {
 				again++
 				w.done[i].Pos = mk.pos
 				continue
 			}
-			high[string(x.lane)] = x.at
+			sp.add(x.at)
+			spans[l] = sp
 		}
 		w.s.repeated.Add(uint64(again))
 		r := recs[i]
 		switch {
-		case len(u) > 0 && again == len(u):
+		case again > 0 && again == len(u.parts):
 			continue
 		case again > 0:
 			data, err := without(r.Data, stored)
@@ -137,8 +152,8 @@ func (w *rising) sift(recs []record.Record) []record.Record {
 			}
 			r.Data = data
 		}
-		if len(u) > 0 {
-			r.Type = TypeLanes
+		if len(u.parts) > 0 {
+			r.Type = envelope.LanesType(u.by)
 		}
 		w.at = append(w.at, i)
 		left = append(left, r)
@@ -201,6 +216,6 @@ func (w *rising) settle(left []record.Record, rs []record.Result) {
 		if kpl.IsAggregate(left[k].Data) {
 			w.s.aggregates.Add(1)
 		}
-		w.f.passed(w.units[i], w.key, rs[k].Pos, now)
+		w.f.passed(w.units[i], rs[k].Pos, now)
 	}
 }

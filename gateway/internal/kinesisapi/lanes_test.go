@@ -300,3 +300,70 @@ func TestLanesAreBounded(t *testing.T) {
 		t.Errorf("%d records, want %d", len(got), n)
 	}
 }
+
+// Two uplinks of one gateway that send parts of the same lanes: what one has
+// brought says nothing about the other.
+func TestSeriesOfALane(t *testing.T) {
+	b := start(t, kinesisapi.Config{}, spool.Config{})
+	st := b.create("site", 1)
+	b.send("rising hot", []byte(env(near, 2)), []byte(env(other, 9)))
+	b.send("rising hot", []byte(env(near, 4)))
+	b.send("rising cold", packed(env(near, 1), env(near, 3)))
+	b.send("rising cold", packed(env(near, 1), env(near, 3), env(near, 5)))
+	b.send("rising hot", packed(env(near, 2), env(near, 4), env(near, 6)))
+	holds(t, st, env(near, 2), env(other, 9), env(near, 4), env(near, 1), env(near, 3), env(near, 5), env(near, 6))
+}
+
+const other = "near/0000000000000007/3"
+
+// They are told apart after a crash too, when the marks are read from the log.
+func TestSeriesAfterACrash(t *testing.T) {
+	for name, kept := range map[string]bool{"kept": true, "not kept": false} {
+		t.Run(name, func(t *testing.T) {
+			b := start(t, kinesisapi.Config{}, spool.Config{})
+			st := b.create("site", 1)
+			b.send("rising hot", []byte(env(near, 2)))
+			if kept {
+				kinesisapi.KeepMarks(b.srv)
+				kinesisapi.KeepMarks(b.srv)
+			}
+			b.send("rising hot", []byte(env(near, 10)))
+			b = b.another()
+			b.send("rising cold", packed(env(near, 1), env(near, 3)))
+			b.send("rising hot", packed(env(near, 2), env(near, 10), env(near, 11)))
+			holds(t, st, env(near, 2), env(near, 10), env(near, 1), env(near, 3), env(near, 11))
+		})
+	}
+}
+
+// An uplink that began with the newest records and was made anew to bring the
+// oldest too: what was never sent is not taken for stored.
+func TestALaneFromBeforeItsBeginning(t *testing.T) {
+	for name, restart := range map[string]bool{"at once": false, "after a restart": true} {
+		t.Run(name, func(t *testing.T) {
+			b := start(t, kinesisapi.Config{}, spool.Config{})
+			st := b.create("site", 1)
+			b.send("rising up", packed(envs(near, 100, 105)...))
+			if restart {
+				b = b.another()
+			}
+			b.send("rising up", packed(envs(near, 1, 3)...))
+			b.send("rising up", packed(envs(near, 2, 5)...))
+			holds(t, st, slices.Concat(envs(near, 100, 105), envs(near, 1, 5))...)
+		})
+	}
+}
+
+// A gateway between tells which records of others it knows to rise, and by
+// which way each came to it.
+func TestLanesByOtherWays(t *testing.T) {
+	b := start(t, kinesisapi.Config{}, spool.Config{})
+	st := b.create("site", 1)
+	mid := "mid/0000000000000001/1"
+	b.send("rising up -,", []byte(env(near, 100)), []byte(env(mid, 1))) // live-first, further down
+	b.send("rising up ,-", []byte(env(mid, 1)), []byte(env(near, 1)))
+	b.send("rising up a.1,b.1", []byte(env(near, 7)), []byte(env(near, 6)))
+	b.send("rising up b.1,a.1", packed(env(near, 6), env(near, 8)), packed(env(near, 7)))
+	b.send("rising up a.1", packed(env(near, 7)), packed(env(near, 7))) // it does not tell of both
+	holds(t, st, env(near, 100), env(mid, 1), env(near, 1), env(near, 7), env(near, 6), env(near, 8), env(near, 7), env(near, 7))
+}

@@ -19,7 +19,7 @@ type call struct {
 	loan  *loan
 	key   *Key // that signed it; nil where no keys are configured
 
-	rising bool             // the lanes in it come in rising order
+	lanes  claim            // what it says of other gateways' lanes
 	target string           // what it asks for, as X-Amz-Target has it
 	sig    *sigv4.Signature // nil where something else says who sent it
 }

@@ -237,7 +237,7 @@ func (s *Server) putInto(ctx context.Context, c *call, st *spool.Stream, b *batc
 		return nil, unavailable(textBusy)
 	}
 	p := &b.put
-	if c.rising && s.emulated == nil {
+	if c.lanes.rising && s.emulated == nil {
 		s.putRising(ctx, c, st, b.recs, p)
 	} else {
 		s.putWith(ctx, st, b.recs, p)
