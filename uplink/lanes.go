@@ -58,7 +58,9 @@ type laneRun struct {
 	class   lane.Class
 	err     error
 	retryAt time.Time
-	moved   time.Time // last acknowledgement, or since when there is something to send
+	failed  time.Time // since when it has a class other than OK
+	acked   time.Time // last acknowledgement
+	moved   time.Time // that, or since when there is something to send
 	waiting record.Backlog
 
 	place    uint64 // behind what was committed; 0: nothing yet

@@ -26,6 +26,7 @@ type link struct {
 	err     error
 	retryAt time.Time
 	probe   bool // ask the target first
+	proven  bool // records got through since it was lost last
 	heard   time.Time
 	backoff backoff
 }
@@ -41,7 +42,7 @@ func (p *Pump) judge(out []lane.Outcome, now time.Time) {
 		switch {
 		case o.Done > 0, o.Class == lane.OK:
 			p.link.backoff.reset()
-			answered = true
+			answered, p.link.proven = true, true
 		case o.Class == lane.Offline:
 			offline = o
 		case o.Class == lane.Ambiguous:
@@ -82,7 +83,7 @@ func (p *Pump) reached(now time.Time) {
 // failed notes that the target was not reached. p.mu is held.
 func (p *Pump) failed(class lane.Class, err error, after time.Duration, now time.Time) {
 	p.link.fails++
-	p.link.class, p.link.err = class, err
+	p.link.class, p.link.err, p.link.proven = class, err, false
 	pause := max(p.link.backoff.next(retryBase, p.retryMax), min(after, p.retryMax))
 	p.link.retryAt = now.Add(pause)
 	if p.link.fails < 2 {
@@ -159,52 +160,90 @@ func (p *Pump) refresh(now time.Time) {
 		s = shown{state: StatePaused}
 	}
 	if s.state == StateUp {
-		healthy, failing, throttled := 0, 0, 0
-		if s.err != nil {
-			failing++
-		}
-		for _, l := range p.lanes {
-			if l.ended {
-				continue
-			}
-			still := now.Sub(l.moved)
-			switch {
-			case !l.busy || l.class == lane.OK:
-				if l.busy || still < calm {
-					healthy++
-				}
-				continue
-			case l.class == lane.Throttled:
-				throttled++
-			case still > stuck, l.class == lane.Auth, l.class == lane.Misconfigured:
-				failing++
-			default:
-				healthy++
-			}
-			// The worst error is the one to show, of equals the one that is
-			// tried next.
-			if s.err == nil || rank(l.class) > rank(s.class) ||
-				(l.class == s.class && l.retryAt.Before(s.retryAt)) {
-				s.class, s.err, s.retryAt = l.class, l.err, l.retryAt
-			}
-		}
-		switch {
-		case failing > 0 && healthy+throttled == 0:
-			s.state = StateDown
-		case throttled > 0:
-			s.state = StateThrottled
+		p.look(&s, now)
+	}
+	// A target that answers a probe has not taken a record yet: behind a captive
+	// portal the two differ. What was down stays it until one got through.
+	if p.shown.state == StateDown && (s.state == StateConnecting || s.state == StateUp && !p.link.proven && p.waits()) {
+		s.state = StateDown
+		if s.err == nil {
+			s.class, s.err, s.retryAt = p.shown.class, p.shown.err, p.shown.retryAt
 		}
 	}
 	s.since = p.shown.since
 	if s.state != p.shown.state {
 		s.since = now
-		if s.err != nil {
+		if s.err != nil && s.state != StateUp { // of one that is up it is of before
 			p.log.Warn("uplink state", "state", s.state, "class", s.class.String(), "error", s.err)
 		} else {
 			p.log.Info("uplink state", "state", s.state)
 		}
 	}
 	p.shown = s
+}
+
+// look adds to the state of a link that is up what its lanes make of it. p.mu
+// is held.
+func (p *Pump) look(s *shown, now time.Time) {
+	failing, throttled := 0, 0
+	begin := now // of the first failure that lasts
+	if s.err != nil {
+		failing, begin = 1, time.Time{} // a probe's, which may judge too harshly
+	}
+	for _, l := range p.lanes {
+		if l.ended || !l.busy || l.class == lane.OK {
+			continue
+		}
+		switch {
+		case l.class == lane.Throttled:
+			throttled++
+		case l.fails(now):
+			failing++
+			if l.failed.Before(begin) {
+				begin = l.failed
+			}
+		}
+		// The worst error is the one to show, of equals the one that is
+		// tried next.
+		if s.err == nil || rank(l.class) > rank(s.class) ||
+			(l.class == s.class && l.retryAt.Before(s.retryAt)) {
+			s.class, s.err, s.retryAt = l.class, l.err, l.retryAt
+		}
+	}
+	switch {
+	case failing > 0 && throttled == 0 && !p.takes(begin, now):
+		s.state = StateDown
+	case throttled > 0:
+		s.state = StateThrottled
+	}
+}
+
+// fails reports whether the lane's failure is one that does not pass by
+// itself. p.mu is held.
+func (l *laneRun) fails(now time.Time) bool {
+	return l.class == lane.Auth || l.class == lane.Misconfigured || now.Sub(l.moved) > stuck
+}
+
+// takes reports whether the target has taken something of another lane since
+// others began to fail; what it took before says nothing. p.mu is held.
+func (p *Pump) takes(begin, now time.Time) bool {
+	for _, l := range p.lanes {
+		bad := l.busy && l.class != lane.OK && l.fails(now)
+		if !l.ended && !bad && l.acked.After(begin) && (l.busy || now.Sub(l.acked) < calm) {
+			return true
+		}
+	}
+	return false
+}
+
+// waits reports whether any lane has records. p.mu is held.
+func (p *Pump) waits() bool {
+	for t := range p.lines {
+		if p.lines[t].busy > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // rank orders the classes by how much an operator has to know of them.

@@ -35,8 +35,17 @@ func (l *laneRun) settle(ctx context.Context, sent int, out lane.Outcome) bool {
 	}
 	l.p.count(func(m *meter) { m.retries++ })
 	pause := l.pause(out)
-	l.note(func() { l.class, l.err, l.retryAt = out.Class, out.Err, time.Now().Add(pause) })
+	l.note(func() { l.fail(out.Class, out.Err, pause) })
 	return l.sleep(ctx, pause)
+}
+
+// fail notes that the lane does not get on. p.mu is held.
+func (l *laneRun) fail(c lane.Class, err error, pause time.Duration) {
+	now := time.Now()
+	if l.class == lane.OK {
+		l.failed = now
+	}
+	l.class, l.err, l.retryAt = c, err, now.Add(pause)
 }
 
 // adapt sizes the lane's next batches by what the target made of this one: a
@@ -108,6 +117,7 @@ func (l *laneRun) pass(n int, t record.Tally) {
 	l.p.count(func(m *meter) {
 		if t.Delivered > 0 {
 			l.p.guard.took(l, int(t.Delivered))
+			l.acked = time.Now()
 		}
 		l.moved = time.Now()
 		m.use.Records += use.Records
@@ -169,7 +179,7 @@ func (l *laneRun) refuse(ctx context.Context, why error) bool {
 			said = true
 		}
 		pause := l.backoff.next(retryBase, l.p.retryMax)
-		l.note(func() { l.class, l.err, l.retryAt = lane.Poison, err, time.Now().Add(pause) })
+		l.note(func() { l.fail(lane.Poison, err, pause) })
 		if !l.sleep(ctx, pause) {
 			return false
 		}
