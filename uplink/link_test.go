@@ -90,6 +90,36 @@ func TestRefusalIsShownAtOnce(t *testing.T) {
 	})
 }
 
+// The first failures after a long outage are not paid for with pauses as long
+// as the outage's.
+func TestPausesBeginAnewAfterAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, sink := newLog(t), newSink(t)
+		c := log.shard("s")
+		p, stop := start(t, config(), sink, log)
+		sink.set(func(lane.Batch) lane.Outcome { return lane.Outcome{Class: lane.Offline, Err: errPortal} }, nil)
+		c.put(10, "k")
+		for range 20 {
+			time.Sleep(30 * time.Minute)
+			fails := 0
+			sink.set(func(b lane.Batch) lane.Outcome {
+				if fails++; fails < 3 {
+					return lane.Outcome{Class: lane.Transient, Err: errFake}
+				}
+				return lane.Outcome{Done: len(b.Recs)}
+			}, nil)
+			p.RetryNow()
+			time.Sleep(5 * time.Second)
+			if s := p.Status(); s.State != uplink.StateUp || s.Waiting.Records != 0 {
+				t.Fatalf("5 s after the outage: %+v", s)
+			}
+			sink.set(func(lane.Batch) lane.Outcome { return lane.Outcome{Class: lane.Offline, Err: errPortal} }, nil)
+			c.put(10, "k")
+		}
+		stop()
+	})
+}
+
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

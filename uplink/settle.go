@@ -64,6 +64,9 @@ func (l *laneRun) adapt(out lane.Outcome) {
 // pauses as the link does; its pause ends when the target is heard of again.
 func (l *laneRun) pause(out lane.Outcome) time.Duration {
 	base, most := retryBase, l.p.retryMax
+	if l.last == lane.Offline && out.Class != lane.Offline {
+		l.backoff.reset() // the target is there again; how long it was not says nothing
+	}
 	switch out.Class {
 	case lane.Auth, lane.Misconfigured:
 		base = slowBase
