@@ -88,10 +88,10 @@ func (b Bandwidth) plan() (plan, error) {
 			return p, fmt.Errorf("timezone: %q is not known on this machine; write a name such as \"Europe/Berlin\", with the system's zone files (tzdata) installed, or leave it out", b.Timezone)
 		}
 	}
-	for _, h := range b.Schedule {
+	for i, h := range b.Schedule {
 		x, err := h.read()
 		if err != nil {
-			return p, fmt.Errorf("schedule.%w", err)
+			return p, fmt.Errorf("schedule[%d].%w", i+1, err)
 		}
 		p.hours = append(p.hours, x)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/logging"
 
 	"forebay/gateway/conf"
 	"forebay/uplink/lane"
@@ -241,6 +242,7 @@ func load(ctx context.Context, a Access, opts ...func(*config.LoadOptions) error
 	if a.Region != "" {
 		opts = append(opts, config.WithRegion(a.Region))
 	}
+	opts = append(opts, config.WithLogger(logging.Nop{})) // it would write to standard error beside our log
 	return config.LoadDefaultConfig(ctx, opts...)
 }
 

@@ -90,7 +90,7 @@ func (b *Band) UnmarshalText(text []byte) error {
 	s := strings.TrimSpace(string(text))
 	num, percent := strings.CutSuffix(s, "%")
 	v, err := strconv.ParseFloat(strings.TrimSpace(num), 64)
-	if err != nil || v < 0 || math.IsInf(v, 0) || math.IsNaN(v) {
+	if err != nil || math.IsInf(v, 0) || math.IsNaN(v) {
 		return fmt.Errorf("%q is not a deadband; write for example 0.5, or \"2%%\" of the value", s)
 	}
 	*b = Band{By: v, Percent: percent}
@@ -163,7 +163,7 @@ func (c *Config) simple() error {
 			return fmt.Errorf("deadband: %w", err)
 		}
 		if b.By < 0 || b.By-b.By != 0 {
-			return fmt.Errorf("deadband: %s is not a distance", name)
+			return fmt.Errorf("deadband: %s has a value below 0; write for example 0.5, or \"2%%\" of the value", name)
 		}
 	}
 	if err := c.name(); err != nil {

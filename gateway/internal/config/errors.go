@@ -108,7 +108,8 @@ var (
 )
 
 // locate finds the line of a complaint about the index-th table of a name: the
-// key that the complaint begins with, else the table's header.
+// key that the complaint begins with, else the header of the table it is missing
+// in. A table that the file only has tables below is the first of its name.
 func locate(path string, text []byte, table string, index int, err error) error {
 	field, _, _ := strings.Cut(err.Error(), ":")
 	where, nth := "", 0 // a key with a dot is one of a table below, "shape[2].when" of the second
@@ -119,18 +120,20 @@ func locate(path string, text []byte, table string, index int, err error) error 
 			nth, _ = strconv.Atoi(m[2]) // digits, or it is none
 		}
 	}
-	header, current, n := &Error{File: path, Message: "[" + table + "] " + err.Error()}, "", -1
+	header, current, n, below := &Error{File: path, Message: "[" + table + "] " + err.Error()}, "", -1, false
 	for i, l := range bytes.Split(text, []byte("\n")) {
 		line := strings.TrimRight(string(l), "\r")
 		if m := headerRE.FindStringSubmatchIndex(line); m != nil {
 			current = strings.ReplaceAll(line[m[4]:m[5]], `"`, "")
-			if current == table {
+			if current == table || n < 0 && strings.HasPrefix(current, table+".") {
 				n++
 			}
-			if n == index && current == table+where {
+			exact := n == index && current == table+where
+			if exact {
 				nth--
 			}
-			if current == table && n == index {
+			if current == table && n == index || exact && nth <= 0 && !below {
+				below = exact && where != ""
 				header.Line, header.Column, header.Width, header.Source = i+1, m[2]+1, m[1]-m[2], line
 			}
 			continue
