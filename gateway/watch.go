@@ -115,8 +115,8 @@ func (p *plant) conditions() []rules.Condition {
 		}
 	}
 	for _, pump := range p.g.pumps {
-		if off := pump.Status().ClockOffset; off.Abs() > clockLimit {
-			out = append(out, rules.Condition{Source: "clock", Name: "wrong", Severity: 3, Active: true, Text: fmt.Sprintf("The clock of this box is wrong by %s; records keep their order", off.Round(time.Second))})
+		if s := pump.Status(); s.ClockOffset.Abs() > clockLimit {
+			out = append(out, rules.Condition{Source: "clock", Name: "wrong", Severity: 3, Active: true, Text: clockText(s.ID, s.ClockOffset)})
 			break
 		}
 	}
@@ -170,4 +170,14 @@ func (p *plant) adopt() {
 		p.reported[a.Key] = rules.Condition{Source: a.Key[:i], Name: a.Key[i+1:], Severity: a.Severity, Text: a.Text}
 		p.since[a.Key] = a.Raised
 	}
+}
+
+// clockText says how far the box's clock is from that of an uplink's target,
+// which is ahead by off.
+func clockText(id string, off time.Duration) string {
+	side := "behind"
+	if off < 0 {
+		side = "ahead of"
+	}
+	return fmt.Sprintf("The clock of this box is %s %s that of the target of uplink %s; set it (NTP, or by hand). Records keep their order", off.Abs().Round(time.Second), side, id)
 }

@@ -48,7 +48,7 @@ type Faults struct {
 	Clock Duration `json:"clock"`
 	// Slow holds every answer back.
 	Slow Duration `json:"slow"`
-	// Mode is "" or what the way to the cloud does: "down" cuts every
+	// Mode is "up", or "", or what the way to the cloud does: "down" cuts every
 	// connection, "half-open" takes requests and never answers, "portal"
 	// answers everything with a page to log in, status 200.
 	Mode string `json:"mode"`
@@ -72,6 +72,7 @@ const Nothing = "none"
 
 // The modes.
 const (
+	Up       = "up"
 	Down     = "down"
 	HalfOpen = "half-open"
 	Portal   = "portal"
@@ -87,9 +88,9 @@ func (f Faults) Check() error {
 		}
 	}
 	switch f.Mode {
-	case "", Down, HalfOpen, Portal:
+	case "", Up, Down, HalfOpen, Portal:
 	default:
-		return fmt.Errorf("mode: %q is not \"down\", \"half-open\", \"portal\" or \"\"", f.Mode)
+		return fmt.Errorf("mode: %q is not \"up\", \"down\", \"half-open\" or \"portal\"", f.Mode)
 	}
 	if f.Slow < 0 {
 		return fmt.Errorf("slow: %s is less than nothing", time.Duration(f.Slow))

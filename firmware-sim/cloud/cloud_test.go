@@ -145,6 +145,7 @@ func TestFaultsOfARequest(t *testing.T) {
 		stored int
 	}{
 		"none":        {cloud.Faults{}, 200, 1},
+		"up":          {cloud.Faults{Mode: cloud.Up}, 200, 1},
 		"fail before": {cloud.Faults{FailBefore: 1}, 500, 0},
 		"fail after":  {cloud.Faults{FailAfter: 1}, 500, 1},
 		"cut before":  {cloud.Faults{CutBefore: 1}, 0, 0},
