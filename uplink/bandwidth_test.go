@@ -394,11 +394,11 @@ func TestBandwidthCheck(t *testing.T) {
 	}{
 		{uplink.Bandwidth{LimitKbit: -1}, "limit_kbit: "},
 		{uplink.Bandwidth{Timezone: "Mars/Olympus"}, "timezone: "},
-		{uplink.Bandwidth{Schedule: []uplink.Hours{{Days: []string{"monday"}}}}, "schedule.days: "},
-		{uplink.Bandwidth{Schedule: []uplink.Hours{{Days: []string{"n m"}}}}, "schedule.days: "},
-		{uplink.Bandwidth{Schedule: []uplink.Hours{{From: "25:00"}}}, "schedule.from: "},
-		{uplink.Bandwidth{Schedule: []uplink.Hours{{To: "6"}}}, "schedule.to: "},
-		{uplink.Bandwidth{Schedule: []uplink.Hours{{LimitKbit: -5}}}, "schedule.limit_kbit: "},
+		{uplink.Bandwidth{Schedule: []uplink.Hours{{Days: []string{"monday"}}}}, "schedule[1].days: "},
+		{uplink.Bandwidth{Schedule: []uplink.Hours{{Days: []string{"n m"}}}}, "schedule[1].days: "},
+		{uplink.Bandwidth{Schedule: []uplink.Hours{{From: "25:00"}}}, "schedule[1].from: "},
+		{uplink.Bandwidth{Schedule: []uplink.Hours{{To: "6"}}}, "schedule[1].to: "},
+		{uplink.Bandwidth{Schedule: []uplink.Hours{{LimitKbit: -5}}}, "schedule[1].limit_kbit: "},
 	} {
 		if err := c.b.Check(); err == nil || !strings.HasPrefix(err.Error(), c.says) {
 			t.Errorf("%+v: %v, want %q", c.b, err, c.says)
