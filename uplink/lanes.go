@@ -42,6 +42,8 @@ type laneRun struct {
 	ahead     []Span
 	resumed   bool // ahead is not of before the start any more
 	window    int  // bytes that a batch may have: less after throttling
+	unclear   int  // records from the front that are offered together: the target may have them
+	unclears  int  // how often that was so
 	size      int  // bytes of a record, running mean
 	backoff   backoff
 	tally     record.Tally // passed, but not yet in a Commit that worked
@@ -289,7 +291,7 @@ func (l *laneRun) offer() int {
 	if l.hand == l.now {
 		until = l.until(recs[0].Pos.Seq)
 	}
-	for n < len(recs) && recs[n].Pos.Seq < until && (n == 0 || size+weight(&recs[n]) <= most) {
+	for n < len(recs) && recs[n].Pos.Seq < until && (n == 0 || size+weight(&recs[n]) <= most || n < l.unclear) {
 		size += weight(&recs[n])
 		n++
 	}

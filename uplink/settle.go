@@ -17,6 +17,7 @@ func (l *laneRun) settle(ctx context.Context, sent int, out lane.Outcome) bool {
 		l.pass(out.Done, record.Tally{Delivered: uint64(out.Done)})
 	}
 	l.adapt(out)
+	l.repeat(sent, out)
 	if out.Done == sent {
 		l.note(func() {
 			if l.class != lane.OK && l.class != lane.Throttled {
@@ -37,6 +38,26 @@ func (l *laneRun) settle(ctx context.Context, sent int, out lane.Outcome) bool {
 	pause := l.pause(out)
 	l.note(func() { l.fail(out.Class, out.Err, pause) })
 	return l.sleep(ctx, pause)
+}
+
+// unclearMax is how often a batch may end ambiguous and be offered whole again.
+const unclearMax = 10
+
+// repeat sees to it that a batch of which nobody knows whether the target has
+// it is offered again as it was, no shorter: a target that knows repeated
+// batches by a key of the whole can tell then. A link that never gets it
+// through, and a target that asks for less, get smaller ones.
+func (l *laneRun) repeat(sent int, out lane.Outcome) {
+	switch {
+	case out.Done > 0, out.Class == lane.Throttled, out.Class == lane.Poison:
+		l.unclear, l.unclears = 0, 0
+	case out.Class == lane.Ambiguous:
+		if l.unclears++; l.unclears < unclearMax {
+			l.unclear = sent
+		} else {
+			l.unclear, l.unclears = 0, 0
+		}
+	}
 }
 
 // fail notes that the lane does not get on. p.mu is held.
