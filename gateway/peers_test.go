@@ -193,17 +193,30 @@ func TestPeerAWSCLI(t *testing.T) {
 	g.sound(t)
 }
 
-// kinesalite, which knows nothing of us, is the far end of an uplink; and
-// aws-kinesis-agg opens what arrived there.
+// kinesalite and kinesis-local, which know nothing of us, are the far ends of
+// uplinks; and aws-kinesis-agg opens what arrived there.
 func TestPeerKinesaliteAndAggregates(t *testing.T) {
 	modules := os.Getenv("FOREBAY_NODE_MODULES")
-	cloud := freePort(t)
-	_, p := port(t, cloud)
-	spawn(t, "kinesalite", "node", "-r", "./testdata/loopback.js", filepath.Join(modules, "kinesalite", "cli.js"), "--port", p, "--createStreamMs", "10")
-	eventually(t, 20*time.Second, "kinesalite listens", func() bool {
-		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", cloud)
-		return err == nil && c.Close() == nil
+	t.Run("kinesalite", func(t *testing.T) {
+		cloud := freePort(t)
+		_, p := port(t, cloud)
+		startNode(t, "kinesalite", p, filepath.Join(modules, "kinesalite"), nil, "cli.js", "--port", p, "--createStreamMs", "10")
+		uplinkTo(t, cloud, modules)
 	})
+	t.Run("kinesis-local", func(t *testing.T) {
+		cloud, tls := freePort(t), freePort(t)
+		_, p := port(t, cloud)
+		_, q := port(t, tls)
+		startNode(t, "kinesis-local", p, filepath.Join(modules, "kinesis-local"), []string{
+			"KINESIS_MOCK_PLAIN_PORT=" + p, "KINESIS_MOCK_TLS_PORT=" + q, "LOG_LEVEL=ERROR", "SHARD_LIMIT=100", "CREATE_STREAM_DURATION=10ms",
+		}, "main.js")
+		uplinkTo(t, cloud, modules)
+	})
+}
+
+// uplinkTo hands records on to an endpoint, and reads them there.
+func uplinkTo(t *testing.T, cloud, modules string) {
+	t.Helper()
 	g := startGateway(t, "edge", plainConfig+`
 [[uplink]]
 id = "cloud"
@@ -263,7 +276,7 @@ secret_key = "any"
 		next[user.Key]++
 		n++
 	}
-	t.Logf("%d Kinesis records at kinesalite hold %d records, in order", len(all), n)
+	t.Logf("%d Kinesis records at the far end hold %d records, in order", len(all), n)
 	if n != keys*each {
 		t.Errorf("arrived %d of %d", n, keys*each)
 	}

@@ -72,10 +72,11 @@ func resident(b *testing.B, g *gw) (now, most float64) {
 	return field("VmRSS"), field("VmHWM")
 }
 
-// fill publishes n payloads of size bytes, each acknowledged.
-func fill(b *testing.B, g *gw, n, size int) {
+// fill publishes n payloads of size bytes, each acknowledged; each publisher
+// has a topic, and so a partition key, of its own.
+func fill(b *testing.B, g *gw, n, size, publishers int) {
 	b.Helper()
-	out, err := exec.CommandContext(b.Context(), program(b, "forebay-sim"), "bench", "mqtt", "--addr", g.mqtt, "--count", strconv.Itoa(n), "--size", strconv.Itoa(size), "--fill", "random").CombinedOutput()
+	out, err := exec.CommandContext(b.Context(), program(b, "forebay-sim"), "bench", "mqtt", "--addr", g.mqtt, "--count", strconv.Itoa(n), "--size", strconv.Itoa(size), "--publishers", strconv.Itoa(publishers), "--fill", "random").CombinedOutput()
 	if err != nil {
 		b.Fatalf("%v\n%s", err, out)
 	}
@@ -111,16 +112,16 @@ func BenchmarkDrainFromDisk(b *testing.B) {
 	n := sized(b, "FOREBAY_DRAIN", 1_000_000)
 	for _, c := range []struct {
 		name, format, aggregate string
-		n                       int
-	}{{"aggregates, envelope", "envelope", "on", n}, {"aggregates, raw", "raw", "on", n}, {"one by one, raw, 64 shards", "raw", "off", n / 2}} {
+		n, shards, keys         int
+	}{{"aggregates, envelope", "envelope", "on", n, 4, 64}, {"aggregates, raw", "raw", "on", n, 4, 64}, {"one by one, raw, 512 shards", "raw", "off", n, 512, 500}} {
 		var rates []float64
 		var most float64
 		var u api.Uplink
 		for range 3 {
 			cloud := freePort(b)
-			g := startGateway(b, "near", drainConfig+fmt.Sprintf("[uplink.kinesis]\nendpoint = \"http://%s\"\nregion = \"us-east-1\"\nstream = \"x\"\naccess_key = \"any\"\nsecret_key = \"any\"\nformat = %q\naggregate = %q\n[[stream]]\nname = \"mqtt\"\nshards = 64\n",
-				cloud, c.format, c.aggregate))
-			fill(b, g, c.n, 100)
+			g := startGateway(b, "near", drainConfig+fmt.Sprintf("[uplink.kinesis]\nendpoint = \"http://%s\"\nregion = \"us-east-1\"\nstream = \"x\"\naccess_key = \"any\"\nsecret_key = \"any\"\nformat = %q\naggregate = %q\n[[stream]]\nname = \"mqtt\"\nshards = %d\n",
+				cloud, c.format, c.aggregate, c.shards))
+			fill(b, g, c.n, 100, c.keys)
 			far := spawn(b, "cloud", program(b, "forebay-sim"), "cloud", "--listen", cloud, "--to", "none")
 			d := drained(b, g, uint64(c.n))
 			rates = append(rates, float64(c.n)/d.Seconds())
@@ -148,7 +149,7 @@ func BenchmarkDrainMemory(b *testing.B) {
 	g := startGateway(b, "near", drainConfig+fmt.Sprintf("[uplink.kinesis]\nendpoint = \"http://%s\"\nregion = \"us-east-1\"\nstream = \"x\"\naccess_key = \"any\"\nsecret_key = \"any\"\n[spool]\nquota = \"40GB\"\n", cloud))
 	const size = 2000
 	n := mb * 1_000_000 / size
-	fill(b, g, n, size)
+	fill(b, g, n, size, 8)
 	g.kill()
 	g.start(b, "near")
 	idle, _ := resident(b, g)
@@ -239,7 +240,7 @@ func BenchmarkSlowLink(b *testing.B) {
 		spawn(b, "link", program(b, "forebay-sim"), "link", "--listen", link, "--to", far.kinesis, "--control", control)
 		order(b, control, "cut")
 		g := startGateway(b, "near", c.config+drainConfig+fmt.Sprintf("[uplink.kinesis]\nendpoint = \"http://%s\"\nregion = \"us-east-1\"\nstream = \"far-{stream}\"\ncreate_shards = 4\naccess_key = \"any\"\nsecret_key = \"any\"\n", link))
-		fill(b, g, 200_000*max(seconds/30, 1)*int(c.bytes/250_000), 100)
+		fill(b, g, 200_000*max(seconds/30, 1)*int(c.bytes/250_000), 100, 8)
 		order(b, control, "up")
 		if c.slow != "" {
 			order(b, control, c.slow[1:])
