@@ -101,6 +101,14 @@ func (a Access) Check() error {
 	return nil
 }
 
+// CheckWhere says whether it is known where to send: by the endpoint, by the
+// region, or by the AWS environment and profile. A gateway that does not know
+// does not start, so it is for the check of a config to say so.
+func (a Access) CheckWhere() error {
+	_, err := regionOf(a)
+	return err
+}
+
 // checkKeys finds credentials that are not whole, or stand beside others.
 func (a Access) checkKeys() error {
 	if a.AccessKey != "" && !a.SecretKey.IsSet() {

@@ -82,6 +82,9 @@ func (c Config) Check() error {
 	if err := c.Access.Check(); err != nil {
 		return err
 	}
+	if err := c.Access.CheckWhere(); err != nil {
+		return err
+	}
 	switch c.Format {
 	case "", "envelope", "raw":
 	default:

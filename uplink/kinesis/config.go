@@ -74,6 +74,9 @@ func (c Config) Check() error {
 	if err := c.Access.Check(); err != nil {
 		return err
 	}
+	if err := c.Access.CheckWhere(); err != nil {
+		return err
+	}
 	if c.CreateShards < 0 || c.CreateShards > 10_000 {
 		return fmt.Errorf("create_shards: %d is not between 0 (never create) and 10000", c.CreateShards)
 	}

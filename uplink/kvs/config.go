@@ -65,6 +65,9 @@ func (c Config) Check() error {
 	if err := c.Access.Check(); err != nil {
 		return err
 	}
+	if err := c.Access.CheckWhere(); err != nil {
+		return err
+	}
 	if c.RetentionHours < 0 || c.RetentionHours > maxRetention {
 		return fmt.Errorf("retention_hours: %d is not between 1 and %d", c.RetentionHours, maxRetention)
 	}

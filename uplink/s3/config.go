@@ -157,6 +157,9 @@ func (c Config) checkWhere() error {
 	if err := c.Access.Check(); err != nil {
 		return err
 	}
+	if err := c.Access.CheckWhere(); err != nil {
+		return err
+	}
 	if c.Addressing == "virtual" && c.Endpoint != "" {
 		if u, err := url.Parse(c.Endpoint); err == nil && net.ParseIP(u.Hostname()) != nil {
 			return fmt.Errorf("addressing: \"virtual\" needs an endpoint with a name; %s is an address", u.Hostname())

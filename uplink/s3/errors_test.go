@@ -153,7 +153,7 @@ func TestProbe(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
-	good := s3.Config{Bucket: "lake-1"}
+	good := s3.Config{Bucket: "lake-1", Access: aws.Access{Region: "eu-central-1"}}
 	if err := good.Check(); err != nil {
 		t.Error(err)
 	}
@@ -191,7 +191,6 @@ func TestConfig(t *testing.T) {
 			t.Errorf("prefix %q is taken", prefix)
 		}
 	}
-	good.Region = "eu-central-1"
 	if got := good.Target(); got != "Amazon S3 eu-central-1, lake-1/forebay" {
 		t.Errorf("target %q", got)
 	}
