@@ -74,7 +74,7 @@ func (c Config) Check() error {
 	if err := c.Access.Check(); err != nil {
 		return err
 	}
-	if err := c.Access.CheckWhere(); err != nil {
+	if err := c.CheckWhere(); err != nil {
 		return err
 	}
 	if c.CreateShards < 0 || c.CreateShards > 10_000 {

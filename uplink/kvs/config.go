@@ -65,7 +65,7 @@ func (c Config) Check() error {
 	if err := c.Access.Check(); err != nil {
 		return err
 	}
-	if err := c.Access.CheckWhere(); err != nil {
+	if err := c.CheckWhere(); err != nil {
 		return err
 	}
 	if c.RetentionHours < 0 || c.RetentionHours > maxRetention {

@@ -157,7 +157,7 @@ func (c Config) checkWhere() error {
 	if err := c.Access.Check(); err != nil {
 		return err
 	}
-	if err := c.Access.CheckWhere(); err != nil {
+	if err := c.CheckWhere(); err != nil {
 		return err
 	}
 	if c.Addressing == "virtual" && c.Endpoint != "" {
