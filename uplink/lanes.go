@@ -167,7 +167,11 @@ func (l *laneRun) watch() {
 func (l *laneRun) await(ctx context.Context) bool {
 	l.note(func() { l.busy = false })
 	for l.next.empty() {
-		b, err := l.cur.Next(ctx, l.room())
+		b, err := l.nextOrLook(ctx)
+		if errors.Is(err, errLook) {
+			l.watch()
+			continue
+		}
 		if !l.took(ctx, b, err) {
 			return false
 		}
@@ -177,6 +181,25 @@ func (l *laneRun) await(ctx context.Context) bool {
 	}
 	l.note(func() { l.busy, l.moved = true, time.Now() })
 	return true
+}
+
+// errLook ends a wait for records after a while.
+var errLook = errors.New("time to look")
+
+// nextOrLook is Next of the cursor. While records are counted as waiting though
+// there is nothing to send, as where a shape has left them out and passes them
+// in its own time, it ends with errLook after a second.
+func (l *laneRun) nextOrLook(ctx context.Context) (record.Batch, error) {
+	if l.cur.Backlog().Records == 0 {
+		return l.cur.Next(ctx, l.room())
+	}
+	look, stop := context.WithTimeoutCause(ctx, time.Second, errLook)
+	defer stop()
+	b, err := l.cur.Next(look, l.room())
+	if err != nil && len(b.Recs) == 0 && ctx.Err() == nil && context.Cause(look) == errLook && (errors.Is(err, errLook) || errors.Is(err, context.DeadlineExceeded)) {
+		return b, errLook
+	}
+	return b, err
 }
 
 // top reads on until the batch is full, or nothing more is there and the
