@@ -19,6 +19,7 @@ import (
 
 	"forebay/gateway/conf"
 	"forebay/uplink"
+	"forebay/uplink/aws"
 	"forebay/uplink/envelope"
 	"forebay/uplink/lane"
 	"forebay/uplink/s3"
@@ -161,7 +162,7 @@ func (l *s3Link) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // S3 knows repeated records by the range of each object, in whatever order
 // they come.
 func TestS3MayGoLiveFirst(t *testing.T) {
-	cfg := uplink.Config{ID: "x", Order: uplink.OrderLive, S3: &s3.Config{Bucket: "lake"}}
+	cfg := uplink.Config{ID: "x", Order: uplink.OrderLive, S3: &s3.Config{Bucket: "lake", Access: aws.Access{Region: "eu-central-1"}}}
 	if err := cfg.Check(); err != nil {
 		t.Error(err)
 	}

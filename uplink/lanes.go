@@ -196,7 +196,7 @@ func (l *laneRun) nextOrLook(ctx context.Context) (record.Batch, error) {
 	look, stop := context.WithTimeoutCause(ctx, time.Second, errLook)
 	defer stop()
 	b, err := l.cur.Next(look, l.room())
-	if err != nil && len(b.Recs) == 0 && ctx.Err() == nil && context.Cause(look) == errLook && (errors.Is(err, errLook) || errors.Is(err, context.DeadlineExceeded)) {
+	if err != nil && len(b.Recs) == 0 && ctx.Err() == nil && errors.Is(context.Cause(look), errLook) && (errors.Is(err, errLook) || errors.Is(err, context.DeadlineExceeded)) {
 		return b, errLook
 	}
 	return b, err

@@ -17,6 +17,7 @@ import (
 	"forebay/gateway/conf"
 	"forebay/spool/record"
 	"forebay/uplink"
+	"forebay/uplink/aws"
 	"forebay/uplink/kafka"
 	"forebay/uplink/kinesis"
 	"forebay/uplink/lane"
@@ -410,12 +411,12 @@ func TestLiveFirstNeedsALog(t *testing.T) {
 
 func TestOrderCheck(t *testing.T) {
 	for order, ok := range map[string]bool{"": true, "oldest": true, "live-first": true, "newest": false} {
-		cfg := uplink.Config{ID: "x", Order: order, Kinesis: &kinesis.Config{Stream: "s"}}
+		cfg := uplink.Config{ID: "x", Order: order, Kinesis: &kinesis.Config{Stream: "s", Access: aws.Access{Region: "eu-central-1"}}}
 		if err := cfg.Check(); (err == nil) != ok {
 			t.Errorf("%q: %v", order, err)
 		}
 	}
-	shaped := uplink.Config{ID: "x", Order: "live-first", Kinesis: &kinesis.Config{Stream: "s"}, Shape: []shape.Config{{}}}
+	shaped := uplink.Config{ID: "x", Order: "live-first", Kinesis: &kinesis.Config{Stream: "s", Access: aws.Access{Region: "eu-central-1"}}, Shape: []shape.Config{{}}}
 	if err := shaped.Check(); err == nil || !strings.HasPrefix(err.Error(), "order: ") {
 		t.Errorf("with a shape: %v", err)
 	}
