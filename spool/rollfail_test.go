@@ -184,9 +184,14 @@ func TestAFullDiskGivesTheReserveForANewSegment(t *testing.T) {
 		t.Fatalf("%+v, %v", res, err)
 	}
 	fail.Store(false)
-	if res, err := st.Put(t.Context(), []record.Record{{Key: "k"}}); err != nil || !errors.Is(res[0].Err, record.ErrFull) {
-		t.Fatalf("%+v, %v", res, err)
-	}
+	// Until the failure has been told to all, it is told again.
+	eventually(t, "there is no room for a new segment", func() bool {
+		res, err := st.Put(t.Context(), []record.Record{{Key: "k"}})
+		if err != nil || !errors.Is(res[0].Err, record.ErrFull) && !errors.Is(res[0].Err, record.ErrCannotStore) {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		return errors.Is(res[0].Err, record.ErrFull)
+	})
 	if !given.Load() || !has(b.Spool, "full") {
 		t.Errorf("the reserve was given: %v; conditions %+v", given.Load(), b.Stats().Conditions)
 	}

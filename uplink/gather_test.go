@@ -1,6 +1,7 @@
 package uplink_test
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,10 +22,13 @@ func TestAGathererGetsLargeBatches(t *testing.T) {
 		log, sink := newLog(t), gatherer{newSink(t)}
 		backlog, trickle, alarm := log.shard("backlog"), log.shard("trickle"), log.classed("alarms", record.ClassAlarm)
 		backlog.put(300_000, "k")
+		var mu sync.Mutex // of the times
 		raised := map[uint64]time.Time{}
 		began := map[uint64]time.Time{}
 		var late, oldest time.Duration
 		sink.set(func(b lane.Batch) lane.Outcome {
+			mu.Lock()
+			defer mu.Unlock()
 			switch b.Lane.Shard {
 			case alarm.lane.Shard:
 				late = max(late, time.Since(raised[b.Recs[0].Pos.Seq]))
@@ -38,10 +42,13 @@ func TestAGathererGetsLargeBatches(t *testing.T) {
 		_, stop := start(t, cfg, sink, log)
 		const minutes = 5
 		for i := range uint64(minutes * 60) {
-			began[i+1] = time.Now()
+			mu.Lock()
+			if began[i+1] = time.Now(); i%20 == 0 {
+				raised[i/20+1] = time.Now()
+			}
+			mu.Unlock()
 			trickle.put(1, "k")
 			if i%20 == 0 {
-				raised[i/20+1] = time.Now()
 				alarm.put(1, "a")
 			}
 			time.Sleep(time.Second)
