@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -238,6 +239,10 @@ func BenchmarkSlowLink(b *testing.B) {
 		far := startGateway(b, "far", farConfig)
 		link, control := freePort(b), freePort(b)
 		spawn(b, "link", program(b, "forebay-sim"), "link", "--listen", link, "--to", far.kinesis, "--control", control)
+		eventually(b, 20*time.Second, "the link's control answers", func() bool {
+			c, err := new(net.Dialer).DialContext(b.Context(), "tcp", control)
+			return err == nil && c.Close() == nil
+		})
 		order(b, control, "cut")
 		g := startGateway(b, "near", c.config+drainConfig+fmt.Sprintf("[uplink.kinesis]\nendpoint = \"http://%s\"\nregion = \"us-east-1\"\nstream = \"far-{stream}\"\ncreate_shards = 4\naccess_key = \"any\"\nsecret_key = \"any\"\n", link))
 		fill(b, g, 200_000*max(seconds/30, 1)*int(c.bytes/250_000), 100, 8)
