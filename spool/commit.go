@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"forebay/spool/record"
@@ -125,6 +126,7 @@ func (l *commitLog) settle(b *batch) {
 		l.q.release(it)
 	}
 	l.told = told{uint64(len(settled)), l.q.pushed}
+	b.telling = true
 	l.wake()
 	l.qmu.Unlock()
 	for _, it := range settled {
@@ -134,25 +136,34 @@ func (l *commitLog) settle(b *batch) {
 	defer l.qmu.Unlock()
 	l.pipe.busy = append(l.pipe.busy[:0], l.pipe.busy[1:]...)
 	l.pipe.ahead--
-	if len(l.failing) > 0 && !l.stillFailing() {
-		l.failing = nil
+	for source := range l.failing {
+		if l.lastTold(source) {
+			delete(l.failing, source)
+			l.wake()
+		}
 	}
 	clear(b.pieces)
 	clear(b.pend)
 	clear(b.blocks)
-	b.err, b.behind, b.w = nil, nil, nil
+	b.err, b.behind, b.w, b.telling = nil, nil, nil, false
 	l.cond.Broadcast()
 }
 
-// stillFailing reports whether a batch that failed is not settled yet; qmu is
-// held.
-func (l *commitLog) stillFailing() bool {
+// lastTold reports whether all that failed of a source has been told, or is
+// being told now; qmu is held.
+func (l *commitLog) lastTold(source string) bool {
 	for _, b := range l.pipe.busy {
-		if b.err != nil {
-			return true
+		if b.err != nil && !b.telling && b.holds(source) {
+			return false
 		}
 	}
-	return false
+	return true
+}
+
+// holds reports whether something of the source is settled with the batch.
+func (b *batch) holds(source string) bool {
+	return slices.ContainsFunc(b.pieces, func(p piece) bool { return p.it.source == source }) ||
+		slices.ContainsFunc(b.behind, func(it *item) bool { return it.source == source })
 }
 
 // publish makes a committed batch visible to readers and wakes them.

@@ -55,16 +55,6 @@ func TestAFailedSyncIsNeverAcknowledged(t *testing.T) {
 	}
 }
 
-// putSoon stores a record behind a commit that failed: until all have been told
-// of that, what its source appends fails too.
-func putSoon(t *testing.T, st *spool.Stream, rec record.Record) {
-	t.Helper()
-	eventually(t, "a record is stored after the failure", func() bool {
-		res, err := st.Put(t.Context(), []record.Record{rec})
-		return err == nil && res[0].Err == nil
-	})
-}
-
 func TestAFailedSyncOfAChunkIsNeverAcknowledged(t *testing.T) {
 	var fail atomic.Bool
 	b := newBox(t, spool.Config{}, spool.Seam{Sync: func() error {
@@ -81,7 +71,7 @@ func TestAFailedSyncOfAChunkIsNeverAcknowledged(t *testing.T) {
 		t.Fatalf("%+v, %v", res, err)
 	}
 	fail.Store(false)
-	putSoon(t, st, record.Record{Key: "cam", Blob: make([]byte, 500)})
+	put(t, st, record.Record{Key: "cam", Blob: make([]byte, 500)})
 	recs, losses := scan(t, st, only(st), spool.Oldest())
 	if len(recs) != 2 || len(losses) > 0 || recs[1].Chunk.Len != 500 || recs[1].Chunk.Segment == recs[0].Chunk.Segment {
 		t.Errorf("%d records, losses %v", len(recs), losses)

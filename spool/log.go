@@ -65,7 +65,7 @@ type commitLog struct {
 	room    chan struct{} // closed and replaced whenever room comes free
 	closing bool
 	waiting map[*item]struct{} // appends that wait for room
-	failing map[string]error   // sources whose commit failed and who are being told
+	failing map[string]error   // sources whose commit failed, until all of it has been told
 	told    told
 
 	key   atomic.Pointer[dataKey] // that blocks are sealed with; nil: they are not. Changed while wmu is held
@@ -162,7 +162,7 @@ func (l *commitLog) append(ctx context.Context, it *item) error {
 			return record.ErrClosed
 		case it.behind != nil:
 			return it.behind
-		case l.failing[it.source] != nil:
+		case l.failing[it.source] != nil && !l.lastTold(it.source):
 			return l.failing[it.source]
 		case it.shape.stream.shape.Load() != it.shape:
 			return errReshaped
@@ -171,7 +171,7 @@ func (l *commitLog) append(ctx context.Context, it *item) error {
 		case l.full.Load():
 			return fmt.Errorf("append to log %d: %w", l.num, record.ErrFull)
 		}
-		if !it.shape.held && l.q.admits(it.source, it.bytes) {
+		if l.failing[it.source] == nil && !it.shape.held && l.q.admits(it.source, it.bytes) {
 			l.q.push(it)
 			l.cond.Signal()
 			return nil

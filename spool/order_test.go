@@ -103,3 +103,43 @@ func TestNothingOvertakesAFailedCommit(t *testing.T) {
 		t.Errorf("%d records are stored, the last is %d", len(recs), last)
 	}
 }
+
+// Who has been told of a failed commit and appends again at once waits until
+// all have been told, and is stored.
+func TestWhoWasToldOfAFailedCommitAppendsAgain(t *testing.T) {
+	var fail atomic.Bool
+	b := newBox(t, spool.Config{}, spool.Seam{Commit: func() error {
+		if fail.Swap(false) {
+			return syscall.EIO
+		}
+		return nil
+	}})
+	st := b.stream(spool.StreamConfig{Name: "mqtt"})
+	put(t, st, record.Record{Key: "k", Source: "press"})
+	fail.Store(true)
+	told, again := make(chan error, 1), make(chan struct{})
+	err := st.Append(t.Context(), []record.Record{{Key: "k", Source: "press"}}, func(res []record.Result) {
+		told <- res[0].Err
+		<-again
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-told; !errors.Is(err, record.ErrCannotStore) {
+		t.Fatal(err)
+	}
+	type answer struct {
+		res []record.Result
+		err error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		res, err := st.Put(t.Context(), []record.Record{{Key: "k", Source: "press"}})
+		answers <- answer{res, err}
+	}()
+	eventually(t, "the second append waits", func() bool { return spool.Waiting(st) == 1 || len(answers) > 0 })
+	close(again)
+	if a := <-answers; a.err != nil || a.res[0].Err != nil || a.res[0].Pos.Seq != 2 {
+		t.Errorf("%+v", a)
+	}
+}

@@ -124,8 +124,9 @@ func (t *Stream) shard(id record.ShardID) (*shard, error) {
 // a producer is never faster than the disk; ctx cancels only that wait, and
 // where it has ended already nothing is taken. If Append returns nil, done is
 // called exactly once, after the commit or its failure, with a result per
-// record in the order of recs; of one source in the order of the calls. The records and the bytes they point to belong to the spool until
-// then, and the results belong to done only while it runs.
+// record in the order of recs; of one source in the order of the calls. The
+// records and the bytes they point to belong to the spool until then, and the
+// results belong to done only while it runs.
 //
 // done runs on the log's own goroutine: it must be quick, must not block and
 // must not call Append.
@@ -139,11 +140,11 @@ func (t *Stream) shard(id record.ShardID) (*shard, error) {
 // *record.InvalidError with TooLarge, because no pause helps it.
 //
 // When a commit fails, everything else fails with it that the same sources
-// have waiting in the log, and what they append until all have been told, which
-// may be a moment after their own done: so a producer that appends again what
-// failed, in order, until it is taken, has it stored in order. One
-// that has several appends on their way ends their ctx in done when one fails:
-// then nothing slips in between what done told and what it does about it.
+// have waiting in the log, and what they append until the last of it is told.
+// Who appends after that waits until all dones have returned: so a producer
+// that appends again what failed, in order, has it stored in order. One that
+// has several appends on their way ends their ctx in done when one fails: then
+// nothing slips in between what done told and what it does about it.
 func (t *Stream) Append(ctx context.Context, recs []record.Record, done func([]record.Result)) error {
 	if len(recs) == 0 {
 		return errors.New("append: no records")

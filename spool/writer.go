@@ -23,6 +23,9 @@ type batch struct {
 	// Guarded by qmu.
 	err    error   // it failed, or one before it did
 	behind []*item // that fail with it without having been taken
+	// telling is set while those who wait for it are told. Who has been told may
+	// append again before all have.
+	telling bool
 }
 
 // A pipeline carries batches from the encoder, which numbers records and

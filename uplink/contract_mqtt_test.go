@@ -12,9 +12,9 @@ import (
 	"time"
 
 	mochi "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/listeners"
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"forebay/firmware-sim/mqttport"
 	"forebay/gateway/conf"
 	"forebay/uplink"
 	"forebay/uplink/envelope"
@@ -150,7 +150,7 @@ func newMQTTFar(t *testing.T) (*mqttBroker, *faultyLink) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, err := range []error{b.srv.AddHook(b, nil), b.srv.AddListener(listeners.NewNet("far", ln)), b.srv.Serve()} {
+	for _, err := range []error{b.srv.AddHook(b, nil), b.srv.AddListener(mqttport.New(ln)), b.srv.Serve()} {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,11 +17,11 @@ import (
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 	mochi "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/listeners"
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"forebay/devices/broker"
 	"forebay/devices/mqtt"
+	"forebay/firmware-sim/mqttport"
 	"forebay/gateway/conf"
 	"forebay/spool/record"
 )
@@ -140,7 +140,7 @@ func standing(tb testing.TB, addr string) (srv *mochi.Server, at string, stop fu
 	if err := srv.AddHook(new(letIn), nil); err != nil {
 		tb.Fatal(err)
 	}
-	if err := srv.AddListener(listeners.NewNet("t", ln)); err != nil {
+	if err := srv.AddListener(mqttport.New(ln)); err != nil {
 		tb.Fatal(err)
 	}
 	if err := srv.Serve(); err != nil {

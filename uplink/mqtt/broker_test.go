@@ -9,9 +9,9 @@ import (
 	"testing"
 
 	mochi "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/listeners"
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"forebay/firmware-sim/mqttport"
 	"forebay/spool/record"
 	"forebay/uplink/lane"
 	"forebay/uplink/mqtt"
@@ -94,7 +94,7 @@ func newBroker(t *testing.T, ln net.Listener, maxPacket uint32) *broker {
 	if err := b.srv.AddHook(b, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.srv.AddListener(listeners.NewNet("test", ln)); err != nil {
+	if err := b.srv.AddListener(mqttport.New(ln)); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.srv.Serve(); err != nil {

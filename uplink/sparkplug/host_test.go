@@ -11,9 +11,9 @@ import (
 	"time"
 
 	mochi "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/listeners"
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"forebay/firmware-sim/mqttport"
 	"forebay/spool/record"
 	"forebay/uplink/lane"
 	"forebay/uplink/mqtt"
@@ -291,7 +291,7 @@ func newHost(t *testing.T) *host {
 	}
 	h := &host{t: t, ln: ln}
 	h.srv = mochi.New(&mochi.Options{Logger: slog.New(slog.DiscardHandler), InlineClient: true})
-	for _, err := range []error{h.srv.AddHook(h, nil), h.srv.AddListener(listeners.NewNet("t", ln)), h.srv.Serve()} {
+	for _, err := range []error{h.srv.AddHook(h, nil), h.srv.AddListener(mqttport.New(ln)), h.srv.Serve()} {
 		if err != nil {
 			t.Fatal(err)
 		}
