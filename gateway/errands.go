@@ -294,18 +294,21 @@ func (e *errands) do(ctx context.Context, r *errandRun) {
 		e.mu.Unlock()
 		return
 	}
-	delete(e.runs, o.ID)
-	e.book.Orders = slices.DeleteFunc(e.book.Orders, func(x *task) bool { return x == r.o })
-	err := e.write()
 	e.mu.Unlock()
-	if err != nil {
-		e.log.Error("an errand that is over begins anew after a restart", "errand", o.ID, "error", err)
-	}
 	note := fmt.Sprintf("%s: %d of %d records, %d refused, %d not kept any more", over, o.done(), o.total(), o.Refused, o.Missed)
 	e.log.Info("errand is over", "errand", o.ID, "note", note)
-	err = e.g.plant.audit(context.WithoutCancel(ctx), act{Event: "uplink-" + o.Kind + "-ended", Object: "uplink/" + o.ID, By: by, Note: note})
+	// Its trace is kept first: one that is over and still in the file ends again
+	// after a restart, and is told of twice rather than never.
+	err := e.g.plant.audit(context.WithoutCancel(ctx), act{Event: "uplink-" + o.Kind + "-ended", Object: "uplink/" + o.ID, By: by, Note: note})
 	if err != nil {
 		e.log.Error("no trace of an errand's end could be kept", "errand", o.ID, "error", err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.runs, o.ID)
+	e.book.Orders = slices.DeleteFunc(e.book.Orders, func(x *task) bool { return x == r.o })
+	if err := e.write(); err != nil {
+		e.log.Error("an errand that is over begins anew after a restart", "errand", o.ID, "error", err)
 	}
 }
 

@@ -22,6 +22,7 @@ type item struct {
 	taken  int // records handed to the writer
 	bytes  int64
 	behind error // of the commit that failed while this one waited for room
+	told   bool  // its caller knows what became of all before it
 	done   func([]record.Result)
 }
 

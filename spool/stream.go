@@ -140,12 +140,18 @@ func (t *Stream) shard(id record.ShardID) (*shard, error) {
 // *record.InvalidError with TooLarge, because no pause helps it.
 //
 // When a commit fails, everything else fails with it that the same sources
-// have waiting in the log, and what they append until the last of it is told.
-// Who appends after that waits until all dones have returned: so a producer
-// that appends again what failed, in order, has it stored in order. One that
-// has several appends on their way ends their ctx in done when one fails: then
+// have waiting in the log, and what they append until all have been told, which
+// may be a moment after their own done: so a producer that appends again what
+// failed, in order, until it is taken, has it stored in order. One that has
+// several appends on their way ends their ctx in done when one fails: then
 // nothing slips in between what done told and what it does about it.
 func (t *Stream) Append(ctx context.Context, recs []record.Record, done func([]record.Result)) error {
+	return t.append(ctx, recs, false, done)
+}
+
+// append is Append; told says that the caller knows what became of all that its
+// source appended before.
+func (t *Stream) append(ctx context.Context, recs []record.Record, told bool, done func([]record.Result)) error {
 	if len(recs) == 0 {
 		return errors.New("append: no records")
 	}
@@ -155,7 +161,7 @@ func (t *Stream) Append(ctx context.Context, recs []record.Record, done func([]r
 	}
 	it := &item{
 		shape: at, source: recs[0].Source, recs: recs, slots: make([]int32, len(recs)), res: make([]record.Result, len(recs)),
-		arr: t.sp.now().UnixNano(), mono: int64(t.sp.Mono()), done: done,
+		arr: t.sp.now().UnixNano(), mono: int64(t.sp.Mono()), told: told, done: done,
 	}
 	for i := range recs {
 		r := &recs[i]
@@ -194,10 +200,11 @@ func check(r *record.Record) error {
 
 // Put is Append for a caller that can wait: it returns after the commit, with
 // a result per record. ctx cancels the wait; the records may then still be
-// stored.
+// stored. A Put that begins after a failed one has returned does not fail with
+// it.
 func (t *Stream) Put(ctx context.Context, recs []record.Record) ([]record.Result, error) {
 	ready := make(chan []record.Result, 1)
-	err := t.Append(ctx, recs, func(res []record.Result) { ready <- res })
+	err := t.append(ctx, recs, true, func(res []record.Result) { ready <- res })
 	if err != nil {
 		return nil, err
 	}
