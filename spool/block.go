@@ -136,13 +136,19 @@ func (b *block) raw(n int) int64 {
 
 // group finds a shard's part.
 func (b *block) group(s record.ShardID) (group, bool) {
+	g, _, ok := b.groupAt(s)
+	return g, ok
+}
+
+// groupAt is group, and which it is.
+func (b *block) groupAt(s record.ShardID) (group, int, bool) {
 	i, ok := slices.BinarySearchFunc(b.groups, s, func(g group, s record.ShardID) int {
 		return cmp.Compare(g.shard, s)
 	})
 	if !ok {
-		return group{}, false
+		return group{}, 0, false
 	}
-	return b.groups[i], true
+	return b.groups[i], i, true
 }
 
 // A pending record is one that waits to be written: the record, where its

@@ -22,6 +22,9 @@ type Cursor struct {
 	mu     sync.Mutex
 	losses []loss // reported by Next, ahead of the place
 	oldest oldestArrival
+	seen   []oldestArrival // some of what was yielded, from the place on
+	last   oldestArrival   // the last of it, seq behind that
+	read   int64           // when the place's arrival was read last, sp.Mono
 	ended  bool
 }
 
@@ -87,7 +90,7 @@ func (t *Stream) Cursor(ctx context.Context, name string, shard record.ShardID, 
 		}
 	}
 	c := &Cursor{Reader: newReader(sh, next), sp: sp, key: key, p: p}
-	c.lost = c.lose
+	c.lost, c.saw, c.feed = c.lose, c.see, &feed{shard: sh}
 	return c, nil
 }
 
@@ -213,17 +216,60 @@ func (c *Cursor) Backlog() record.Backlog {
 	return b
 }
 
-func (c *Cursor) oldestArrival(seq uint64) time.Time {
+// A cursor far behind moves faster than the arrival at its place can be read
+// again and again; so it goes by what it yielded, and reads every lookAgain.
+const lookAgain, seenMost = int64(10 * time.Second), 64
+
+// see notes when some of what is yielded arrived.
+func (c *Cursor) see(recs []record.Record) {
 	c.mu.Lock()
-	o := c.oldest
-	c.mu.Unlock()
-	if o.seq != seq {
-		o = oldestArrival{seq, c.sh.readArrival(seq)}
-		c.mu.Lock()
-		c.oldest = o
-		c.mu.Unlock()
+	defer c.mu.Unlock()
+	for i := 0; i < len(recs); i += max(len(recs)/16, 1) {
+		c.seen = append(c.seen, oldestArrival{recs[i].Pos.Seq, recs[i].Arrived.UnixNano()})
 	}
+	end := &recs[len(recs)-1]
+	c.last = oldestArrival{end.Pos.Seq + 1, end.Arrived.UnixNano()}
+	for len(c.seen) > seenMost {
+		n := 0
+		for i := 0; i < len(c.seen); i += 2 {
+			c.seen[n] = c.seen[i]
+			n++
+		}
+		c.seen = c.seen[:n]
+	}
+}
+
+// oldestArrival is when the record with a number arrived, or, where that would
+// have to be read from a segment again, one shortly before it.
+func (c *Cursor) oldestArrival(seq uint64) time.Time {
+	if o := c.oldestSeen(seq); o.seq != 0 {
+		return timeOf(o.arr)
+	}
+	o := oldestArrival{seq, c.sh.readArrival(seq)}
+	c.mu.Lock()
+	c.oldest, c.read = o, int64(c.sp.Mono())
+	c.mu.Unlock()
 	return timeOf(o.arr)
+}
+
+// oldestSeen is what is known of it without reading; zero if nothing is.
+func (c *Cursor) oldestSeen(seq uint64) oldestArrival {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := 0
+	for n+1 < len(c.seen) && c.seen[n+1].seq <= seq {
+		n++
+	}
+	c.seen = c.seen[:copy(c.seen, c.seen[n:])]
+	switch {
+	case c.oldest.seq == seq:
+		return c.oldest
+	case len(c.seen) > 0 && c.seen[0].seq <= seq && seq < c.last.seq:
+		return c.seen[0]
+	case c.last.seq == seq && c.fed.Load() && int64(c.sp.Mono())-c.read < lookAgain:
+		return c.last
+	}
+	return oldestArrival{}
 }
 
 // Close ends the cursor; its place stays, and another may open it.

@@ -264,6 +264,7 @@ func (c *coldCache) forget(log uint32) {
 // forgetCached drops the blocks that are kept in memory for readers.
 func (l *commitLog) forgetCached() {
 	l.sp.cold.forget(l.num)
+	l.feeds.forget()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.cached, l.cachedLen = nil, 0

@@ -309,3 +309,6 @@ func DeleteAndSweep(t *testing.T, s *Spool, st *Stream, between func()) {
 	defer s.roomMu.Unlock()
 	s.removeOldest(context.Background(), st.log, judged, s.state.mins(), removal{StepDeleted, "the stream was deleted"})
 }
+
+// ForgetRead drops what was read for the stream's readers, as an erasure does.
+func ForgetRead(t *Stream) { t.log.forgetCached() }

@@ -80,6 +80,7 @@ type commitLog struct {
 	pipe  pipeline
 	pace  pace
 	ahead aheadMaker
+	feeds feeds
 }
 
 // A shard is a numbered sequence of records within a stream.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"forebay/spool/record"
@@ -64,10 +65,13 @@ type Reader struct {
 	cur    groupReader
 	has    bool
 	recs   []record.Record
-	run    []stored // read from a segment, not yet passed
-	seg    *segment // that run is from
-	after  int64    // block number behind run
+	run    []stored     // read from a segment, not yet passed
+	seg    *segment     // that run is from
+	after  int64        // block number behind run
+	feed   *feed        // what others bring; nil: it reads for itself alone
+	fed    *atomic.Bool // feed stands in seg
 	lost   func(kind lossKind, from, to uint64)
+	saw    func([]record.Record) // what is yielded
 	closed chan struct{}
 	once   *sync.Once
 }
@@ -80,7 +84,7 @@ const (
 )
 
 func newReader(sh *shard, pos uint64) Reader {
-	return Reader{sh: sh, pos: pos, closed: make(chan struct{}), once: &sync.Once{}}
+	return Reader{sh: sh, pos: pos, fed: &atomic.Bool{}, closed: make(chan struct{}), once: &sync.Once{}}
 }
 
 // Reader follows a shard without a durable place. record.ErrNoShard.
@@ -248,7 +252,8 @@ const idleRecords = 256
 // idle lets go of the blocks that were read: there may be a reader for every
 // shard, and most of them wait most of the time.
 func (r *Reader) idle() {
-	r.cur, r.run, r.seg = groupReader{}, nil, nil
+	r.cur = groupReader{}
+	r.warm()
 	if cap(r.recs) > idleRecords {
 		r.recs = nil
 	} else if len(r.recs) > 0 {
@@ -282,7 +287,12 @@ func (r *Reader) Behind() uint64 {
 
 // Close ends the reader; a Next that waits gets record.ErrClosed.
 func (r *Reader) Close() error {
-	r.once.Do(func() { close(r.closed) })
+	r.once.Do(func() {
+		close(r.closed)
+		if r.feed != nil {
+			r.sh.log.feeds.leave(r.feed)
+		}
+	})
 	return nil
 }
 
@@ -323,6 +333,9 @@ func (r *Reader) decode(limit int) (record.Batch, error) {
 	if r.limit != 0 && r.pos >= r.limit {
 		r.has = false
 	}
+	if r.saw != nil {
+		r.saw(r.recs)
+	}
 	return record.Batch{Shard: r.sh.id, Recs: r.recs, Next: r.pos}, nil
 }
 
@@ -337,13 +350,13 @@ func (r *Reader) readOutside(out outsideData) ([]byte, error) {
 }
 
 // use makes the block that holds pos the current one.
-func (r *Reader) use(b *block, g group) {
-	r.cur, r.has = newGroupReader(b, g, r.sh.log.num), true
-	if r.cur.origin = b.origin; r.cur.origin == nil {
+func (r *Reader) use(cur groupReader) {
+	r.cur, r.has = cur, true
+	if r.cur.origin = cur.b.origin; r.cur.origin == nil {
 		r.cur.origin = &r.sh.log.sp.origin
 	}
 	var rec record.Record
-	for seq := g.first; seq < r.pos && r.cur.left() > 0; seq++ {
+	for seq := cur.g.first; seq < r.pos && r.cur.left() > 0; seq++ {
 		if _, err := r.cur.next(&rec); err != nil {
 			return // decode meets the same error and reports it
 		}
@@ -387,13 +400,13 @@ func (r *Reader) seek(ctx context.Context) (bool, error) {
 			}
 			return false, e
 		case b != nil:
-			r.run, r.seg = nil, nil
-			r.use(b, g)
+			r.warm()
+			r.use(newGroupReader(b, g, l.num))
 			return true, nil
 		}
 		found, err := r.cold(ctx, segs, next)
 		if errors.Is(err, errGone) {
-			r.run, r.seg = nil, nil
+			r.warm()
 			if l.segment(segs[0].num) == segs[0] {
 				return false, fmt.Errorf("read shard %d: %w", sh.id, err)
 			}
@@ -424,6 +437,9 @@ func (r *Reader) cold(ctx context.Context, segs []*segment, next uint64) (bool, 
 		if found, err := r.fromRun(); found || err != nil {
 			return found, err
 		}
+		if r.takeFed() {
+			continue
+		}
 		i, err := r.segmentOf(ctx, segs)
 		if err != nil {
 			return false, err
@@ -440,6 +456,7 @@ func (r *Reader) cold(ctx context.Context, segs []*segment, next uint64) (bool, 
 				}
 				return false, err
 			}
+			r.follow()
 		}
 		last, err := r.sh.log.blocksOf(ctx, segs, i)
 		if err == nil && r.after > last {
@@ -447,7 +464,12 @@ func (r *Reader) cold(ctx context.Context, segs []*segment, next uint64) (bool, 
 			r.seg = nil
 			return false, r.damage(segs[i], 0, end, errors.New("records are missing"))
 		}
-		if err == nil {
+		if err == nil && r.fed.Load() {
+			err = r.lead(ctx, last)
+			if err == nil {
+				continue
+			}
+		} else if err == nil {
 			r.run, err = r.sh.log.readRun(ctx, r.seg, r.after, last)
 		}
 		switch {
@@ -464,14 +486,89 @@ func (r *Reader) cold(ctx context.Context, segs []*segment, next uint64) (bool, 
 	}
 }
 
-// readRun is segment.readRun through the cache that readers share.
-func (l *commitLog) readRun(ctx context.Context, seg *segment, from, to int64) ([]stored, error) {
+// warm leaves the segments: what is wanted is in memory, or not there yet.
+func (r *Reader) warm() {
+	r.run, r.seg = nil, nil
+	if r.fed.Load() {
+		r.fed.Store(false)
+		r.sh.log.feeds.leave(r.feed)
+		r.feed.stand(nil, 0)
+	}
+}
+
+// follow lets others bring what lies behind r.after.
+func (r *Reader) follow() {
+	if r.feed == nil {
+		return
+	}
+	r.fed.Store(true)
+	r.feed.stand(r.seg, r.after)
+	r.sh.log.feeds.join(r.feed)
+	select {
+	case <-r.closed:
+		r.sh.log.feeds.leave(r.feed)
+	default:
+	}
+}
+
+// takeFed takes what others have brought; false if that is nothing.
+func (r *Reader) takeFed() bool {
+	if !r.fed.Load() {
+		return false
+	}
+	parts, after, ok := r.feed.take(r.seg)
+	if !ok {
+		r.warm() // what was read was forgotten; it is found again by its number
+		return false
+	}
+	r.run, r.after = parts, after
+	return len(parts) > 0
+}
+
+// lead reads blocks for all cursors of the log that follow here, and takes its
+// own part of them.
+func (r *Reader) lead(ctx context.Context, last int64) error {
+	l := r.sh.log
+	l.feeds.lead.Lock()
+	defer l.feeds.lead.Unlock()
+	if r.takeFed() || !r.fed.Load() || r.after > last {
+		return nil // others were faster
+	}
+	run, err := l.readBlocks(ctx, r.seg, r.after, last)
+	if err != nil {
+		return err
+	}
+	l.feeds.share(r.seg, r.after, run)
+	if r.takeFed() || !r.fed.Load() {
+		return nil
+	}
+	// Nothing of its shard is in there, or more than a feed holds.
+	i := slices.IndexFunc(run, func(st stored) bool { return st.id >= r.after })
+	switch {
+	case i >= 0:
+		r.run, r.after = []stored{run[i].of(r.sh.id)}, run[i].id+1
+	case len(run) == 0:
+		r.after = last + 1
+	}
+	r.feed.stand(r.seg, r.after)
+	return nil
+}
+
+// readBlocks is segment.readRun through the cache that readers share.
+func (l *commitLog) readBlocks(ctx context.Context, seg *segment, from, to int64) ([]stored, error) {
 	if run := l.sp.cold.run(seg, from, to); run != nil {
 		return run, nil
 	}
 	run, err := seg.readRun(ctx, from, to)
+	l.sp.stats.read.Add(uint64(len(run)))
 	l.sp.handles.used(seg)
 	l.sp.cold.add(seg, run)
+	return run, err
+}
+
+// readRun is readBlocks for a reader that reads for itself alone.
+func (l *commitLog) readRun(ctx context.Context, seg *segment, from, to int64) ([]stored, error) {
+	run, err := l.readBlocks(ctx, seg, from, to)
 	for i, size := 0, int64(0); i < len(run); i++ { // the rest is found again
 		if size >= readerBytes {
 			return slices.Clone(run[:i]), err
@@ -488,11 +585,11 @@ func (r *Reader) fromRun() (bool, error) {
 	for len(r.run) > 0 {
 		st := r.run[0]
 		if st.blk != nil {
-			if g, ok := st.blk.group(r.sh.id); ok && g.first+uint64(g.count) > r.pos {
+			if g, ok := st.group(r.sh.id); ok && g.first+uint64(g.count) > r.pos {
 				if g.first > r.pos {
 					return false, r.damage(r.seg, st.id-1, g.first, errors.New("records are missing"))
 				}
-				r.run = r.run[1:]
+				r.run[0], r.run = stored{}, r.run[1:]
 				if e, gone := r.erasedSince(st.blk); gone {
 					return false, r.erased(g, e)
 				}
@@ -500,11 +597,15 @@ func (r *Reader) fromRun() (bool, error) {
 					r.sh.log.damaged(r.seg, st)
 					return false, r.damage(r.seg, st.id, g.first+uint64(g.count), st.err)
 				}
-				r.use(st.blk, g)
+				if st.part != nil {
+					r.use(st.part.reader(st.blk, r.sh.log.num))
+				} else {
+					r.use(newGroupReader(st.blk, g, r.sh.log.num))
+				}
 				return true, nil
 			}
 		}
-		r.run = r.run[1:]
+		r.run[0], r.run = stored{}, r.run[1:]
 	}
 	r.run = nil
 	return false, nil

@@ -89,9 +89,18 @@ var errGone = errors.New("segment was removed")
 // A stored block is what lies under a number in a segment: the block, or what
 // is wrong with it. With an error blk may still hold the head.
 type stored struct {
-	id  int64
-	blk *block
-	err error
+	id   int64
+	blk  *block
+	err  error
+	part *part // all of the block that there is; nil: it is whole
+}
+
+// group finds a shard's part.
+func (st *stored) group(s record.ShardID) (group, bool) {
+	if st.part != nil {
+		return st.part.group, st.part.shard == s
+	}
+	return st.blk.group(s)
 }
 
 func (s *segment) file() string { return filepath.Join(logDir(s.log), filepath.Base(s.path)) }

@@ -28,6 +28,7 @@ type Stats struct {
 	Records    uint64
 	Bytes      uint64 // of records, in blocks and chunk files
 	Written    uint64 // bytes to the disk, WAL and checkpoint both counted, estimate
+	BlocksRead uint64 // from segments, by readers that are behind what is kept in memory
 	LastCommit time.Time
 	LastFsync  time.Duration // how long the last commit took
 	Scrub      ScrubStats
@@ -43,8 +44,8 @@ type Condition struct {
 
 // counters are counted by the writers.
 type counters struct {
-	commits, fsyncs, records, bytes, written atomic.Uint64
-	lastCommit, lastFsync                    atomic.Int64
+	commits, fsyncs, records, bytes, written, read atomic.Uint64
+	lastCommit, lastFsync                          atomic.Int64
 }
 
 // committed counts one commit.
@@ -134,7 +135,7 @@ func (s *Spool) Stats() Stats {
 	c := &s.stats
 	st := Stats{
 		Dir: s.dir, Used: s.used.Load(), Quota: s.quota, ReadOnly: s.stands("read-only"), Conditions: s.conditionList(),
-		Commits: c.commits.Load(), Fsyncs: c.fsyncs.Load(), Records: c.records.Load(), Bytes: c.bytes.Load(), Written: c.written.Load(),
+		Commits: c.commits.Load(), Fsyncs: c.fsyncs.Load(), Records: c.records.Load(), Bytes: c.bytes.Load(), Written: c.written.Load(), BlocksRead: c.read.Load(),
 		LastFsync: time.Duration(c.lastFsync.Load()), Scrub: s.scrubs.snapshot(),
 	}
 	if at := c.lastCommit.Load(); at != 0 {

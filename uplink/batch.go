@@ -42,9 +42,19 @@ func weight(r *record.Record) int { return len(r.Key) + len(r.Data) }
 // byte of payload that it may have.
 const each, spread = 256, 4
 
-// holds reports whether the hold has as much as one with a limit for key and
-// data may have.
-func (h *hold) holds(limit int) bool { return h.bytes >= limit || h.extra >= spread*limit }
+// A limit is what a hold may have: of key and data, and of memory beside that.
+type limit struct{ bytes, extra int }
+
+// holds reports whether the hold has as much as it may.
+func (h *hold) holds(l limit) bool { return h.bytes >= l.bytes || h.extra >= l.extra }
+
+// rest gives the memory back of a hold that has nothing to do: most lanes wait
+// most of the time.
+func (h *hold) rest() {
+	if cap(h.recs) > 16 {
+		*h = hold{}
+	}
+}
 
 // add copies a record in.
 func (h *hold) add(r *record.Record, names *interner) {

@@ -17,8 +17,9 @@ const (
 	sends, slowSends = 2, 4
 	// maxHold bounds what is read of one lane ahead of its Send, in bytes of
 	// key and data; memory bounds it for all lanes together, twice over since
-	// a batch is read while another is sent.
-	maxHold, minHold, memory = 1 << 20, 32 << 10, 48 << 20
+	// a batch is read while another is sent, and beside what the records take
+	// apart from that.
+	maxHold, minHold, memory, beside = 1 << 20, 32 << 10, 48 << 20, 64 << 20
 	// maxSend is what one Send is given at most, in bytes, and in lanes.
 	maxSend, maxLanes = 4 << 20, 500
 	// shareAbove is from how many bytes on two Sends share the waiting lanes.
@@ -266,9 +267,15 @@ func (p *Pump) heldBack() record.Backlog {
 	return record.Backlog{}
 }
 
-// holdLimit is how many bytes a lane may read ahead.
-func (p *Pump) holdLimit() int {
+// holdLimit is how much a lane may read ahead.
+func (p *Pump) holdLimit() limit {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return min(max(memory/(2*max(len(p.lanes), 1)), minHold), p.hold)
+	lanes := max(len(p.lanes), 1)
+	bytes := min(max(memory/(2*lanes), minHold), p.hold)
+	extra := spread * bytes
+	if p.gather.bytes == 0 { // large batches are worth it only to who asks for them
+		extra = min(extra, max(beside/(2*lanes), minHold))
+	}
+	return limit{bytes, extra}
 }

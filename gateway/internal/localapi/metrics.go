@@ -48,6 +48,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	count("forebay_spool_commits_total", "Commits since the process started.", float64(disk.Commits))
 	count("forebay_spool_fsyncs_total", "Syncs of commits and chunk files since the process started.", float64(disk.Fsyncs))
 	count("forebay_spool_written_bytes_total", "Bytes written to the disk by the spool since the process started, estimate.", float64(disk.Written))
+	count("forebay_spool_blocks_read_total", "Blocks read from segments for readers far behind since the process started.", float64(disk.BlocksRead))
 	if n, ok := kernelWritten(); ok {
 		count("forebay_disk_written_bytes_total", "Bytes written to the disk by the process since it started, as the kernel counts them.", n)
 	}
