@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"forebay/gateway/api"
@@ -135,4 +137,59 @@ func (f *feed) Redrive(uplink string, ids []string, count int) {
 			f.list(ctx, uplink, view.FirstLetters)
 		}
 	}, func(err error) { done(api.Errand{}, err) })
+}
+
+const (
+	endPause = 2 * time.Second // between looks for how errands ended
+	endMost  = 10_000          // records of the audit that are read for one
+)
+
+// ends looks up in the stream audit how errands have ended that the gateway
+// lists no more.
+func (f *feed) ends(ctx context.Context) {
+	tick := time.NewTicker(endPause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		var looks []view.Look
+		f.tell(func(m *view.Model) { looks = m.Ends() })
+		for _, l := range looks {
+			actx, cancel := context.WithTimeout(ctx, askWithin)
+			err := f.end(actx, l)
+			cancel()
+			if err != nil && ctx.Err() == nil {
+				f.log.Warn("cannot read how an errand ended", "errand", l.ID, "error", err)
+			}
+		}
+	}
+}
+
+func (f *feed) end(ctx context.Context, l view.Look) error {
+	for r, err := range f.gw.Records(ctx, api.Tail{Stream: "audit", From: l.Since.UTC().Format(time.RFC3339Nano), Limit: endMost}) {
+		if err != nil {
+			return err
+		}
+		if r.Key != "uplink/"+l.ID {
+			continue
+		}
+		var a struct {
+			Event string    `json:"event"`
+			By    string    `json:"by"`
+			At    time.Time `json:"at"`
+			Note  string    `json:"note"`
+		}
+		if err := json.Unmarshal(r.Data, &a); err != nil {
+			return fmt.Errorf("read a record of the audit: %w", err)
+		}
+		if strings.HasSuffix(a.Event, "-ended") {
+			f.tell(func(m *view.Model) { m.Ended(view.End{ID: l.ID, By: a.By, At: a.At, Note: a.Note}) })
+			f.hurry()
+			return nil
+		}
+	}
+	return nil
 }

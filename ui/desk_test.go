@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net"
 	"net/http"
@@ -34,6 +35,17 @@ type fakeDesk struct {
 
 func (g *fakeGateway) Streams(context.Context) ([]api.Stream, error) {
 	return []api.Stream{{Name: "mqtt", Records: 3, Cursors: []api.Cursor{{Name: "cloud"}}}, {Name: "other"}}, nil
+}
+
+func (g *fakeGateway) Records(_ context.Context, t api.Tail) iter.Seq2[api.Record, error] {
+	return func(yield func(api.Record, error) bool) {
+		for _, kind := range []string{"replay", "replay-ended"} {
+			data := `{"event":"uplink-` + kind + `","by":"otto","at":"2026-03-14T13:00:00Z","note":"done: 3 of 3 records, 0 refused, 0 not kept any more"}`
+			if t.Stream != "audit" || !yield(api.Record{Key: "uplink/cloud~replay-1", Data: []byte(data)}, nil) {
+				return
+			}
+		}
+	}
 }
 
 func (g *fakeGateway) Replay(_ context.Context, uplink string, r api.ReplayRequest) (api.Errand, error) {
@@ -341,11 +353,16 @@ func TestDeskOnAGateway(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 	f.Act("cloud~replay-1", "cancel")
-	seen.until(t, "it is canceled", func(s view.Snapshot) bool { return s.Uplinks[0].Errands[0].Gone })
+	s = seen.until(t, "it is canceled", func(s view.Snapshot) bool {
+		return s.Uplinks[0].Errands[0].Gone && strings.HasPrefix(s.Uplinks[0].Errands[0].Detail, "canceled at ")
+	})
+	if n := s.Uplinks[0].Errands[0].Note; n != "Ordered by ana, canceled by ana" {
+		t.Error(n)
+	}
 	start()
 	seen.until(t, "the second one is done", func(s view.Snapshot) bool {
 		e := s.Uplinks[0].Errands
-		return len(e) == 2 && e[1].Gone
+		return len(e) == 2 && e[1].Gone && strings.HasSuffix(e[1].Detail, ", 12 of 12 records, 3 refused, 0 not kept any more")
 	})
 
 	f.Refused("cloud", 100)

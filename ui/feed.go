@@ -29,6 +29,7 @@ type gateway interface {
 	ResumeUplink(ctx context.Context, id, by string) (api.Uplink, error)
 	RetryUplink(ctx context.Context, id, by string) (api.Uplink, error)
 	CancelErrand(ctx context.Context, id, by string) (api.Errand, error)
+	Records(ctx context.Context, t api.Tail) iter.Seq2[api.Record, error]
 	Streams(ctx context.Context) ([]api.Stream, error)
 	Replay(ctx context.Context, uplink string, r api.ReplayRequest) (api.Errand, error)
 	Refused(ctx context.Context, uplink string, limit int) (api.Refused, error)
@@ -84,6 +85,7 @@ func (f *feed) Run(ctx context.Context) {
 	wg.Go(func() { f.act(ctx) })
 	wg.Go(func() { f.work(ctx, f.asks) })
 	wg.Go(func() { f.work(ctx, f.jobs) })
+	wg.Go(func() { f.ends(ctx) })
 	wg.Go(func() { f.frames(ctx) })
 	wg.Wait()
 }

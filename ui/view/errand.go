@@ -30,7 +30,50 @@ type gone struct {
 	api.Errand
 	uplink string
 	at     time.Time
-	unseen bool // it was over before a status had it
+	unseen bool      // it was over before a status had it
+	since  time.Time // the end is in the audit from then on, by the gateway's clock
+	tries  int       // how often it was looked for there
+	end    End
+}
+
+// End is how an errand ended, as the stream audit has it.
+type End struct {
+	ID, By string
+	At     time.Time
+	Note   string // "done: 9 of 9 records, 0 refused, 0 not kept any more"
+}
+
+// Look is an errand whose end is to be looked up in the stream audit, from a
+// time on.
+type Look struct {
+	ID    string
+	Since time.Time
+}
+
+// endTries is how often the audit is asked for an end.
+const endTries = 10
+
+// Ends are the ends to look up; each is asked for a few times only.
+func (m *Model) Ends() (out []Look) {
+	if m.link != Live {
+		return nil
+	}
+	for i := range m.gone {
+		if g := &m.gone[i]; g.end.ID == "" && g.tries < endTries {
+			g.tries++
+			out = append(out, Look{g.ID, g.since})
+		}
+	}
+	return out
+}
+
+// Ended takes an end that was found.
+func (m *Model) Ended(e End) {
+	for i := range m.gone {
+		if m.gone[i].ID == e.ID {
+			m.gone[i].end = e
+		}
+	}
 }
 
 // unseenAfter is how long after an order a status without the errand says that
@@ -55,7 +98,7 @@ func (m *Model) missErrands(at, now time.Time, next []api.Uplink) {
 		})
 		over := !listed && now.Sub(p.At) > unseenAfter
 		if over {
-			m.gone = append(m.gone, gone{p.Errand, p.uplink, at, true})
+			m.gone = append(m.gone, gone{Errand: p.Errand, uplink: p.uplink, at: at, unseen: true, since: p.At})
 		}
 		return listed || over
 	})
@@ -66,7 +109,7 @@ func (m *Model) missErrands(at, now time.Time, next []api.Uplink) {
 		}
 		for _, e := range u.Errands {
 			if !slices.ContainsFunc(next[i].Errands, func(n api.Errand) bool { return n.ID == e.ID }) {
-				m.gone = append(m.gone, gone{e, u.ID, at, false})
+				m.gone = append(m.gone, gone{Errand: e, uplink: u.ID, at: at, since: m.status.Now})
 			}
 		}
 	}
@@ -98,6 +141,16 @@ func (m *Model) errandsOf(at time.Time, u api.Uplink) (out []Errand) {
 			v.Detail = "has ended, too soon to be seen under way; it had " + plural(int(min(g.Total, 1<<53)), "record", "records")
 		}
 		v.Note = "The stream audit says how it ended"
+		if why, rest, ok := strings.Cut(g.end.Note, ": "); ok {
+			v.Detail = why + " at " + m.clock(g.end.At, m.gateway(at)) + ", " + rest
+			v.Note = "Ordered by " + g.By
+			switch why {
+			case "done":
+				v.Share = 1
+			case "canceled":
+				v.Note += ", canceled by " + g.end.By
+			}
+		}
 		out = append(out, v)
 	}
 	return out

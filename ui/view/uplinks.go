@@ -156,7 +156,7 @@ func cause(u api.Uplink) string {
 	if words == "" {
 		return u.Error
 	}
-	return words + ": " + u.Error
+	return words + ": " + strings.TrimPrefix(u.Error, "cannot reach the target: ")
 }
 
 // facts are the numbers of an uplink; what is not known has a dash, so that
