@@ -134,7 +134,9 @@ func (f *feed) Redrive(uplink string, ids []string, count int) {
 		}
 		done(e, heard(err))
 		if err == nil {
-			f.list(ctx, uplink, view.FirstLetters)
+			limit := view.FirstLetters
+			f.tell(func(m *view.Model) { limit, _ = m.Relist(uplink) })
+			f.list(ctx, uplink, limit)
 		}
 	}, func(err error) { done(api.Errand{}, err) })
 }
@@ -186,8 +188,15 @@ func (f *feed) end(ctx context.Context, l view.Look) error {
 			return fmt.Errorf("read a record of the audit: %w", err)
 		}
 		if strings.HasSuffix(a.Event, "-ended") {
-			f.tell(func(m *view.Model) { m.Ended(view.End{ID: l.ID, By: a.By, At: a.At, Note: a.Note}) })
+			limit, open := 0, false
+			f.tell(func(m *view.Model) {
+				m.Ended(view.End{ID: l.ID, By: a.By, At: a.At, Note: a.Note})
+				limit, open = m.Relist(l.Uplink)
+			})
 			f.hurry()
+			if open {
+				f.Refused(l.Uplink, limit)
+			}
 			return nil
 		}
 	}

@@ -195,6 +195,8 @@ func TestFeedComesBackWithinThreeSeconds(t *testing.T) {
 		if s.last().Link != view.Live {
 			t.Errorf("three seconds after its return: %v", s.last().Link)
 		}
+		time.Sleep(2 * time.Second) // more than the snapshot is heard
+		synctest.Wait()
 		g.mu.Lock()
 		g.up = false
 		close(g.cut)

@@ -50,8 +50,11 @@ func (e *Errand) paintErrand(s *surface) {
 	}
 	s.fill(1, 19, (s.w-2)*float32(v.Share), 6, fill)
 	note, c := body, s.pal.Muted
-	if v.Failed {
+	switch {
+	case v.Failed:
 		note, c = title, s.pal.Text
+	case v.Stuck && !v.Old:
+		c = s.pal.Text
 	}
 	s.text(s.fit(v.Note, note, s.w), note, 0, 33, c)
 }

@@ -195,6 +195,13 @@ func (m *Model) Listed(at time.Time, uplink string, r api.Refused, err error) {
 	}
 }
 
+// Relist says whether the list of an uplink is open, and how much of it: what
+// a redrive has brought back is in it then.
+func (m *Model) Relist(uplink string) (limit int, open bool) {
+	d := &m.desk
+	return max(FirstLetters, d.limit), d.uplink == uplink && !d.listed.IsZero() && !d.listing
+}
+
 // Sending says that n letters are to be sent again.
 func (m *Model) Sending(uplink string, n int) {
 	if d := &m.desk; d.uplink == uplink {
@@ -299,14 +306,17 @@ func (m *Model) checked(v *Replay, e api.Errand, now time.Time) {
 	if e.Bytes > 0 {
 		size = "about " + Bytes(e.Bytes)
 	}
-	target := e.Uplink
+	target, goes := e.Uplink, "go"
+	if e.Total == 1 {
+		goes = "goes"
+	}
 	for _, u := range m.status.Uplinks {
 		if u.ID == e.Uplink && u.Target != "" {
 			target = u.Target
 		}
 	}
 	lines := []Line{
-		{fmt.Sprintf("%s of %s, %s, go to %s again as %s", v.Count, e.Stream, size, target, e.As), true},
+		{fmt.Sprintf("%s of %s, %s, %s to %s again as %s", v.Count, e.Stream, size, goes, target, e.As), true},
 		{"Arrived from " + from + " to before " + Moment(to), false},
 		{"It goes out behind everything else under the bandwidth caps, with the uplink's filters and maps. It will be noted in the stream audit under " + m.cfg.By, false},
 	}
@@ -361,7 +371,11 @@ func (m *Model) refused() Refused {
 			v.Head = fmt.Sprintf("the newest %s of %s", Count(uint64(shown)), v.Head)
 		}
 		if d.letters.Redrive > 0 {
-			v.Head += ", " + Count(d.letters.Redrive) + " more were sent again"
+			more := " more"
+			if d.letters.Total == 0 {
+				more = ""
+			}
+			v.Head += ", " + Count(d.letters.Redrive) + more + " were sent again"
 		}
 		v.Head += ", as of " + d.listed.In(m.cfg.Location).Format("15:04:05")
 	}

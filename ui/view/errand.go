@@ -18,6 +18,7 @@ type Errand struct {
 	Cancel bool    // it can be ended before its time
 	Asked  bool    // the gateway has not answered yet
 	Failed bool    // Note says that something was not done
+	Stuck  bool    // Note says what is wrong
 	Gone   bool    // it has ended
 	Old    bool
 }
@@ -46,8 +47,9 @@ type End struct {
 // Look is an errand whose end is to be looked up in the stream audit, from a
 // time on.
 type Look struct {
-	ID    string
-	Since time.Time
+	ID     string
+	Uplink string
+	Since  time.Time
 }
 
 // endTries is how often the audit is asked for an end.
@@ -61,7 +63,7 @@ func (m *Model) Ends() (out []Look) {
 	for i := range m.gone {
 		if g := &m.gone[i]; g.end.ID == "" && g.tries < endTries {
 			g.tries++
-			out = append(out, Look{g.ID, g.since})
+			out = append(out, Look{g.ID, g.uplink, g.since})
 		}
 	}
 	return out
@@ -135,7 +137,7 @@ func (m *Model) errandsOf(at time.Time, u api.Uplink) (out []Errand) {
 		}
 		v := errand(g.Errand)
 		m.said(at, g.ID) // nobody reads it any more
-		v.Gone, v.Old = true, m.link == Lost
+		v.Gone, v.Stuck, v.Old = true, false, m.link == Lost
 		v.Detail = "has ended; when last seen " + counts(g.Errand)
 		if g.unseen {
 			v.Detail = "has ended, too soon to be seen under way; it had " + plural(int(min(g.Total, 1<<53)), "record", "records")
@@ -191,7 +193,7 @@ func errand(e api.Errand) Errand {
 	case e.ETA != nil && e.Done < e.Total:
 		v.Detail += ", done in " + ETA(seconds(*e.ETA))
 	}
-	v.Note = e.Error
+	v.Note, v.Stuck = e.Error, e.Error != ""
 	if v.Note == "" && e.By != "" {
 		v.Note = "Ordered by " + e.By
 	}

@@ -52,8 +52,9 @@ func once(t time.Time, text, layout string) error {
 	if t.Format(layout) != text {
 		return &ErrWhen{"That time is skipped there: clocks are put forward"}
 	}
+	const wall = "2006-01-02 15:04:05"
 	for _, d := range []time.Duration{-time.Hour, time.Hour, -30 * time.Minute, 30 * time.Minute} {
-		if other := t.Add(d); other.Format(layout) == text {
+		if other := t.Add(d); other.Format(wall) == t.Format(wall) {
 			a, b := t, other
 			if b.Before(a) {
 				a, b = b, a
