@@ -126,7 +126,7 @@ func TestReplayAndRedriveGoOutAsOrdered(t *testing.T) {
 
 // An error says whether the gateway may have done what was asked.
 func TestHeard(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +235,7 @@ func gatewayUnderTest(t *testing.T, config string) (addr string) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the gateway: %v\n%s", err, out)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +249,7 @@ func gatewayUnderTest(t *testing.T, config string) (addr string) {
 		t.Fatal(err)
 	}
 	var log bytes.Buffer
-	cmd := exec.Command(bin, "run", "--config", path)
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), bin, "run", "--config", path)
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -45,7 +45,7 @@ func NewLetterTable(ink *Ink, height float32) *LetterTable {
 		}
 	}
 	t.OnSelected = func(id widget.TableCellID) {
-		t.Table.UnselectAll() // so that the next tap on the same row is told too
+		t.UnselectAll() // so that the next tap on the same row is told too
 		t.pick(id.Row)
 		t.toggle()
 	}
