@@ -181,7 +181,7 @@ func (l *refusedList) arm() {
 	switch {
 	case len(lines) > 0 || r.Busy && r.Total == 0:
 	case r.Total == 0:
-		lines = append(lines, view.Line{Text: "Nothing that this target refused is kept, but what was sent again"})
+		lines = append(lines, view.Line{Text: "Nothing to send again: what was sent again, or is not kept any more, is not listed"})
 	default:
 		lines = append(lines, view.Line{Text: "A tap marks a record; with the keys: arrows, then Space"})
 	}

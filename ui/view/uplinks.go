@@ -171,7 +171,7 @@ func facts(u api.Uplink) []Fact {
 		{"Refused", Count(u.Refused)},
 		{"A month", none},
 		{"not aggregated", none},
-		{"by the last day", none},
+		{"A month by day", none},
 	}
 	if u.ETA != nil && *u.ETA >= 1 && u.WaitBytes > 0 {
 		f[1].Value = ByteRate(float64(u.WaitBytes) / *u.ETA)
