@@ -57,7 +57,7 @@ func newUplinkPage(c *Console) *uplinkPage {
 func (p *uplinkPage) newRow() *uplinkRow {
 	r := &uplinkRow{part: hmi.NewUplink(p.c.ink)}
 	r.pause = hmi.NewButton("Pause", nil, verbHigh, func() { p.tapped(r) })
-	r.retry = hmi.NewButton("Retry now", nil, verbHigh, func() { p.c.verb(r.now.ID, "retry") })
+	r.retry = hmi.NewButton("Retry now", nil, verbHigh, func() { p.verb(r, "retry") })
 	r.replay = hmi.NewButton("Replay…", nil, verbHigh, func() { p.open(deskReplay, r.now) })
 	r.refused = hmi.NewButton("Refused…", nil, verbHigh, func() { p.open(deskRefused, r.now) })
 	r.errands = newErrandRows(p.c)
@@ -104,7 +104,7 @@ func (p *uplinkPage) shut() bool {
 // until somebody ends it, so it takes a second tap.
 func (p *uplinkPage) tapped(r *uplinkRow) {
 	if r.now.Paused {
-		p.c.verb(r.now.ID, "resume")
+		p.verb(r, "resume")
 		return
 	}
 	now := p.c.Now()
@@ -114,8 +114,15 @@ func (p *uplinkPage) tapped(r *uplinkRow) {
 		return
 	}
 	r.first = time.Time{}
-	r.arm(now)
-	p.c.verb(r.now.ID, "pause")
+	p.verb(r, "pause")
+}
+
+// verb hands out a verb once: until a frame says how it is, the buttons wait.
+func (p *uplinkPage) verb(r *uplinkRow, verb string) {
+	id := r.now.ID
+	r.now.Asked = true
+	r.arm(p.c.Now())
+	p.c.verb(id, verb)
 }
 
 func (p *uplinkPage) set(s view.Snapshot) {

@@ -125,6 +125,7 @@ func TestUplinkVerbs(t *testing.T) {
 	tap(0, "Tap again to pause")
 	tap(1, "Retry now") // it is up: there is nothing to try
 	tap(3, "Retry now")
+	tap(3, "Retry now") // it was asked already
 	tap(4, "Resume")
 	if fmt.Sprint(got) != "[pause press-shop retry lake resume historian]" {
 		t.Errorf("%v", got)
