@@ -113,6 +113,29 @@ func cloud(t *testing.T, g *gw) api.Uplink {
 	return list[0]
 }
 
+// previewed asks for what a replay of 3,000 records of a thousand bytes would
+// be, twice: nothing comes of it.
+func previewed(t *testing.T, g *gw, r api.ReplayRequest) {
+	t.Helper()
+	r.Preview = true
+	for range 2 {
+		e, err := g.client.Replay(t.Context(), "cloud", r)
+		if err != nil || e.State != "preview" || e.ID != "cloud~replay-1" || e.As != "replay-1-press" || e.Total != 3000 || e.Done != 0 {
+			t.Fatalf("%+v, %v", e, err)
+		}
+		if e.Bytes < 500_000 || e.Bytes > 6_000_000 {
+			t.Errorf("3,000 records of a thousand bytes count as %d bytes", e.Bytes)
+		}
+	}
+	r.As = "alarms"
+	if e, err := g.client.Replay(t.Context(), "cloud", r); err == nil {
+		t.Errorf("a name that is taken: %+v", e)
+	}
+	if u := cloud(t, g); len(u.Errands) != 0 {
+		t.Errorf("a preview began something: %+v", u.Errands)
+	}
+}
+
 // A time range goes out again under another name, over a kill, each key in
 // order, beside what comes meanwhile; and the ledger says nothing of it.
 func TestReplayOverAKill(t *testing.T) {
@@ -147,6 +170,7 @@ func TestReplayOverAKill(t *testing.T) {
 		do(exitUsage, append([]string{"uplink", "replay", "cloud"}, bad...)...)
 	}
 	do(exitFailed, "uplink", "replay", "cloud", "--stream", "press", "--to", at(from.Add(-time.Hour)))
+	previewed(t, near, api.ReplayRequest{By: "ana", Stream: "press", From: from, To: to})
 	do(exitOK, "uplink", "pause", "cloud", "--by", "ana")
 	if out := do(exitOK, "uplink", "replay", "cloud", "--stream", "press", "--from", at(from), "--to", at(to), "--by", "ana"); !strings.Contains(out, "cloud~replay-1: ") || !strings.Contains(out, "0 of 3000 records of press as replay-1-press") {
 		t.Error(out)

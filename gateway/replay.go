@@ -52,6 +52,9 @@ func (p *plant) Replay(ctx context.Context, id string, r api.ReplayRequest) (api
 	if o.total() == 0 {
 		return api.Errand{}, fmt.Errorf("%w: stream %s keeps nothing that arrived in that time", localapi.ErrNothing, r.Stream)
 	}
+	if r.Preview {
+		return p.preview(t, cfg, o, r.As)
+	}
 	if err := e.begin(o, func(n int) (string, error) { return p.replayName(cfg, o, r.As, n) }); err != nil {
 		return api.Errand{}, err
 	}
@@ -61,6 +64,32 @@ func (p *plant) Replay(ctx context.Context, id string, r api.ReplayRequest) (api
 	}
 	note := fmt.Sprintf("%s from %s to %s as %s, %d records", o.Stream, begin, o.To.Format(time.RFC3339), o.As, o.total())
 	return p.ordered(ctx, o, note)
+}
+
+// preview is a replay as it would be ordered now.
+func (p *plant) preview(t *spool.Stream, cfg uplink.Config, o *task, as string) (api.Errand, error) {
+	e := p.g.errands
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n, id := e.next(o.Uplink, o.Kind)
+	o.ID = id
+	var err error
+	if o.As, err = p.replayName(cfg, o, as, n); err != nil {
+		return api.Errand{}, err
+	}
+	out := o.show()
+	out.State = "preview"
+	var kept, bytes float64
+	for _, sh := range t.Shards() {
+		if sh.Next > sh.First {
+			kept += float64(sh.Next - sh.First)
+		}
+		bytes += float64(sh.Bytes)
+	}
+	if kept > 0 {
+		out.Bytes = int64(bytes / kept * float64(o.total()))
+	}
+	return out, nil
 }
 
 // replayName is what the records are called at the far side. e.mu is held.

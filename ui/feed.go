@@ -28,6 +28,12 @@ type gateway interface {
 	PauseUplink(ctx context.Context, id, by string) (api.Uplink, error)
 	ResumeUplink(ctx context.Context, id, by string) (api.Uplink, error)
 	RetryUplink(ctx context.Context, id, by string) (api.Uplink, error)
+	CancelErrand(ctx context.Context, id, by string) (api.Errand, error)
+	Records(ctx context.Context, t api.Tail) iter.Seq2[api.Record, error]
+	Streams(ctx context.Context) ([]api.Stream, error)
+	Replay(ctx context.Context, uplink string, r api.ReplayRequest) (api.Errand, error)
+	Refused(ctx context.Context, uplink string, limit int) (api.Refused, error)
+	Redrive(ctx context.Context, uplink string, r api.RedriveRequest) (api.Errand, error)
 }
 
 const (
@@ -56,6 +62,8 @@ type feed struct {
 
 	acks  chan []string
 	verbs chan verb
+	asks  chan job      // questions of the desk
+	jobs  chan job      // and its orders
 	kick  chan struct{} // a frame is wanted now
 }
 
@@ -63,8 +71,9 @@ func newFeed(gw gateway, by string, hz float64, show func(view.Snapshot), log *s
 	return &feed{
 		gw: gw, by: by, show: show, log: log,
 		step:  time.Duration(float64(time.Second) / hz),
-		model: view.New(view.Config{MaxHz: -1}, time.Now()), // the ticker below keeps the pace
+		model: view.New(view.Config{MaxHz: -1, By: by}, time.Now()), // the ticker below keeps the pace
 		acks:  make(chan []string, 16), verbs: make(chan verb, 16), kick: make(chan struct{}, 1),
+		asks: make(chan job, 16), jobs: make(chan job, 16),
 	}
 }
 
@@ -74,6 +83,9 @@ func (f *feed) Run(ctx context.Context) {
 	wg.Go(func() { f.listen(ctx) })
 	wg.Go(func() { f.acknowledge(ctx) })
 	wg.Go(func() { f.act(ctx) })
+	wg.Go(func() { f.work(ctx, f.asks) })
+	wg.Go(func() { f.work(ctx, f.jobs) })
+	wg.Go(func() { f.ends(ctx) })
 	wg.Go(func() { f.frames(ctx) })
 	wg.Wait()
 }
@@ -100,7 +112,7 @@ func (f *feed) ackDone(ids []string, err error) {
 	f.mu.Unlock()
 }
 
-// A verb is what an operator wants of an uplink.
+// A verb is what an operator wants of an uplink, or of an errand.
 type verb struct{ id, verb string }
 
 // Act takes one. It does not block.
@@ -125,7 +137,13 @@ func (f *feed) acted(id string, err error) {
 }
 
 func (f *feed) act(ctx context.Context) {
-	do := map[string]func(ctx context.Context, id, by string) (api.Uplink, error){"pause": f.gw.PauseUplink, "resume": f.gw.ResumeUplink, "retry": f.gw.RetryUplink}
+	do := map[string]func(ctx context.Context, id, by string) (api.Uplink, error){
+		"pause": f.gw.PauseUplink, "resume": f.gw.ResumeUplink, "retry": f.gw.RetryUplink,
+		"cancel": func(ctx context.Context, id, by string) (api.Uplink, error) {
+			_, err := f.gw.CancelErrand(ctx, id, by)
+			return api.Uplink{}, err
+		},
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -137,7 +155,7 @@ func (f *feed) act(ctx context.Context) {
 			if err != nil && ctx.Err() == nil {
 				f.log.Warn("uplink did not do as asked", "uplink", v.id, "verb", v.verb, "error", err)
 			}
-			f.acted(v.id, err)
+			f.acted(v.id, heard(err))
 			f.hurry()
 		}
 	}

@@ -35,6 +35,7 @@ type fakeGateway struct {
 	verbs  []string
 	still  []byte
 	frames map[string]int
+	desk   fakeDesk
 }
 
 func (g *fakeGateway) Events(ctx context.Context, since uint64) iter.Seq2[api.Event, error] {
@@ -101,6 +102,11 @@ func (g *fakeGateway) ResumeUplink(_ context.Context, id, by string) (api.Uplink
 
 func (g *fakeGateway) RetryUplink(_ context.Context, id, by string) (api.Uplink, error) {
 	return g.verb("retry", id, by)
+}
+
+func (g *fakeGateway) CancelErrand(_ context.Context, id, by string) (api.Errand, error) {
+	_, err := g.verb("cancel", id, by)
+	return api.Errand{ID: id, State: "canceled"}, err
 }
 
 func (g *fakeGateway) Frame(ctx context.Context, camera string) ([]byte, time.Time, error) {
@@ -189,6 +195,8 @@ func TestFeedComesBackWithinThreeSeconds(t *testing.T) {
 		if s.last().Link != view.Live {
 			t.Errorf("three seconds after its return: %v", s.last().Link)
 		}
+		time.Sleep(2 * time.Second) // more than the snapshot is heard
+		synctest.Wait()
 		g.mu.Lock()
 		g.up = false
 		close(g.cut)
@@ -289,13 +297,13 @@ func TestVerbsGoOutInTheirOrder(t *testing.T) {
 		g := &fakeGateway{up: true}
 		f, _, stop := start(t, g)
 		defer stop()
-		for _, v := range []string{"pause", "resume", "retry"} {
+		for _, v := range []string{"pause", "resume", "retry", "cancel"} {
 			f.Act("cloud", v)
 		}
 		synctest.Wait()
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		if got := strings.Join(g.verbs, ", "); got != "pause cloud by "+f.by+", resume cloud by "+f.by+", retry cloud by "+f.by {
+		if got := strings.Join(g.verbs, ", "); got != "pause cloud by "+f.by+", resume cloud by "+f.by+", retry cloud by "+f.by+", cancel cloud by "+f.by {
 			t.Errorf("%q", got)
 		}
 	})

@@ -43,7 +43,7 @@ type options struct {
 	Rate    float64          `help:"Frames per second, 0.2 to 10; at most 2 where no graphics card draws." default:"1"`
 	Size    string           `help:"Size of the window." default:"1440x900"`
 	Full    bool             `help:"Use the whole screen; F11 switches." name:"full-screen"`
-	By      string           `help:"Name under which alarms are acknowledged. Default: the user's."`
+	By      string           `help:"Name under which alarms are acknowledged and things are ordered. Default: the user's."`
 	Version kong.VersionFlag `help:"Print the version."`
 }
 
@@ -99,6 +99,8 @@ func run(o options) error {
 		})
 	}, log)
 	c.OnAck, c.OnVerb = f.Ack, f.Act
+	c.OnOpen, c.OnCheck, c.OnReplay = f.Open, f.Check, f.Replay
+	c.OnRefused, c.OnRedrive = f.Refused, f.Redrive
 	done := make(chan struct{})
 	a.Lifecycle().SetOnStarted(func() {
 		go func() {

@@ -32,6 +32,7 @@ type Errand struct {
 	Missed uint64     `json:"missed_records"`  // not kept any more
 	Left   uint64     `json:"not_begun_records,omitempty"`
 	ETA    *float64   `json:"eta_seconds"`
+	Bytes  int64      `json:"bytes,omitempty"` // of a preview: estimate by the mean record of the stream
 }
 
 // ReplayRequest is the body of POST /v1/uplinks/{id}/replay. Times are those of
@@ -42,6 +43,9 @@ type ReplayRequest struct {
 	From   time.Time `json:"from"`
 	To     time.Time `json:"to"`
 	As     string    `json:"as"` // name at the far side; {stream} is the one it has otherwise; "" is replay-N-{stream}
+	// Preview asks what it would be: the answer is an Errand in the state
+	// preview, with its bounds, name and size. Nothing is begun or noted.
+	Preview bool `json:"preview,omitempty"`
 }
 
 // RedriveRequest is the body of POST /v1/uplinks/{id}/redrive: ids of records

@@ -32,10 +32,17 @@ const ackGuard = 400 * time.Millisecond
 // Console is the whole window's content.
 type Console struct {
 	OnAck  func(ids []string)    // the operator acknowledges these alarms
-	OnVerb func(id, verb string) // the operator wants an uplink to pause, resume or retry
-	OnPage func(p Page)          // another page is shown
-	OnFull func()                // F11: full screen, or not
-	Now    func() time.Time      // for the guard against a tap on a changed alarm; default time.Now
+	OnVerb func(id, verb string) // the operator wants an uplink to pause, resume or retry, an errand to cancel
+	// OnOpen says that the operator turns to an uplink, OnRefused that its
+	// refused records are wanted, the newest limit of them.
+	OnOpen    func(uplink string)
+	OnRefused func(uplink string, limit int)
+	OnCheck   func(o view.Order)                           // what would this replay be?
+	OnReplay  func(o view.Order)                           // start it
+	OnRedrive func(uplink string, ids []string, count int) // send refused records again; without ids all of them, of which there are count
+	OnPage    func(p Page)                                 // another page is shown
+	OnFull    func()                                       // F11: full screen, or not
+	Now       func() time.Time                             // for the guard against a tap on a changed alarm; default time.Now
 
 	ink    *hmi.Ink
 	theme  *hmi.Theme
@@ -46,6 +53,7 @@ type Console struct {
 	over   *overview
 	alarms *alarmPage
 	links  *uplinkPage
+	canvas fyne.Canvas
 	root   *fyne.Container
 	top    string // id of the alarm in the banner
 	topAt  time.Time
@@ -68,7 +76,7 @@ func New(th *hmi.Theme) (*Console, error) {
 	c.over = newOverview(c)
 	c.alarms = newAlarmPage(c)
 	c.links = newUplinkPage(c)
-	c.root = container.New(rootLayout{c}, c.status, c.banner, c.nav.box, c.over.scroll, c.alarms.box, c.links.see)
+	c.root = container.New(rootLayout{c}, c.status, c.banner, c.nav.box, c.over.scroll, c.alarms.box, c.links.box)
 	c.show(Overview)
 	return c, nil
 }
@@ -77,7 +85,21 @@ func New(th *hmi.Theme) (*Console, error) {
 func (c *Console) Content() fyne.CanvasObject { return c.root }
 
 // Bind makes the keys work wherever nothing has the focus.
-func (c *Console) Bind(canvas fyne.Canvas) { canvas.SetOnTypedKey(c.TypedKey) }
+func (c *Console) Bind(canvas fyne.Canvas) {
+	c.canvas = canvas
+	canvas.SetOnTypedKey(c.TypedKey)
+}
+
+// focus gives the keys to something.
+func (c *Console) focus(f fyne.Focusable) {
+	switch {
+	case c.canvas == nil:
+	case f == nil:
+		c.canvas.Unfocus()
+	default:
+		c.canvas.Focus(f)
+	}
+}
 
 // Apply shows a snapshot.
 func (c *Console) Apply(s view.Snapshot) {
@@ -99,7 +121,8 @@ func (c *Console) Apply(s view.Snapshot) {
 }
 
 // TypedKey handles the keys: F2 acknowledges the top alarm, 1, 2 and 3
-// choose the page, Escape goes back to the overview, F11 asks for the full screen.
+// choose the page, Escape goes back, at last to the overview, F11 asks for the
+// full screen.
 func (c *Console) TypedKey(ev *fyne.KeyEvent) {
 	switch ev.Name {
 	case fyne.KeyF2:
@@ -108,7 +131,12 @@ func (c *Console) TypedKey(ev *fyne.KeyEvent) {
 		if c.OnFull != nil {
 			c.OnFull()
 		}
-	case fyne.Key1, fyne.KeyEscape:
+	case fyne.KeyEscape:
+		if c.page == Uplinks && c.links.shut() {
+			return
+		}
+		c.Go(Overview)
+	case fyne.Key1:
 		c.Go(Overview)
 	case fyne.Key2:
 		c.Go(Alarms)
@@ -120,7 +148,13 @@ func (c *Console) TypedKey(ev *fyne.KeyEvent) {
 // Go shows a page and says so.
 func (c *Console) Go(p Page) {
 	if p == c.page {
+		if p == Uplinks {
+			c.links.shut()
+		}
 		return
+	}
+	if c.page == Uplinks && c.links.desk.kind != deskShut {
+		c.focus(nil) // keys must not go to what is not seen
 	}
 	c.show(p)
 	if c.OnPage != nil {
@@ -135,7 +169,7 @@ func (c *Console) show(p Page) {
 	c.page = p
 	show(c.over.scroll, p == Overview)
 	show(c.alarms.box, p == Alarms)
-	show(c.links.see, p == Uplinks)
+	show(c.links.box, p == Uplinks)
 	c.nav.mark(p)
 }
 

@@ -34,10 +34,10 @@ func uplinkStatus() api.Status {
 	s.Uplinks[0].LimitKbit, s.Uplinks[0].Capped = 8000, true
 	s.Uplinks[0].Waiting, s.Uplinks[0].WaitBytes, s.Uplinks[0].Oldest, s.Uplinks[0].ETA = 2_410_000, 1.8e9, new(end.Add(-33*time.Minute)), new(640.0)
 	s.Uplinks[0].Used.WirePerPayload = 0.284
-	s.Uplinks[0].Cost = api.UplinkCost{Model: "provisioned", Currency: "USD", Month: &api.UplinkBill{Sum: 11.02}, MonthPlain: &api.UplinkBill{Sum: 1204.5}}
+	s.Uplinks[0].Cost = api.UplinkCost{Model: "provisioned", Currency: "USD", Month: &api.UplinkBill{Sum: 11.02}, MonthPlain: &api.UplinkBill{Sum: 1204.5}, MonthByDay: &api.UplinkBill{Sum: 9.87}}
 	s.Uplinks[0].Errands = []api.Errand{
-		{ID: "press-shop~replay-3", Kind: "replay", Stream: "mqtt", As: "replay-3-mqtt", State: "up", Total: 1_200_000, Done: 241_300, Missed: 12, ETA: new(312.0)},
-		{ID: "press-shop~redrive-4", Kind: "redrive", State: "waiting", Total: 7},
+		{ID: "press-shop~replay-3", Kind: "replay", Stream: "mqtt", As: "replay-3-mqtt", By: "otto", State: "up", Total: 1_200_000, Done: 241_300, Missed: 12, ETA: new(312.0)},
+		{ID: "press-shop~redrive-4", Kind: "redrive", By: "ana", State: "waiting", Total: 7},
 	}
 	lake := api.Uplink{
 		ID: "lake", Kind: "s3", Target: "s3:eu-central-1/plant-lake/forebay", State: "down", Since: end.Add(-2 * time.Hour), Class: "auth",
@@ -125,6 +125,7 @@ func TestUplinkVerbs(t *testing.T) {
 	tap(0, "Tap again to pause")
 	tap(1, "Retry now") // it is up: there is nothing to try
 	tap(3, "Retry now")
+	tap(3, "Retry now") // it was asked already
 	tap(4, "Resume")
 	if fmt.Sprint(got) != "[pause press-shop retry lake resume historian]" {
 		t.Errorf("%v", got)

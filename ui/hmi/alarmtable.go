@@ -153,6 +153,7 @@ type look struct {
 	quiet  bool
 	picked bool // the row is highlighted
 	path   bool // where the room is short, the end is kept
+	box    int  // 1 a box to mark the row, 2 a marked one
 }
 
 func newCell(ink *Ink, height float32) *cell {
@@ -166,6 +167,10 @@ func newCell(ink *Ink, height float32) *cell {
 		}
 		if l.badge > 0 {
 			s.badge(8, s.h/2-9, 18, l.badge)
+			return
+		}
+		if l.box > 0 {
+			s.box(9, s.h/2-8, l.box == 2)
 			return
 		}
 		color := s.pal.Text

@@ -79,6 +79,7 @@ const (
 type Theme struct {
 	choice Choice
 	dense  bool
+	form   bool
 }
 
 // NewTheme makes the look; with System the desktop's variant decides.
@@ -86,6 +87,10 @@ func NewTheme(c Choice) *Theme { return &Theme{choice: c} }
 
 // Dense is the same look with small paddings, for tables.
 func (t *Theme) Dense() *Theme { return &Theme{choice: t.choice, dense: true} }
+
+// Form is the same look for fields to type in: as high as a finger needs, on
+// the ground of a scale.
+func (t *Theme) Form() *Theme { return &Theme{choice: t.choice, form: true} }
 
 // Palette returns the colours for the desktop's variant.
 func (t *Theme) Palette(v fyne.ThemeVariant) Palette {
@@ -109,7 +114,12 @@ func (t *Theme) Color(n fyne.ThemeColorName, v fyne.ThemeVariant) color.Color {
 		return p.Muted
 	case theme.ColorNameButton:
 		return p.Button
-	case theme.ColorNameDisabledButton, theme.ColorNameInputBackground, theme.ColorNameHeaderBackground,
+	case theme.ColorNameInputBackground:
+		if t.form {
+			return p.Scale
+		}
+		return p.Panel
+	case theme.ColorNameDisabledButton, theme.ColorNameHeaderBackground,
 		theme.ColorNameMenuBackground, theme.ColorNameOverlayBackground:
 		return p.Panel
 	case theme.ColorNameSeparator, theme.ColorNameInputBorder, theme.ColorNameShadow:
@@ -153,8 +163,11 @@ func (t *Theme) Size(n fyne.ThemeSizeName) float32 {
 		}
 		return 4
 	case theme.SizeNameInnerPadding:
-		if t.dense {
+		switch {
+		case t.dense:
 			return 4
+		case t.form:
+			return 13
 		}
 		return 8
 	case theme.SizeNameText:

@@ -38,7 +38,7 @@ func (u *Uplink) sentences(w float32) (out []sentence) {
 	v := u.uplink
 	body, strong := Style{Size: 12}, Style{Size: 12, Bold: true}
 	add := func(t string, st Style, loud bool) {
-		for _, line := range u.wrap(t, st, w) {
+		for _, line := range u.ink.wrap(t, st, w, maxLines) {
 			out = append(out, sentence{line, st, loud})
 		}
 	}
@@ -49,9 +49,6 @@ func (u *Uplink) sentences(w float32) (out []sentence) {
 		add(v.Cause, strong, true)
 	}
 	add(v.Advice, body, false)
-	for _, t := range v.Errands {
-		add(t, body, false)
-	}
 	if v.Failed {
 		add(v.Said, strong, true)
 	} else {
@@ -60,36 +57,22 @@ func (u *Uplink) sentences(w float32) (out []sentence) {
 	return out
 }
 
-// maxLines bounds what one sentence may take; the rest of it is cut.
-const maxLines = 3
-
-// wrap breaks a sentence between its words.
-func (u *Uplink) wrap(t string, st Style, w float32) (lines []string) {
-	s := surface{scale: 1, ink: u.ink}
-	for t != "" && len(lines) < maxLines-1 && s.width(t, st) > w {
-		cut := 0
-		for i, c := range t {
-			if c == ' ' && i > 0 {
-				if s.width(t[:i], st) > w {
-					break
-				}
-				cut = i
-			}
-		}
-		if cut == 0 {
-			break // one long word
-		}
-		lines, t = append(lines, t[:cut]), t[cut+1:]
-	}
-	if t != "" {
-		lines = append(lines, t)
-	}
-	return lines
-}
-
 // Height is what it needs at the width w.
 func (u *Uplink) Height(w float32) float32 {
-	return u.back.Height() + 4 + float32(len(u.sentences(w))+2)*backlogLine
+	return u.back.Height() + 4 + float32(len(u.sentences(w))+u.factRows(w))*backlogLine
+}
+
+// columns is in how many columns the numbers stand.
+func (u *Uplink) columns(w float32) int {
+	if w < 720 {
+		return 3
+	}
+	return 4
+}
+
+func (u *Uplink) factRows(w float32) int {
+	n := u.columns(w)
+	return (len(u.uplink.Facts) + n - 1) / n
 }
 
 func (u *Uplink) paintUplink(s *surface) {
@@ -101,16 +84,16 @@ func (u *Uplink) paintUplink(s *surface) {
 		value, tone = Style{Size: 12, Italic: true}, Quiet
 	}
 	y := u.back.Height() + 4
-	half := (len(v.Facts) + 1) / 2
+	half := u.columns(s.w)
 	for i, f := range v.Facts {
-		row, col := i/max(half, 1), i%max(half, 1)
-		x := float32(int(s.w * float32(col) / float32(max(half, 1))))
+		row, col := i/half, i%half
+		x := float32(int(s.w * float32(col) / float32(half)))
 		top := y + float32(row)*backlogLine
 		end := float32(int(s.w*float32(col+1)/float32(half))) - 12
 		x = s.text(f.Name, body, x, top, s.pal.Muted) + 8
 		s.text(s.fit(f.Value, value, end-x), value, x, top, s.pal.tone(tone))
 	}
-	y += 2 * backlogLine
+	y += float32(u.factRows(s.w)) * backlogLine
 	for _, t := range u.sentences(s.w) {
 		c := s.pal.Muted
 		if t.loud {

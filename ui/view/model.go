@@ -16,6 +16,7 @@ type Config struct {
 	Pens        int            // series in the trend; default 8
 	OldAfter    time.Duration  // a value older than this, and than three times its usual distance, is drawn as old; default 30 s
 	Location    *time.Location // of the times shown; default time.Local
+	By          string         // the operator's name, as the gateway is told it
 }
 
 // Model holds what the gateway said last. It is not safe for concurrent use:
@@ -43,6 +44,9 @@ type Model struct {
 	asked   map[string]asked         // what an operator asked of an uplink, by its id
 	etas    map[string]time.Duration // shown per uplink, in steps
 	marks   map[string]mark          // what waited per uplink a while ago
+	gone    []gone                   // errands that have ended
+	placed  []placed                 // and those that no status has yet
+	desk    desk
 }
 
 type picture struct {
@@ -119,6 +123,7 @@ func (m *Model) Event(at time.Time, e api.Event) {
 }
 
 func (m *Model) setStatus(at time.Time, s api.Status) {
+	m.missErrands(at, s.Now, s.Uplinks)
 	m.status, m.heard = s, true
 	if !s.Now.IsZero() {
 		m.offset = s.Now.Sub(at)
@@ -273,6 +278,7 @@ func (m *Model) Frame(at time.Time) (s Snapshot, ok bool) {
 	s.Cameras, s.CamNote = m.cameraTiles(at)
 	s.Backlog = m.backlog(at)
 	s.Uplinks, s.UplinkSay = m.uplinks(at)
+	s.Desk = m.deskOf(at)
 	return s, true
 }
 

@@ -1,6 +1,7 @@
 package view
 
 import (
+	"errors"
 	"math"
 	"strconv"
 	"strings"
@@ -16,7 +17,7 @@ type Uplink struct {
 	Cause   string   // what is wrong, in the operator's words; "" when nothing is
 	Advice  string   // what is done about it, and what a person can do
 	Facts   []Fact   // rates, limit, cost
-	Errands []string // replays and redrives beside it, a line each
+	Errands []Errand // replays and redrives beside it
 	Said    string   // what became of what the operator asked for; "" when nothing is to say
 	Failed  bool     // it was not done
 	Asked   bool     // the gateway has not answered yet
@@ -39,15 +40,20 @@ type asked struct {
 // askedFor is how long an answer is shown.
 const askedFor = 10 * time.Second
 
-// Asking says that an operator asked for a verb of an uplink: pause, resume, retry.
+// Asking says that an operator asked for a verb of an uplink: pause, resume,
+// retry; or of an errand: cancel.
 func (m *Model) Asking(at time.Time, id, verb string) { m.asked[id] = asked{verb: verb, at: at} }
 
 // Asked says how that ended.
 func (m *Model) Asked(at time.Time, id string, err error) {
 	a := m.asked[id]
 	a.at, a.done = at, true
-	if err != nil {
-		a.err = err.Error()
+	switch {
+	case err == nil:
+	case errors.Is(err, ErrNoAnswer):
+		a.err = ": no answer from the gateway; whether it was done shows when it is heard again"
+	default:
+		a.err = " failed: " + inWords(err)
 	}
 	m.asked[id] = a
 }
@@ -69,13 +75,11 @@ func (m *Model) uplinks(at time.Time) ([]Uplink, string) {
 			v.Backlog.Headline = "" // the cause says more
 		}
 		v.Facts = facts(u)
-		for _, e := range u.Errands {
-			v.Errands = append(v.Errands, errand(e))
-		}
+		v.Errands = m.errandsOf(at, u)
 		v.Said, v.Failed, v.Asked = m.said(at, u.ID)
 		out = append(out, v)
 	}
-	say := m.counted()
+	say := m.counted() + m.clockSays()
 	if m.link == Lost {
 		say += ", as of " + m.clock(m.gateway(m.confirmed), m.gateway(at))
 	}
@@ -102,19 +106,37 @@ func (m *Model) counted() string {
 	return plural(n, "uplink", "uplinks") + ": " + strings.Join(parts, ", ")
 }
 
+// clockSays is how far the gateway's clock is from the targets', where it
+// matters to a person.
+func (m *Model) clockSays() string {
+	off := m.status.ClockOff
+	if off == nil || math.Abs(*off) < 1000 {
+		return ""
+	}
+	side := "behind"
+	if *off < 0 {
+		side = "ahead of"
+	}
+	return ". The gateway's clock is " + offset(*off) + " " + side + " the targets'; requests are signed with theirs"
+}
+
 // said is what became of what the operator asked for.
 func (m *Model) said(at time.Time, id string) (text string, failed, waits bool) {
 	a, ok := m.asked[id]
+	most := askedFor
+	if !a.done {
+		most *= 2 // the answer, or that there is none, comes before
+	}
 	switch d := at.Sub(a.at); {
 	case !ok:
 		return "", false, false
-	case d > askedFor || d < 0:
+	case d > most || d < 0:
 		delete(m.asked, id)
 		return "", false, false
 	case !a.done:
 		return a.verb + " sent", false, true
 	case a.err != "":
-		return a.verb + " failed: " + a.err, true, false
+		return a.verb + a.err, true, false
 	}
 	return a.verb + " done", false, false
 }
@@ -134,7 +156,7 @@ func cause(u api.Uplink) string {
 	if words == "" {
 		return u.Error
 	}
-	return words + ": " + u.Error
+	return words + ": " + strings.TrimPrefix(u.Error, "cannot reach the target: ")
 }
 
 // facts are the numbers of an uplink; what is not known has a dash, so that
@@ -145,10 +167,11 @@ func facts(u api.Uplink) []Fact {
 		{"Out", Count(uint64(math.Max(0, u.Out.Records)+0.5)) + " rec/s  " + ByteRate(u.Out.Bytes)},
 		{"Net drain", none},
 		{"Cap", "none"},
-		{"Refused", Count(u.Refused)},
 		{"On the wire", none},
+		{"Refused", Count(u.Refused)},
 		{"A month", none},
 		{"not aggregated", none},
+		{"A month by day", none},
 	}
 	if u.ETA != nil && *u.ETA >= 1 && u.WaitBytes > 0 {
 		f[1].Value = ByteRate(float64(u.WaitBytes) / *u.ETA)
@@ -160,13 +183,16 @@ func facts(u api.Uplink) []Fact {
 		}
 	}
 	if w := u.Used.WirePerPayload; w > 0 {
-		f[4].Value = strconv.FormatFloat(w, 'f', 2, 64) + " B per byte"
+		f[3].Value = strconv.FormatFloat(w, 'f', 2, 64) + " B per byte"
 	}
 	if b := u.Cost.Month; b != nil {
 		f[5].Value = money(b.Sum) + " " + u.Cost.Currency
 	}
 	if b := u.Cost.MonthPlain; b != nil {
 		f[6].Value = money(b.Sum) + " " + u.Cost.Currency
+	}
+	if b := u.Cost.MonthByDay; b != nil {
+		f[7].Value = money(b.Sum) + " " + u.Cost.Currency
 	}
 	return f
 }
@@ -176,30 +202,4 @@ func money(v float64) string {
 		return Count(uint64(v + 0.5))
 	}
 	return strconv.FormatFloat(v, 'f', 2, 64)
-}
-
-// errand is a replay or a redrive in a line.
-func errand(e api.Errand) string {
-	word := map[string]string{"replay": "Replay", "redrive": "Redrive"}[e.Kind]
-	parts := []string{word + " " + e.ID[strings.LastIndexByte(e.ID, '-')+1:]}
-	if e.Stream != "" {
-		parts[0] += " of " + e.Stream + " as " + e.As
-	}
-	parts = append(parts, Count(e.Done)+" of "+Count(e.Total)+" records")
-	if e.Refuse > 0 {
-		parts = append(parts, Count(e.Refuse)+" refused")
-	}
-	if e.Missed > 0 {
-		parts = append(parts, Count(e.Missed)+" not kept any more")
-	}
-	switch {
-	case e.State != "up":
-		parts = append(parts, e.State)
-	case e.ETA != nil && e.Done < e.Total:
-		parts = append(parts, "done in "+ETA(seconds(*e.ETA)))
-	}
-	if e.Error != "" {
-		parts = append(parts, e.Error)
-	}
-	return strings.Join(parts, ", ")
 }

@@ -51,8 +51,8 @@ func TestUplinksInWords(t *testing.T) {
 	if !u[2].Paused || u[2].Retry || !strings.Contains(u[2].Backlog.Headline, "Paused by ana") || u[2].Backlog.Severity != 3 {
 		t.Errorf("one that is paused: %+v", u[2])
 	}
-	if e := u[2].Errands; len(e) != 1 || e[0] != "Replay 2 of s as t, 3 of 9 records, 1 not kept any more, paused" {
-		t.Errorf("%q", e)
+	if e := u[2].Errands; len(e) != 1 || e[0].Title != "Replay 2 of s as t" || e[0].Detail != "3 of 9 records, 1 not kept any more, paused" || !e[0].Cancel {
+		t.Errorf("%+v", e)
 	}
 
 	m.Asking(at, "c", "resume")

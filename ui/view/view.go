@@ -51,6 +51,7 @@ type Snapshot struct {
 	Backlog   Backlog // the uplink that needs most attention
 	Uplinks   []Uplink
 	UplinkSay string  // how many, and as of when
+	Desk      Desk    // of the uplink that the operator has opened
 	Alarms    []Alarm // unacknowledged first, then severity, then newest
 	AlarmHead string  // how many, and as of when; "no alarms" only with the time of the last confirmed update
 }
