@@ -33,9 +33,10 @@ var layers = map[string][]string{
 	"devices":                     {"spool/record", "gateway/conf", "devices/*"},
 	"uplink/lane":                 {"spool/record"},
 	"uplink/kpl":                  {},
+	"uplink/cbor":                 {},
 	"uplink/envelope":             {"spool/record"},
-	"uplink/aws":                  {"gateway/conf", "uplink/lane"},
-	"uplink/kinesis":              {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/aws"},
+	"uplink/aws":                  {"gateway/conf", "uplink/lane", "uplink/cbor"},
+	"uplink/kinesis":              {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/aws", "uplink/cbor"},
 	"uplink/kvs":                  {"spool/record", "gateway/conf", "uplink/lane", "uplink/aws"},
 	"uplink/s3":                   {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/aws"},
 	"uplink/nats":                 {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope"},
@@ -54,7 +55,7 @@ var layers = map[string][]string{
 	"gateway/internal/points":     {"spool/record", "gateway/conf"},
 	"gateway/internal/inlet":      {"spool/record", "spool", "gateway/conf"},
 	"gateway/internal/sigv4":      {},
-	"gateway/internal/kinesisapi": {"spool/record", "gateway/conf", "spool", "uplink/kpl", "uplink/envelope", "gateway/internal/sigv4"},
+	"gateway/internal/kinesisapi": {"spool/record", "gateway/conf", "spool", "uplink/kpl", "uplink/envelope", "uplink/cbor", "gateway/internal/sigv4"},
 	"gateway/internal/ingest":     {"spool/record"},
 	"gateway/internal/query":      {"spool/record", "gateway/conf", "spool"},
 	"gateway/internal/localapi":   {"spool/record", "gateway/conf", "gateway/api", "spool", "gateway/internal/rules", "gateway/internal/points", "gateway/internal/query", "uplink/kpl"},
@@ -81,7 +82,7 @@ var layers = map[string][]string{
 
 // stdOnly lists the packages that import nothing but the standard library and
 // each other; they are what everything else is spoken in.
-var stdOnly = []string{"spool/record", "gateway/conf", "gateway/api", "uplink/kpl", "uplink/lane", "gateway/internal/sigv4"}
+var stdOnly = []string{"spool/record", "gateway/conf", "gateway/api", "uplink/kpl", "uplink/cbor", "uplink/lane", "gateway/internal/sigv4"}
 
 func TestLayers(t *testing.T) {
 	seen := map[string]bool{}

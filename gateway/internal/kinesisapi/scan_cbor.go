@@ -1,6 +1,10 @@
 package kinesisapi
 
-import "unicode/utf8"
+import (
+	"unicode/utf8"
+
+	"forebay/uplink/cbor"
+)
 
 // putArena is 0: the records stay where they are in the body.
 func (*cborCodec) putArena(int) int { return 0 }
@@ -8,26 +12,26 @@ func (*cborCodec) putArena(int) int { return 0 }
 // scanPuts reads a PutRecords request. The records' data points into the body.
 func (*cborCodec) scanPuts(body []byte, b *batch) bool {
 	b.begin()
-	r := cborReader{b: body}
+	r := cbor.NewReader(body)
 	records := false
-	for n := r.items(cborMap); r.another(&n); {
-		switch string(r.string(cborText)) {
+	for n := r.Items(cbor.Map, maxValues); r.Another(&n); {
+		switch string(r.String(cbor.Text)) {
 		case "StreamName":
 			if b.ref.StreamName != nil {
 				return false
 			}
-			b.ref.StreamName = r.text()
+			b.ref.StreamName = textOf(&r)
 		case "StreamARN":
 			if b.ref.StreamARN != nil {
 				return false
 			}
-			b.ref.StreamARN = r.text()
+			b.ref.StreamARN = textOf(&r)
 		case "Records":
 			if records {
 				return false
 			}
 			records = true
-			for n := r.items(cborArray); r.another(&n); {
+			for n := r.Items(cbor.Array, maxValues); r.Another(&n); {
 				if !b.scanCBOR(&r) {
 					return false
 				}
@@ -35,46 +39,46 @@ func (*cborCodec) scanPuts(body []byte, b *batch) bool {
 		default:
 			return false
 		}
-		if r.bad {
+		if r.Failed() {
 			return false
 		}
 	}
-	return !r.bad && r.at == len(body) && b.finish()
+	return r.AtEnd() && b.finish()
 }
 
-// text reads a text string of definite length.
-func (r *cborReader) text() *string {
-	s := string(r.string(cborText))
+// textOf reads a text string of definite length.
+func textOf(r *cbor.Reader) *string {
+	s := string(r.String(cbor.Text))
 	if !utf8.ValidString(s) {
-		r.bad = true
+		r.Fail()
 	}
 	return &s
 }
 
 // scanCBOR reads one record.
-func (b *batch) scanCBOR(r *cborReader) bool {
+func (b *batch) scanCBOR(r *cbor.Reader) bool {
 	rec := scanned{hash: -1}
-	for n := r.items(cborMap); r.another(&n); {
-		switch string(r.string(cborText)) {
+	for n := r.Items(cbor.Map, maxValues); r.Another(&n); {
+		switch string(r.String(cbor.Text)) {
 		case "Data":
 			if rec.haveData {
 				return false
 			}
-			rec.data, rec.haveData = r.string(cborBytes), true
+			rec.data, rec.haveData = r.String(cbor.Bytes), true
 		case "PartitionKey":
-			k := r.string(cborText)
+			k := r.String(cbor.Text)
 			from := len(b.keys)
 			b.keys = append(b.keys, k...)
 			if !utf8.Valid(k) || !b.key(&rec, from) {
 				return false
 			}
 		case "ExplicitHashKey":
-			if !b.hashKey(&rec, r.string(cborText)) {
+			if !b.hashKey(&rec, r.String(cbor.Text)) {
 				return false
 			}
 		default:
 			return false
 		}
 	}
-	return !r.bad && b.add(&rec)
+	return !r.Failed() && b.add(&rec)
 }
