@@ -2,6 +2,7 @@ package aws
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"encoding/xml"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"forebay/uplink/cbor"
 	"forebay/uplink/lane"
 )
 
@@ -20,8 +22,8 @@ type refusal struct {
 	serverTime    string // as S3 tells it beside RequestTimeTooSkewed
 }
 
-// read finds code and message in an answer: awsJson, REST-JSON, REST-XML and
-// the query protocol's XML. The code is "" where the answer is none of them.
+// read finds code and message in an answer: awsJson, the same in CBOR,
+// REST-JSON, REST-XML and the query protocol's XML. The code is "" where the answer is none of them.
 func read(h http.Header, body []byte) refusal {
 	r := refusal{code: h.Get("X-Amzn-ErrorType")}
 	switch text := bytes.TrimLeft(body, " \t\r\n"); {
@@ -39,6 +41,12 @@ func read(h http.Header, body []byte) refusal {
 			if r.code == "" {
 				r.code = msg.Code
 			}
+		}
+	case len(body) > 0 && body[0]&cbor.Major == cbor.Map:
+		kind, message := readCBOR(body)
+		r.message = message
+		if r.code == "" {
+			r.code = kind
 		}
 	case bytes.HasPrefix(text, []byte("<?xml")), bytes.HasPrefix(text, []byte("<Error")):
 		type fault struct{ Code, Message, ServerTime string }
@@ -65,6 +73,36 @@ func read(h http.Header, body []byte) refusal {
 	}
 	return r
 }
+
+// readCBOR finds code and message of an error in the form that AWS calls CBOR
+// 1.1: the members of awsJson1.1. Both are "" where it is none.
+func readCBOR(body []byte) (kind, message string) {
+	r := cbor.NewReader(body)
+	code := ""
+	for n := r.Items(cbor.Map, maxMembers); r.Another(&n); {
+		var into *string
+		switch string(r.Whole(cbor.Text)) {
+		case "__type":
+			into = &kind
+		case "code":
+			into = &code
+		case "message", "Message":
+			into = &message
+		}
+		if r.Untag(); into == nil || r.Peek()&cbor.Major != cbor.Text {
+			r.Skip()
+			continue
+		}
+		*into = string(r.Whole(cbor.Text))
+	}
+	if !r.AtEnd() {
+		return "", ""
+	}
+	return cmp.Or(kind, code), message
+}
+
+// maxMembers is how many members an error may have.
+const maxMembers = 100
 
 // Judge says what an answer that is not a success means.
 func (c *Client) Judge(status int, h http.Header, body []byte) *lane.Error {

@@ -17,10 +17,12 @@ type Buffer struct {
 }
 
 // Buffer gives an empty buffer, which is the caller's until Release.
-func (c *Client) Buffer() *Buffer {
-	buf, ok := c.bodies.Get().(*Buffer)
+func (c *Client) Buffer() *Buffer { return takeBuffer(&c.bodies) }
+
+func takeBuffer(home *sync.Pool) *Buffer {
+	buf, ok := home.Get().(*Buffer)
 	if !ok {
-		buf = &Buffer{home: &c.bodies}
+		buf = &Buffer{home: home}
 	}
 	buf.B = buf.B[:0]
 	buf.refs.Store(1)

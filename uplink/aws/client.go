@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -42,6 +43,9 @@ type Options struct {
 	Name string
 	// Timeout bounds a request that does not say. Default 30s.
 	Timeout time.Duration
+	// WriteBuffer is how many bytes of a request are gathered before they are
+	// written, for each connection. Default 4 KiB.
+	WriteBuffer int
 	// Conns is how many connections are kept for the next request. Default 8.
 	Conns int
 	// Classify knows the codes of the service, false for the ones that mean
@@ -62,12 +66,13 @@ type Client struct {
 	timeout          time.Duration
 	classify         func(code, message string, status int) (lane.Class, bool)
 
-	http   *http.Client
-	roots  *x509.CertPool // nil: the system's
-	signer *v4.Signer
-	creds  *credentials
-	clock  *clock
-	bodies sync.Pool // *Buffer
+	http    *http.Client
+	roots   *x509.CertPool // nil: the system's
+	signer  *v4.Signer
+	creds   *credentials
+	clock   *clock
+	bodies  sync.Pool // *Buffer
+	answers sync.Pool // *Buffer
 }
 
 // NewClient makes a client of an Access that Check has passed. Nothing is
@@ -111,7 +116,7 @@ func NewClient(a Access, o Options) (*Client, error) {
 		conns = defaultConns
 	}
 	c.http = &http.Client{
-		Transport: transport(c.tls(), proxy, conns),
+		Transport: transport(c.tls(), proxy, conns, o.WriteBuffer),
 		// The services never redirect; a captive portal does.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -124,7 +129,7 @@ func (c *Client) tls() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.roots, Time: c.clock.certain}
 }
 
-func transport(t *tls.Config, proxy proxyFunc, conns int) *http.Transport {
+func transport(t *tls.Config, proxy proxyFunc, conns, writeBuffer int) *http.Transport {
 	dialer := &net.Dialer{
 		Timeout:         dialTimeout,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
@@ -143,6 +148,7 @@ func transport(t *tls.Config, proxy proxyFunc, conns int) *http.Transport {
 		MaxIdleConnsPerHost: conns,
 		IdleConnTimeout:     50 * time.Second, // the services close after 60
 		DisableCompression:  true,
+		WriteBufferSize:     writeBuffer,
 	}
 }
 
@@ -200,6 +206,17 @@ type Answer struct {
 	Header http.Header
 	Body   []byte
 	secure bool
+	buf    *Buffer // that Body is in
+}
+
+// Release gives the body's memory back for other answers; it must not be used
+// any more. Who does not call it leaves it to the collector.
+func (a *Answer) Release() {
+	if a != nil && a.buf != nil {
+		a.buf.B, a.Body = a.Body[:0], nil
+		a.buf.Release()
+		a.buf = nil
+	}
 }
 
 // Send makes one request, and repeats nothing of which the service may have
@@ -217,14 +234,40 @@ func (c *Client) Send(ctx context.Context, r *Request) (*Answer, error) {
 		return a, err
 	}
 	defer resp.Body.Close()
-	if a.Body, err = io.ReadAll(io.LimitReader(resp.Body, defaultAnswer+1)); err != nil {
+	size := resp.ContentLength
+	if resp.Request.Method == http.MethodHead {
+		size = 0 // it is that of the body which a GET would have
+	}
+	a.buf = takeBuffer(&c.answers)
+	if a.Body, err = readAll(a.buf.B, resp.Body, size); err != nil {
+		a.Release()
 		return nil, c.lost(err, true)
 	}
 	if len(a.Body) > defaultAnswer {
-		a.Body = nil
+		a.Release()
 		return a, &lane.Error{Class: lane.Offline, Text: c.Portal(a.Status, a.Header)}
 	}
 	return a, nil
+}
+
+// readAll appends what r gives to b, and stops where it is too much for an
+// answer. size is how much it will be, -1 if nobody said.
+func readAll(b []byte, r io.Reader, size int64) ([]byte, error) {
+	b = slices.Grow(b, int(min(max(size, 512), defaultAnswer))+1) // and a byte in which its end is found
+	for {
+		n, err := r.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		switch {
+		case err == io.EOF:
+			return b, nil
+		case err != nil:
+			return b, err
+		case len(b) > defaultAnswer:
+			return b, nil
+		case len(b) == cap(b):
+			b = slices.Grow(b, len(b))
+		}
+	}
 }
 
 // Open is Send for an answer that is not read whole: the caller reads and

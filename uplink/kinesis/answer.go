@@ -7,9 +7,9 @@ import (
 
 // scanAnswer reads an answer to PutRecords of n records in the form that
 // services write it in: an object whose Records are objects of plain strings.
-// ok is false where it is anything else, which a full reader then judges.
-// The entries' strings are views of text.
-func scanAnswer(text string, n int) (entries []entry, ok bool) {
+// ok is false where it is anything else, which a full reader then judges. The
+// entries are appended to dst; their strings are views of text.
+func scanAnswer(dst []entry, text string, n int) (entries []entry, ok bool) {
 	if !plain(text) {
 		return nil, false
 	}
@@ -27,7 +27,7 @@ func scanAnswer(text string, n int) (entries []entry, ok bool) {
 			if entries != nil {
 				return nil, false
 			}
-			if entries, ok = s.records(n); !ok {
+			if entries, ok = s.records(dst, n); !ok {
 				return nil, false
 			}
 		case "FailedRecordCount":
@@ -110,20 +110,19 @@ func (s *answerScan) number() bool {
 	return i == 1 || i > 1 && l[0] != '0'
 }
 
-func (s *answerScan) records(n int) ([]entry, bool) {
+func (s *answerScan) records(entries []entry, n int) ([]entry, bool) {
 	if n == 0 || !s.byte('[') {
 		return nil, false
 	}
-	entries := make([]entry, 0, n)
-	for {
+	for ; ; n-- {
 		e, ok := s.entry()
-		if !ok || len(entries) == n {
+		if !ok || n == 0 {
 			return nil, false
 		}
 		if entries = append(entries, e); s.byte(',') {
 			continue
 		}
-		return entries, s.byte(']') && len(entries) == n
+		return entries, s.byte(']') && n == 1
 	}
 }
 
@@ -142,13 +141,12 @@ func (s *answerScan) entry() (e entry, ok bool) {
 		}
 		switch name {
 		case "SequenceNumber":
-			e.SequenceNumber = value
+			e.numbered = value != ""
 		case "ShardId":
-			e.ShardID = value
 		case "ErrorCode":
-			e.ErrorCode = value
+			e.code = value
 		case "ErrorMessage":
-			e.ErrorMessage = value
+			e.message = value
 		default:
 			return e, false
 		}

@@ -53,6 +53,10 @@ type Config struct {
 	// Aggregate is "on" or "off". Off, every record travels as a Kinesis
 	// record of its own, one per lane and request: slow, and dear. Default "on".
 	Aggregate string `toml:"aggregate"`
+	// Wire is the form of requests that hold records: "cbor", what AWS's SDK for
+	// Java speaks, with a quarter fewer bytes, or "json". A target that does not
+	// understand CBOR gets JSON by itself. Default "cbor".
+	Wire string `toml:"wire"`
 	// MaxRecord is the largest Kinesis record that the target takes, data and
 	// partition key together; 32KiB to 10MiB. Default 1MiB.
 	MaxRecord conf.Size `toml:"max_record"`
@@ -90,6 +94,11 @@ func (c Config) Check() error {
 	default:
 		return fmt.Errorf("aggregate: %q is not \"on\" or \"off\"", c.Aggregate)
 	}
+	switch c.Wire {
+	case "", "cbor", "json":
+	default:
+		return fmt.Errorf("wire: %q is not \"cbor\" or \"json\"", c.Wire)
+	}
 	if n := int64(c.MaxRecord); n != 0 && (n < 32<<10 || n > maxUnit) {
 		return fmt.Errorf("max_record: %s is not between 32KiB and 10MiB", c.MaxRecord)
 	}
@@ -116,6 +125,9 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.Aggregate == "" {
 		c.Aggregate = "on"
+	}
+	if c.Wire == "" {
+		c.Wire = "cbor"
 	}
 	c.MaxRecord = conf.Size(c.MaxRecord.Or(defaultUnit))
 	c.RequestTimeout = conf.Duration(c.RequestTimeout.Or(defaultLimit))

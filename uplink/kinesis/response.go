@@ -18,10 +18,14 @@ type Error = lane.Error
 
 // call makes one request. err is an *Error unless the answer is a success that
 // looks like the service's: status 200. There is an answer as far as there was
-// one. claim says of the lanes in it that they rise; "" says nothing.
-func (s *Sink) call(ctx context.Context, op string, buf *aws.Buffer, claim string) (*aws.Answer, error) {
+// one. media is the form that it is written in. claim says of the lanes in it
+// that they rise; "" says nothing.
+func (s *Sink) call(ctx context.Context, op string, buf *aws.Buffer, media, claim string) (*aws.Answer, error) {
 	h := make(http.Header, 8)
-	h.Set("Content-Type", "application/x-amz-json-1.1")
+	h.Set("Content-Type", media)
+	if media == cborMedia {
+		h.Set("Accept", cborMedia)
+	}
 	h.Set("X-Amz-Target", "Kinesis_20131202."+op)
 	if claim != "" {
 		h.Set("X-Forebay-Lanes", claim)
@@ -41,36 +45,46 @@ func asError(err error) *Error {
 	return &Error{Class: lane.Transient, Text: "the request failed", Err: err}
 }
 
-// An entry is the answer to one record of a PutRecords request.
+// An entry is the answer to one record of a PutRecords request. Where it is
+// stored is nothing to us: the gateway numbers its records itself.
 type entry struct {
-	SequenceNumber string
-	ShardID        string `json:"ShardId"`
-	ErrorCode      string
-	ErrorMessage   string
+	numbered      bool // there is a sequence number
+	code, message string
 }
 
-// parsePutRecords reads the answer to a PutRecords request of n records. What
-// is not exactly such an answer is no acknowledgement, whatever its status.
-func parsePutRecords(body []byte, n int) ([]entry, error) {
-	if entries, ok := scanAnswer(string(body), n); ok {
-		return entries, nil
+// parsePutRecords reads the answer to a PutRecords request of n records and
+// appends their entries to dst. What is not exactly such an answer is no
+// acknowledgement, whatever its status. JSON is read as an answer to CBOR too;
+// asJSON tells. The entries do not point into the body.
+func parsePutRecords(dst []entry, body []byte, n int) (entries []entry, asJSON bool, err error) {
+	if isCBOR(body) {
+		entries, err = readAnswer(dst, body, n)
+		return entries, false, err
 	}
-	var out struct{ Records []entry }
+	if entries, ok := scanAnswer(dst, string(body), n); ok {
+		return entries, true, nil
+	}
+	var out struct {
+		Records []struct{ SequenceNumber, ErrorCode, ErrorMessage string }
+	}
 	if err := json.Unmarshal(body, &out); err != nil {
-		return nil, fmt.Errorf("not the JSON that Kinesis answers: %w", err)
+		return nil, false, fmt.Errorf("neither the CBOR nor the JSON that Kinesis answers: %w", err)
 	}
 	if len(out.Records) != n {
-		return nil, fmt.Errorf("%d answers to %d records", len(out.Records), n)
+		return nil, false, fmt.Errorf("%d answers to %d records", len(out.Records), n)
 	}
-	return out.Records, nil
+	for _, r := range out.Records {
+		dst = append(dst, entry{r.SequenceNumber != "", r.ErrorCode, r.ErrorMessage})
+	}
+	return dst, true, nil
 }
 
 // outcome is what an entry says about its record: nil, or why it is not safe.
 func (s *Sink) outcome(e *entry) *Error {
-	if e.ErrorCode != "" {
-		return s.aws.Classify(e.ErrorCode, e.ErrorMessage, http.StatusOK)
+	if e.code != "" {
+		return s.aws.Classify(e.code, e.message, http.StatusOK)
 	}
-	if e.SequenceNumber == "" {
+	if !e.numbered {
 		return &Error{Class: lane.Ambiguous, Text: "the answer has neither a sequence number nor an error for the record"}
 	}
 	return nil

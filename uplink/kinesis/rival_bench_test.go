@@ -50,8 +50,14 @@ func serveNull() error {
 		return err
 	}
 	var bodies sync.Pool
-	one := []byte(`{"SequenceNumber":"49600000000000000000000000000000000000000000000000000001","ShardId":"shardId-000000000000"},`)
-	many := bytes.Repeat(one, 500)
+	json, cbor := nullForm{
+		mark: []byte(`"PartitionKey":`), head: []byte(`{"FailedRecordCount":0,"Records":[`), tail: []byte(`]}`), sep: 1,
+		one: []byte(`{"SequenceNumber":"49600000000000000000000000000000000000000000000000000001","ShardId":"shardId-000000000000"},`),
+	}, nullForm{
+		mark: []byte("\x6cPartitionKey"), head: []byte("\xbf\x71FailedRecordCount\x00\x67Records\x9f"), tail: []byte("\xff\xff"),
+		one: []byte("\xa2\x6eSequenceNumber\x78\x3849600000000000000000000000000000000000000000000000000001\x67ShardId\x74shardId-000000000000"),
+	}
+	json.many, cbor.many = bytes.Repeat(json.one, 500), bytes.Repeat(cbor.one, 500)
 	srv := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasSuffix(r.Header.Get("X-Amz-Target"), "PutRecords") {
 			fmt.Fprint(w, `{"StreamDescriptionSummary":{"StreamStatus":"ACTIVE"}}`)
@@ -66,9 +72,14 @@ func serveNull() error {
 		if _, err := io.ReadFull(r.Body, (*body)[:r.ContentLength]); err != nil {
 			return
 		}
-		n := bytes.Count((*body)[:r.ContentLength], []byte(`"PartitionKey":`))
-		out := append([]byte(`{"FailedRecordCount":0,"Records":[`), many[:n*len(one)-1]...)
-		if _, err := w.Write(append(out, `]}`...)); err != nil {
+		form := &json
+		if strings.Contains(r.Header.Get("Content-Type"), "cbor") {
+			form = &cbor
+		}
+		n := bytes.Count((*body)[:r.ContentLength], form.mark)
+		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+		out := append(slices.Clone(form.head), form.many[:n*len(form.one)-form.sep]...)
+		if _, err := w.Write(append(out, form.tail...)); err != nil {
 			return
 		}
 	})}
@@ -81,6 +92,14 @@ func serveNull() error {
 		return err
 	}
 	return nil
+}
+
+// A nullForm is what the server looks for and says in one form.
+type nullForm struct {
+	mark            []byte // there is one for each record
+	head, one, tail []byte
+	many            []byte
+	sep             int // bytes of one that the last lacks
 }
 
 // nullServer starts it as a process of its own.
@@ -141,10 +160,10 @@ const racers = 8 // requests under way at a time
 func BenchmarkAgainstTheSDK(b *testing.B) {
 	url := nullServer(b)
 	payload := []byte(fmt.Sprintf(`{"name":"temp","value":21.53,"unit":"Cel","quality":"good","time":"2026-11-22T10:00:00.123Z","n":%4d}`, 1))
-	ours := func(name, format, aggregate string, lanes, records int) *racer {
+	ours := func(name, wire, format, aggregate string, lanes, records int) *racer {
 		r := &racer{name: name}
 		cfg := config(url)
-		cfg.Format, cfg.Aggregate = format, aggregate
+		cfg.Wire, cfg.Format, cfg.Aggregate = wire, format, aggregate
 		sink, err := kinesis.New(cfg, lane.Home{ID: identity, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			b.Fatal(err)
@@ -159,9 +178,10 @@ func BenchmarkAgainstTheSDK(b *testing.B) {
 	}
 	rivals := []*racer{
 		{name: "aws-sdk-go-v2, PutRecords", run: func(ctx context.Context) uint64 { return raceSDK(ctx, b, url, payload) }},
-		ours("sink, one by one, raw", "raw", "off", 500, 4),
-		ours("sink, aggregates, raw", "raw", "on", 2, 4000),
-		ours("sink, aggregates, envelope", "envelope", "on", 2, 4000),
+		ours("sink, one by one, raw", "cbor", "raw", "off", 500, 4),
+		ours("the same as JSON", "json", "raw", "off", 500, 4),
+		ours("sink, aggregates, raw", "cbor", "raw", "on", 2, 4000),
+		ours("sink, aggregates, envelope", "cbor", "envelope", "on", 2, 4000),
 	}
 	const rounds = 5
 	for range rounds {

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"forebay/spool/record"
@@ -21,8 +23,12 @@ type Sink struct {
 	aws     *aws.Client
 	pace    aws.Pace
 	log     *slog.Logger
+	many    bool   // the target's name follows the local stream's
 	rising  bool   // a lane's envelopes come in rising order: another gateway may drop what comes twice
 	series  string // for which that holds
+
+	json atomic.Bool // requests with records are JSON
+	cbor atomic.Bool // the target has understood one in CBOR
 
 	packers sync.Pool // *packer
 
@@ -43,6 +49,10 @@ type begun struct {
 // parallel is how many target streams one Send serves at a time.
 const parallel = 4
 
+// writeBuffer holds most requests of single records whole, with their header:
+// one system call instead of five.
+const writeBuffer = 128 << 10
+
 // New makes a sink of a config that Check has passed. Nothing is sent before the first Send or Probe. Errors: the CA file cannot
 // be read, or neither config nor environment says where to send.
 func New(cfg Config, home lane.Home) (*Sink, error) {
@@ -57,16 +67,18 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 		log:     home.Log,
 		rising:  home.Rising && cfg.Format != "raw",
 		series:  cmp.Or(home.Series, "0"),
+		many:    strings.Contains(cfg.Stream, streamMark),
 		checked: make(map[string]time.Time),
 		begun:   make(map[lane.Lane]begun),
 	}
 	var err error
 	s.aws, err = aws.NewClient(cfg.Access, aws.Options{
-		Service: "kinesis", Name: "Kinesis", Conns: 2 * parallel, Classify: classify, Log: home.Log,
+		Service: "kinesis", Name: "Kinesis", Conns: 2 * parallel, WriteBuffer: writeBuffer, Classify: classify, Log: home.Log,
 	})
 	if err != nil {
 		return nil, err
 	}
+	s.json.Store(cfg.Wire == "json")
 	s.packers.New = func() any {
 		p := &packer{aggregate: cfg.Aggregate != "off", maxUnit: s.maxUnit, claims: s.rising}
 		if cfg.Format != "raw" {
@@ -125,62 +137,108 @@ func (w *work) stop(e *Error) {
 // ctx ends the wait for an answer; what was under way is then Ambiguous.
 func (s *Sink) Send(ctx context.Context, lanes []lane.Batch) []lane.Outcome {
 	out := make([]lane.Outcome, len(lanes))
-	groups := make(map[string][]*work)
+	all := make([]work, len(lanes))
 	for i := range lanes {
 		b := &lanes[i]
-		name := s.cfg.stream(b.Lane.Stream)
-		groups[name] = append(groups[name], &work{Batch: b, hash: decimal(b.Lane.Hash), out: &out[i], skip: s.resume(b)})
+		all[i] = work{Batch: b, hash: decimal(b.Lane.Hash), out: &out[i]}
+	}
+	s.resume(all)
+	groups := s.group(all)
+	if len(groups) == 1 {
+		s.sendStream(ctx, groups[0])
+		s.leave(all)
+		return out
 	}
 	var wg sync.WaitGroup
 	turn := make(chan struct{}, parallel)
-	for name, works := range groups {
+	for _, g := range groups {
 		turn <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-turn }()
-			s.sendStream(ctx, name, works)
-			s.leave(works)
+			s.sendStream(ctx, g)
 		})
 	}
 	wg.Wait()
+	s.leave(all)
 	return out
 }
 
-// resume is how many parts of the batch's first record the target has.
-func (s *Sink) resume(b *lane.Batch) int {
+// A group is what goes to one target stream.
+type group struct {
+	stream string
+	works  []*work
+}
+
+func (s *Sink) group(all []work) []group {
+	var groups []group
+	places := map[string]int{}
+	for i := range all {
+		name := s.cfg.Stream
+		if s.many {
+			name = s.cfg.stream(all[i].Lane.Stream)
+		}
+		at, ok := places[name]
+		if !ok {
+			at = len(groups)
+			places[name] = at
+			groups = append(groups, group{name, make([]*work, 0, len(all)-i)})
+		}
+		groups[at].works = append(groups[at].works, &all[i])
+	}
+	return groups
+}
+
+// resume finds how many parts of each batch's first record the target has.
+func (s *Sink) resume(all []work) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p, ok := s.begun[b.Lane]; ok && len(b.Recs) > 0 && b.Recs[0].Pos == p.pos {
-		return p.skip
+	if len(s.begun) == 0 {
+		return
 	}
-	return 0
+	for i := range all {
+		w := &all[i]
+		if p, ok := s.begun[w.Lane]; ok && len(w.Recs) > 0 && w.Recs[0].Pos == p.pos {
+			w.skip = p.skip
+		}
+	}
 }
 
 // leave remembers what was begun.
-func (s *Sink) leave(works []*work) {
+func (s *Sink) leave(all []work) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, w := range works {
+	for i := range all {
+		w := &all[i]
 		if w.skip > 0 && w.out.Done < len(w.Recs) {
 			s.begun[w.Lane] = begun{pos: w.left()[0].Pos, skip: w.skip}
-		} else {
+		} else if len(s.begun) > 0 {
 			delete(s.begun, w.Lane)
 		}
 	}
 }
 
 // sendStream sends what goes to one target stream.
-func (s *Sink) sendStream(ctx context.Context, stream string, works []*work) {
+func (s *Sink) sendStream(ctx context.Context, g group) {
+	stream, works := g.stream, g.works
 	p := s.packers.Get().(*packer)
-	defer s.packers.Put(p)
+	defer func() {
+		clear(p.req)
+		s.packers.Put(p)
+	}()
 	if err := s.prepare(ctx, stream); err != nil {
 		failAll(works, asError(err))
 		return
 	}
 	for {
-		buf := s.aws.Buffer()
-		req := s.fill(buf, p, stream, works)
+		form := s.wire()
+		req, status, err := s.request(ctx, p, g, form)
+		if err != nil && s.unread(form, status, asError(err)) {
+			// Nothing of it was done: what counts is what becomes of this one.
+			if req, _, err = s.request(ctx, p, g, jsonWire{}); err == nil {
+				s.speaksJSON()
+			}
+		}
 		if len(req) == 0 {
-			buf.Release()
 			for _, w := range works {
 				if w.open() { // fill packs one unit at least, or stops its lane
 					w.stop(&Error{Class: lane.Transient, Text: "nothing could be packed"})
@@ -188,11 +246,8 @@ func (s *Sink) sendStream(ctx context.Context, stream string, works []*work) {
 			}
 			return
 		}
-		req[0].out.Requests++
-		answer, err := s.put(ctx, buf, req)
-		buf.Release()
 		if err == nil {
-			s.settle(req, answer)
+			s.settle(req, p.entries)
 			continue
 		}
 		e := asError(err)
@@ -211,14 +266,30 @@ func (s *Sink) sendStream(ctx context.Context, stream string, works []*work) {
 	}
 }
 
+// request makes the next request and takes its answer, which is in p.entries
+// then. It gives the lanes that are in it; none means that nothing is left. The
+// same is made again until the answer is settled.
+func (s *Sink) request(ctx context.Context, p *packer, g group, form wire) (req []*work, status int, err error) {
+	buf := s.aws.Buffer()
+	defer buf.Release()
+	if req = s.fill(buf, p, g, form); len(req) == 0 {
+		return nil, 0, nil
+	}
+	req[0].out.Requests++
+	status, err = s.put(ctx, buf, p, req, form)
+	return req, status, err
+}
+
 // fill writes the next request into buf: a unit of each lane that still has
-// records. It gives the lanes that are in it; none means that nothing is left.
-func (s *Sink) fill(buf *aws.Buffer, p *packer, stream string, works []*work) []*work {
-	buf.B = openRequest(buf.B[:0], stream)
+// records.
+func (s *Sink) fill(buf *aws.Buffer, p *packer, g group, form wire) []*work {
+	buf.B = form.open(buf.B[:0], g.stream)
+	at := len(buf.B)
 	room := s.pace.Size()
 	most := max(room, unitCurrent)
-	var req []*work
-	for _, w := range works {
+	req := p.req[:0]
+	defer func() { p.req = req }()
+	for _, w := range g.works {
 		if !w.open() || (w.alone && len(req) > 0) {
 			continue
 		}
@@ -241,11 +312,8 @@ func (s *Sink) fill(buf *aws.Buffer, p *packer, stream string, works []*work) []
 		if u.size() > room && len(req) > 0 {
 			continue // its turn comes with the next request
 		}
-		if len(req) > 0 {
-			buf.B = append(buf.B, ',')
-		}
 		before := len(buf.B)
-		buf.B = appendUnit(buf.B, u, w.hash)
+		buf.B = form.appendUnit(buf.B, len(req), u, w.hash)
 		w.out.Bytes += len(buf.B) - before
 		w.sent, w.cut, w.size, w.via = u.n, u.cut, u.size(), u.via
 		room -= u.size()
@@ -254,7 +322,7 @@ func (s *Sink) fill(buf *aws.Buffer, p *packer, stream string, works []*work) []
 			break
 		}
 	}
-	buf.B = append(buf.B, `]}`...)
+	buf.B = form.seal(buf.B, at, len(req))
 	return req
 }
 
@@ -306,19 +374,30 @@ func failAll(works []*work, e *Error) {
 	}
 }
 
-// put sends a PutRecords request, of an entry for each lane, and gives the
-// answer's entries.
-func (s *Sink) put(ctx context.Context, buf *aws.Buffer, req []*work) ([]entry, error) {
-	n, start := len(req), time.Now()
-	a, err := s.call(ctx, "PutRecords", buf, s.claim(req))
+// put sends a PutRecords request, of an entry for each lane. The answer's
+// entries are in p.entries then.
+func (s *Sink) put(ctx context.Context, buf *aws.Buffer, p *packer, req []*work, form wire) (status int, err error) {
+	start := time.Now()
+	a, err := s.call(ctx, "PutRecords", buf, form.media(), s.claim(req))
+	defer a.Release()
 	s.pace.Took(len(buf.B), time.Since(start), s.timeout, err)
 	if err != nil {
-		return nil, err
+		if a != nil {
+			status = a.Status
+		}
+		return status, err
 	}
-	entries, err := parsePutRecords(a.Body, n)
-	if err != nil {
-		return nil, &Error{Class: lane.Offline, Text: s.aws.Portal(a.Status, a.Header), Err: err}
+	var asJSON bool
+	if p.entries, asJSON, err = parsePutRecords(p.entries[:0], a.Body, len(req)); err != nil {
+		return a.Status, &Error{Class: lane.Offline, Text: s.aws.Portal(a.Status, a.Header), Err: err}
+	}
+	switch {
+	case form.media() != cborMedia:
+	case asJSON:
+		s.speaksJSON()
+	default:
+		s.cbor.Store(true)
 	}
 	s.aws.Learn(a)
-	return entries, nil
+	return a.Status, nil
 }

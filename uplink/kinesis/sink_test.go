@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +16,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/fxamacker/cbor/v2"
 
 	"forebay/gateway/conf"
 	"forebay/spool/record"
@@ -79,12 +82,46 @@ func handler(t *testing.T, f func(w http.ResponseWriter, r *http.Request, in put
 			return
 		}
 		var in put
-		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
 			t.Errorf("request: %v", err)
+			return
 		}
-		f(w, r, in)
+		if r.Header.Get("Content-Type") != cborMedia {
+			if err := json.Unmarshal(body, &in); err != nil {
+				t.Errorf("request: %v", err)
+			}
+			f(w, r, in)
+			return
+		}
+		if err := cbor.Unmarshal(body, &in); err != nil || body[0] != 0xa2 {
+			t.Errorf("request: %v, or not a map of two members", err)
+		}
+		f(inCBOR{w}, r, in)
 	})
 }
+
+const cborMedia = "application/x-amz-cbor-1.1"
+
+// inCBOR writes in CBOR what a test answers in JSON.
+type inCBOR struct{ http.ResponseWriter }
+
+func (w inCBOR) Write(b []byte) (int, error) {
+	var v map[string]any
+	if json.Unmarshal(b, &v) != nil {
+		return w.ResponseWriter.Write(b)
+	}
+	out, err := cbor.Marshal(v)
+	if err != nil {
+		return 0, err
+	}
+	if _, err = w.ResponseWriter.Write(out); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+func (w inCBOR) Flush() { w.ResponseWriter.(http.Flusher).Flush() }
 
 func accept(w http.ResponseWriter, in put) {
 	entries := make([]string, len(in.Records))

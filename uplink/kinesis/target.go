@@ -141,7 +141,7 @@ func (s *Sink) ask(ctx context.Context, op string, in map[string]any) ([]byte, e
 	buf := s.aws.Buffer()
 	buf.B = append(buf.B, b...)
 	defer buf.Release()
-	a, err := s.call(ctx, op, buf, "")
+	a, err := s.call(ctx, op, buf, jsonMedia, "")
 	if err != nil {
 		e := asError(err)
 		if e.Class == lane.Poison {

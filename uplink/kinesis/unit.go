@@ -1,7 +1,6 @@
 package kinesis
 
 import (
-	"encoding/base64"
 	"encoding/binary"
 	"fmt"
 	"math/bits"
@@ -27,6 +26,9 @@ type packer struct {
 	text  []byte // the envelopes that were written for it
 	first part   // of the unit, for a unit of one; the data is a copy
 	out   []byte // the finished unit
+
+	req     []*work // the request under way
+	entries []entry // its answer
 }
 
 // unknownWay is the via of records with another gateway's ids that may come in
@@ -229,17 +231,4 @@ func decimal(h record.HashKey) string {
 			rest /= 10
 		}
 	}
-}
-
-// appendUnit appends a unit as an entry of a PutRecords request.
-func appendUnit(dst []byte, u unit, hash string) []byte {
-	dst = append(dst, `{"Data":"`...)
-	dst = base64.StdEncoding.AppendEncode(dst, u.data)
-	dst = append(append(dst, `","ExplicitHashKey":"`...), hash...)
-	dst = envelope.AppendEscaped(append(dst, `","PartitionKey":"`...), u.key)
-	return append(dst, `"}`...)
-}
-
-func openRequest(dst []byte, stream string) []byte {
-	return append(append(append(dst, `{"StreamName":`...), strconv.Quote(stream)...), `,"Records":[`...)
 }
