@@ -10,7 +10,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -126,6 +125,8 @@ type Cloud struct {
 	change chan struct{} // closed and replaced when the faults change
 	shards shards
 
+	bodies sync.Pool // *bytes.Buffer
+
 	stats [9]atomic.Uint64
 }
 
@@ -223,7 +224,19 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if c.astray(w, r, l) {
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	buf, ok := c.bodies.Get().(*bytes.Buffer)
+	if !ok {
+		buf = new(bytes.Buffer)
+	}
+	buf.Reset()
+	if n := r.ContentLength; n > 0 && n <= maxBody {
+		buf.Grow(int(n) + bytes.MinRead)
+	}
+	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody))
+	body := buf.Bytes()
+	if c.to == Nothing+"/" { // else a request to the endpoint may still read it
+		defer c.bodies.Put(buf)
+	}
 	if err != nil {
 		http.Error(w, "the body cannot be read", http.StatusBadRequest)
 		return
@@ -231,16 +244,16 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Date", c.now().Add(time.Duration(l.Clock)).UTC().Format(http.TimeFormat))
 	if !c.fresh(r, l) {
 		c.stats[sRefused].Add(1)
-		problem(w, http.StatusBadRequest, "InvalidSignatureException", "Signature expired or not yet current: "+r.Header.Get("X-Amz-Date")+" is not within 5 minutes of the service's clock")
+		problem(w, r, http.StatusBadRequest, "InvalidSignatureException", "Signature expired or not yet current: "+r.Header.Get("X-Amz-Date")+" is not within 5 minutes of the service's clock")
 		return
 	}
-	if c.broken(w, l.before) {
+	if c.broken(w, r, l.before) {
 		return
 	}
 	status, head, answer, stored, err := c.pass(r, body, l)
 	if err != nil {
 		c.log.Debug("the endpoint behind the cloud cannot be reached", "error", err)
-		problem(w, http.StatusServiceUnavailable, "ServiceUnavailable", "the endpoint behind cannot be reached")
+		problem(w, r, http.StatusServiceUnavailable, "ServiceUnavailable", "the endpoint behind cannot be reached")
 		return
 	}
 	c.stats[sRecords].Add(stored)
@@ -253,7 +266,7 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if c.broken(w, l.after) {
+	if c.broken(w, r, l.after) {
 		return
 	}
 	for _, k := range []string{"Content-Type", "X-Amzn-Requestid", "X-Amzn-Errortype"} {
@@ -294,11 +307,11 @@ func (c *Cloud) astray(w http.ResponseWriter, r *http.Request, l lot) bool {
 }
 
 // broken ends a request that is to fail; false if it is not.
-func (c *Cloud) broken(w http.ResponseWriter, how string) bool {
+func (c *Cloud) broken(w http.ResponseWriter, r *http.Request, how string) bool {
 	switch how {
 	case "fail":
 		c.stats[sFailed].Add(1)
-		problem(w, http.StatusInternalServerError, "InternalFailure", "the request could not be processed")
+		problem(w, r, http.StatusInternalServerError, "InternalFailure", "the request could not be processed")
 	case "cut":
 		c.stats[sCut].Add(1)
 		cut(w)
@@ -320,12 +333,13 @@ func (c *Cloud) fresh(r *http.Request, l lot) bool {
 }
 
 // problem answers with an error as the service writes it.
-func problem(w http.ResponseWriter, status int, code, text string) {
-	b, err := json.Marshal(map[string]string{"__type": code, "message": text})
+func problem(w http.ResponseWriter, r *http.Request, status int, code, text string) {
+	enc := encodingOf(r)
+	b, err := enc.marshal(map[string]string{"__type": code, "message": text})
 	if err != nil {
 		status = http.StatusInternalServerError
 	}
-	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+	w.Header().Set("Content-Type", enc.media())
 	w.WriteHeader(status)
 	if _, err := w.Write(b); err != nil {
 		return // the client has gone
@@ -344,15 +358,15 @@ func (c *Cloud) pass(r *http.Request, body []byte, l lot) (status int, h http.He
 	}
 	if p != nil && len(p.kept) == 0 {
 		answer, err := p.join(nil)
-		return http.StatusOK, http.Header{"Content-Type": {"application/x-amz-json-1.1"}}, answer, 0, err
+		return http.StatusOK, http.Header{"Content-Type": {p.enc.media()}}, answer, 0, err
 	}
-	status, h, answer, err = c.ask(r, target, body)
+	status, h, answer, err = c.ask(r, target, r.Header.Get("Content-Type"), body)
 	if err != nil || status != http.StatusOK || !strings.Contains(target, ".PutRecord") {
 		return status, h, answer, 0, err
 	}
 	stored = 1
 	if strings.HasSuffix(target, ".PutRecords") {
-		stored = uint64(bytes.Count(answer, []byte(`"SequenceNumber"`)))
+		stored = encodingOf(r).stored(answer)
 	}
 	if p != nil {
 		answer, err = p.join(answer)
@@ -365,9 +379,9 @@ func (c *Cloud) pass(r *http.Request, body []byte, l lot) (status int, h http.He
 var anybody = aws.Credentials{AccessKeyID: "any", SecretAccessKey: "any"}
 
 // ask makes a request of the endpoint.
-func (c *Cloud) ask(r *http.Request, target string, body []byte) (int, http.Header, []byte, error) {
+func (c *Cloud) ask(r *http.Request, target, media string, body []byte) (int, http.Header, []byte, error) {
 	if c.to == Nothing+"/" {
-		return nothing(target, body)
+		return nothing(target, media, body)
 	}
 	// Not r's context: what the endpoint has begun to store is stored, also when
 	// the client has gone.
@@ -376,7 +390,10 @@ func (c *Cloud) ask(r *http.Request, target string, body []byte) (int, http.Head
 		return 0, nil, nil, err
 	}
 	req.Header.Set("X-Amz-Target", target)
-	req.Header.Set("Content-Type", r.Header.Get("Content-Type"))
+	req.Header.Set("Content-Type", media)
+	if isCBOR(media) {
+		req.Header.Set("Accept", media)
+	}
 	for _, k := range c.through {
 		if v := r.Header.Get(k); v != "" {
 			req.Header.Set(k, v)

@@ -10,8 +10,11 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/fxamacker/cbor/v2"
 
 	"forebay/firmware-sim/cloud"
 )
@@ -36,16 +39,30 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		var in struct {
 			Records []struct{ PartitionKey string }
 		}
-		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+		body, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = unmarshal(r.Header, body, &in)
+		}
+		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
-		var out []string
+		out := map[string]any{"FailedRecordCount": 0}
+		recs := []map[string]string{}
 		for _, rec := range in.Records {
 			e.keys = append(e.keys, rec.PartitionKey)
-			out = append(out, fmt.Sprintf(`{"SequenceNumber":"%d","ShardId":"shardId-0"}`, len(e.keys)))
+			recs = append(recs, map[string]string{"SequenceNumber": fmt.Sprint(len(e.keys)), "ShardId": "shardId-0"})
 		}
-		fmt.Fprintf(w, `{"FailedRecordCount":0,"Records":[%s]}`, strings.Join(out, ","))
+		out["Records"] = recs
+		b, err := marshal(r.Header, out)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+		if _, err := w.Write(b); err != nil {
+			return
+		}
 	default:
 		fmt.Fprint(w, `{}`)
 	}
@@ -71,22 +88,55 @@ func open(t *testing.T, f cloud.Faults) (*endpoint, *cloud.Cloud, string) {
 	return e, c, front.URL
 }
 
+const cborMedia = "application/x-amz-cbor-1.1"
+
+func unmarshal(h http.Header, b []byte, into any) error {
+	if h.Get("Content-Type") == cborMedia {
+		return cbor.Unmarshal(b, into)
+	}
+	return json.Unmarshal(b, into)
+}
+
+func marshal(h http.Header, v any) ([]byte, error) {
+	if h.Get("Content-Type") == cborMedia {
+		return cbor.Marshal(v)
+	}
+	return json.Marshal(v)
+}
+
 type answer struct {
 	FailedRecordCount int
 	Records           []struct{ SequenceNumber, ErrorCode string }
 }
 
-// put sends records of the hash keys; err where no answer came.
+// put sends records of the hash keys, by turns in each encoding; err where no
+// answer came.
 func put(t *testing.T, url string, signed time.Time, data string, hashes ...string) (int, answer, http.Header, error) {
 	t.Helper()
-	var recs []string
-	for i, h := range hashes {
-		recs = append(recs, fmt.Sprintf(`{"Data":%q,"PartitionKey":"k%d","ExplicitHashKey":%q}`, data, i, h))
+	type rec struct {
+		Data                          []byte
+		PartitionKey, ExplicitHashKey string
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(`{"StreamName":"s","Records":[`+strings.Join(recs, ",")+`]}`))
+	in := struct {
+		StreamName string
+		Records    []rec
+	}{StreamName: "s"}
+	for i, h := range hashes {
+		in.Records = append(in.Records, rec{[]byte(data), fmt.Sprintf("k%d", i), h})
+	}
+	h := http.Header{"Content-Type": {"application/x-amz-json-1.1"}}
+	if turn.Add(1)%2 == 0 {
+		h.Set("Content-Type", cborMedia)
+	}
+	body, err := marshal(h, in)
 	if err != nil {
 		t.Fatal(err)
 	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header = h
 	req.Header.Set("X-Amz-Target", "Kinesis_20131202.PutRecords")
 	req.Header.Set("X-Amz-Date", signed.UTC().Format("20060102T150405Z"))
 	resp, err := http.DefaultClient.Do(req)
@@ -98,10 +148,29 @@ func put(t *testing.T, url string, signed time.Time, data string, hashes ...stri
 		return 0, answer{}, nil, err
 	}
 	var a answer
-	if resp.StatusCode == http.StatusOK && json.Unmarshal(b, &a) != nil {
+	switch {
+	case resp.StatusCode == http.StatusOK && unmarshal(h, b, &a) != nil:
 		return resp.StatusCode, answer{}, resp.Header, nil
+	case resp.StatusCode >= 400:
+		var e struct {
+			Type string `json:"__type"`
+		}
+		if err := unmarshal(h, b, &e); err != nil || e.Type == "" {
+			t.Errorf("%s: %d %q, %v", h.Get("Content-Type"), resp.StatusCode, b, err)
+		}
 	}
 	return resp.StatusCode, a, resp.Header, nil
+}
+
+var turn atomic.Int32
+
+// both runs a test that begins with the one encoding, and with the other.
+func both(t *testing.T, name string, f func(t *testing.T)) {
+	t.Helper()
+	for i, media := range []string{"cbor", "json"} {
+		turn.Store(int32(i) + 1)
+		t.Run(name+" "+media, f)
+	}
 }
 
 // What is answered as stored is, what is answered as failed is not, each at
@@ -111,7 +180,7 @@ func TestEntriesFailByLot(t *testing.T) {
 	var want []string
 	failed := map[string]int{}
 	for range 40 {
-		status, a, _, err := put(t, url, time.Now(), "eA==", "1", "2", "3", "4", "5")
+		status, a, _, err := put(t, url, time.Now(), "x", "1", "2", "3", "4", "5")
 		if err != nil || status != http.StatusOK || len(a.Records) != 5 {
 			t.Fatalf("%d %+v %v", status, a, err)
 		}
@@ -156,9 +225,9 @@ func TestFaultsOfARequest(t *testing.T) {
 		"clock back":  {cloud.Faults{Clock: cloud.Duration(-10 * 365 * 24 * time.Hour)}, 400, 0},
 		"slow":        {cloud.Faults{Slow: cloud.Duration(time.Millisecond)}, 200, 1},
 	} {
-		t.Run(name, func(t *testing.T) {
+		both(t, name, func(t *testing.T) {
 			e, cl, url := open(t, c.faults)
-			status, a, h, err := put(t, url, time.Now(), "eA==", "1")
+			status, a, h, err := put(t, url, time.Now(), "x", "1")
 			if (err != nil) != (c.status == 0) || status != c.status || len(e.stored()) != c.stored {
 				t.Fatalf("status %d, %d stored, %v", status, len(e.stored()), err)
 			}
@@ -173,7 +242,7 @@ func TestFaultsOfARequest(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if status, _, _, err := put(t, url, at, "eA==", "1"); err != nil || status != 200 || cl.Stats().Refused != 1 {
+			if status, _, _, err := put(t, url, at, "x", "1"); err != nil || status != 200 || cl.Stats().Refused != 1 {
 				t.Errorf("signed by the cloud's clock: %d %v", status, err)
 			}
 		})
@@ -185,7 +254,7 @@ func TestHalfOpen(t *testing.T) {
 	e, c, url := open(t, cloud.Faults{Mode: cloud.HalfOpen})
 	done := make(chan error, 1)
 	go func() {
-		_, _, _, err := put(t, url, time.Now(), "eA==", "1")
+		_, _, _, err := put(t, url, time.Now(), "x", "1")
 		done <- err
 	}()
 	for c.Stats().Lost == 0 {
@@ -211,7 +280,7 @@ func TestThrottleByShard(t *testing.T) {
 		hashes[i] = "5"
 	}
 	for range 4 {
-		if _, _, _, err := put(t, url, time.Now(), "eA==", hashes...); err != nil {
+		if _, _, _, err := put(t, url, time.Now(), "x", hashes...); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -219,24 +288,26 @@ func TestThrottleByShard(t *testing.T) {
 		t.Errorf("%d of 2000 stored, %d throttled", n, c.Stats().Throttled)
 	}
 	before := len(e.stored())
-	if _, a, _, err := put(t, url, time.Now(), "eA==", "200"); err != nil || a.FailedRecordCount != 0 || len(e.stored()) != before+1 {
+	if _, a, _, err := put(t, url, time.Now(), "x", "200"); err != nil || a.FailedRecordCount != 0 || len(e.stored()) != before+1 {
 		t.Errorf("the other shard: %+v %v", a, err)
 	}
-	big := strings.Repeat("A", 800<<10)
+	big := strings.Repeat("A", 600<<10)
 	if _, a, _, err := put(t, url, time.Now(), big, "300", "300"); err != nil || a.FailedRecordCount != 1 {
 		t.Errorf("two records of 600 KB: %+v %v", a.FailedRecordCount, err)
 	}
 }
 
 // In front of nothing everything is taken, and faults are drawn all the same.
-func TestNothing(t *testing.T) {
+func TestNothing(t *testing.T) { both(t, "in", takesEverything) }
+
+func takesEverything(t *testing.T) {
 	c, err := cloud.New(cloud.Nothing, 7, cloud.Faults{EntryFails: 0.5}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	srv := httptest.NewServer(c)
 	defer srv.Close()
-	status, a, _, err := put(t, srv.URL, time.Now(), "eA==", "1", "2", "3", "4", "5", "6", "7", "8")
+	status, a, _, err := put(t, srv.URL, time.Now(), "x", "1", "2", "3", "4", "5", "6", "7", "8")
 	if err != nil || status != http.StatusOK || len(a.Records) != 8 || a.FailedRecordCount == 0 || a.FailedRecordCount == 8 || int(c.Stats().Records) != 8-a.FailedRecordCount {
 		t.Errorf("%d %+v %+v %v", status, a, c.Stats(), err)
 	}

@@ -55,8 +55,8 @@ func (c *Cloud) reshard(r *http.Request) error {
 		return err
 	}
 	req := r.Clone(r.Context())
-	req.Header = http.Header{"Content-Type": {"application/x-amz-json-1.1"}}
-	status, _, answer, err := c.ask(req, "Kinesis_20131202.UpdateShardCount", body)
+	req.Header = http.Header{}
+	status, _, answer, err := c.ask(req, "Kinesis_20131202.UpdateShardCount", jsonMedia, body)
 	if err != nil {
 		return err
 	}

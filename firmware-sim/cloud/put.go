@@ -11,6 +11,7 @@ import (
 
 // put is a PutRecords request from which some records were taken.
 type put struct {
+	enc  encoding
 	body []byte   // what is left of it
 	kept []int    // places of the records that are in it
 	lots []string // for each record of the request "", or the error it gets
@@ -23,34 +24,35 @@ const (
 
 // sift takes the records out of a request that are to fail.
 func (c *Cloud) sift(r *http.Request, body []byte, l lot) (*put, error) {
-	var in map[string]json.RawMessage
-	if err := json.Unmarshal(body, &in); err != nil {
+	enc := encodingOf(r)
+	var in map[string]raw
+	if err := enc.unmarshal(body, &in); err != nil {
 		return nil, err
 	}
-	var recs []json.RawMessage
-	if err := json.Unmarshal(in["Records"], &recs); err != nil {
+	var recs []raw
+	if err := enc.unmarshal(in["Records"], &recs); err != nil {
 		return nil, err
 	}
-	p := &put{lots: make([]string, len(recs))}
-	left := []json.RawMessage{}
-	ring := c.ring(r, in["StreamName"], l)
+	p := &put{enc: enc, lots: make([]string, len(recs))}
+	left := []raw{}
+	ring := c.ring(r, enc, in["StreamName"], l)
 	for i, rec := range recs {
-		p.lots[i] = c.fate(rec, l, ring)
+		p.lots[i] = c.fate(enc, rec, l, ring)
 		if p.lots[i] == "" {
 			p.kept = append(p.kept, i)
 			left = append(left, rec)
 		}
 	}
 	var err error
-	if in["Records"], err = json.Marshal(left); err != nil {
+	if in["Records"], err = enc.marshal(left); err != nil {
 		return nil, err
 	}
-	p.body, err = json.Marshal(in)
+	p.body, err = enc.marshal(in)
 	return p, err
 }
 
 // fate is the error that a record gets, "" for none.
-func (c *Cloud) fate(rec json.RawMessage, l lot, ring []shard) string {
+func (c *Cloud) fate(enc encoding, rec raw, l lot, ring []shard) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if x := c.rng.Float64(); x < l.EntryFails {
@@ -63,12 +65,15 @@ func (c *Cloud) fate(rec json.RawMessage, l lot, ring []shard) string {
 	if !l.Throttle || len(ring) == 0 {
 		return ""
 	}
-	var e struct{ Data, PartitionKey, ExplicitHashKey string }
-	if json.Unmarshal(rec, &e) != nil {
+	var e struct {
+		Data                          raw
+		PartitionKey, ExplicitHashKey string
+	}
+	if enc.unmarshal(rec, &e) != nil {
 		return "" // the endpoint says what is wrong with it
 	}
 	b := c.shards.bucket(shardOf(ring, e.PartitionKey, e.ExplicitHashKey))
-	if !b.take(c.now(), float64(len(e.Data)*3/4+len(e.PartitionKey))) {
+	if !b.take(c.now(), float64(enc.size(e.Data)+len(e.PartitionKey))) {
 		c.stats[sThrottled].Add(1)
 		return throttled
 	}
@@ -81,10 +86,10 @@ func (p *put) join(answer []byte) ([]byte, error) {
 	var got struct {
 		FailedRecordCount int
 		EncryptionType    string `json:",omitempty"`
-		Records           []json.RawMessage
+		Records           []raw
 	}
 	if answer != nil {
-		if err := json.Unmarshal(answer, &got); err != nil {
+		if err := p.enc.unmarshal(answer, &got); err != nil {
 			return nil, fmt.Errorf("answer of the endpoint: %w", err)
 		}
 		if len(got.Records) != len(p.kept) {
@@ -92,21 +97,21 @@ func (p *put) join(answer []byte) ([]byte, error) {
 		}
 	}
 	stored := got.Records
-	got.Records = make([]json.RawMessage, 0, len(p.lots))
+	got.Records = make([]raw, 0, len(p.lots))
 	for _, code := range p.lots {
 		if code == "" {
 			got.Records = append(got.Records, stored[0])
 			stored = stored[1:]
 			continue
 		}
-		b, err := json.Marshal(map[string]string{"ErrorCode": code, "ErrorMessage": "by lot"})
+		b, err := p.enc.marshal(map[string]string{"ErrorCode": code, "ErrorMessage": "by lot"})
 		if err != nil {
 			return nil, err
 		}
 		got.Records = append(got.Records, b)
 		got.FailedRecordCount++
 	}
-	return json.Marshal(got)
+	return p.enc.marshal(got)
 }
 
 // shards are the limits of the shards there are.
@@ -129,8 +134,16 @@ type shard struct {
 const ringAge = time.Second
 
 // ring is the stream's open shards, asked for once a second.
-func (c *Cloud) ring(r *http.Request, stream json.RawMessage, l lot) []shard {
+func (c *Cloud) ring(r *http.Request, enc encoding, name raw, l lot) []shard {
 	if !l.Throttle {
+		return nil
+	}
+	var text string
+	if enc.unmarshal(name, &text) != nil {
+		return nil // the endpoint says what is wrong with it
+	}
+	stream, err := json.Marshal(text)
+	if err != nil {
 		return nil
 	}
 	c.mu.Lock()
@@ -140,7 +153,7 @@ func (c *Cloud) ring(r *http.Request, stream json.RawMessage, l lot) []shard {
 		return known.shards
 	}
 	body := []byte(`{"StreamName":` + string(stream) + `,"ShardFilter":{"Type":"AT_LATEST"}}`)
-	status, _, answer, err := c.ask(r, "Kinesis_20131202.ListShards", body)
+	status, _, answer, err := c.ask(r, "Kinesis_20131202.ListShards", jsonMedia, body)
 	if err != nil || status != http.StatusOK {
 		return known.shards
 	}

@@ -2,7 +2,9 @@ package aws
 
 import (
 	"bytes"
+	"context"
 	"io"
+	"net"
 	"sync"
 	"sync/atomic"
 )
@@ -51,4 +53,36 @@ type bodyReader struct {
 func (r *bodyReader) Close() error {
 	r.once.Do(r.buf.Release)
 	return nil
+}
+
+type dialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// wholeBodies makes connections to which the body of a Buffer goes at once and
+// from where it lies, instead of by copies of 32 KiB.
+func wholeBodies(dial dialFunc) dialFunc {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dial(ctx, network, addr)
+		if t, ok := c.(*net.TCPConn); ok {
+			return wholeConn{t}, err
+		}
+		return c, err
+	}
+}
+
+type wholeConn struct{ *net.TCPConn }
+
+// ReadFrom is what the transport hands a body to, within the limit of its
+// Content-Length.
+func (c wholeConn) ReadFrom(r io.Reader) (int64, error) {
+	l, ok := r.(*io.LimitedReader)
+	if !ok {
+		return c.TCPConn.ReadFrom(r)
+	}
+	body, ok := l.R.(*bodyReader)
+	if !ok || int64(body.Len()) > l.N {
+		return c.TCPConn.ReadFrom(r)
+	}
+	n, err := body.WriteTo(c.TCPConn)
+	l.N -= n
+	return n, err
 }

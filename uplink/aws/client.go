@@ -43,9 +43,6 @@ type Options struct {
 	Name string
 	// Timeout bounds a request that does not say. Default 30s.
 	Timeout time.Duration
-	// WriteBuffer is how many bytes of a request are gathered before they are
-	// written, for each connection. Default 4 KiB.
-	WriteBuffer int
 	// Conns is how many connections are kept for the next request. Default 8.
 	Conns int
 	// Classify knows the codes of the service, false for the ones that mean
@@ -116,7 +113,7 @@ func NewClient(a Access, o Options) (*Client, error) {
 		conns = defaultConns
 	}
 	c.http = &http.Client{
-		Transport: transport(c.tls(), proxy, conns, o.WriteBuffer),
+		Transport: transport(c.tls(), proxy, conns),
 		// The services never redirect; a captive portal does.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -129,7 +126,7 @@ func (c *Client) tls() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.roots, Time: c.clock.certain}
 }
 
-func transport(t *tls.Config, proxy proxyFunc, conns, writeBuffer int) *http.Transport {
+func transport(t *tls.Config, proxy proxyFunc, conns int) *http.Transport {
 	dialer := &net.Dialer{
 		Timeout:         dialTimeout,
 		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3},
@@ -137,7 +134,7 @@ func transport(t *tls.Config, proxy proxyFunc, conns, writeBuffer int) *http.Tra
 	return &http.Transport{
 		Proxy:                  proxy,
 		OnProxyConnectResponse: proxyAnswer,
-		DialContext:            dialer.DialContext,
+		DialContext:            wholeBodies(dialer.DialContext),
 		TLSClientConfig:        t,
 		TLSHandshakeTimeout:    dialTimeout,
 		ExpectContinueTimeout:  time.Second,
@@ -148,7 +145,6 @@ func transport(t *tls.Config, proxy proxyFunc, conns, writeBuffer int) *http.Tra
 		MaxIdleConnsPerHost: conns,
 		IdleConnTimeout:     50 * time.Second, // the services close after 60
 		DisableCompression:  true,
-		WriteBufferSize:     writeBuffer,
 	}
 }
 

@@ -36,7 +36,7 @@ func (p *provider) fetch(ctx context.Context) (sdk.Credentials, error) {
 			return sdk.Credentials{}, fmt.Errorf("iot: ca: %w", err)
 		}
 	}
-	tr := transport(t, p.proxy, 1, 0)
+	tr := transport(t, p.proxy, 1)
 	tr.DisableKeepAlives = true
 	client := &http.Client{
 		Transport: tr, Timeout: defaultTimeout,

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -51,10 +53,15 @@ func serveNull() error {
 	}
 	var bodies sync.Pool
 	json, cbor := nullForm{
-		mark: []byte(`"PartitionKey":`), head: []byte(`{"FailedRecordCount":0,"Records":[`), tail: []byte(`]}`), sep: 1,
-		one: []byte(`{"SequenceNumber":"49600000000000000000000000000000000000000000000000000001","ShardId":"shardId-000000000000"},`),
+		head: []byte(`{"FailedRecordCount":0,"Records":[`), tail: []byte(`]}`), sep: 1,
+		count: func(body []byte) int { return bytes.Count(body, []byte("{")) - 1 }, // base64 has none
+		one:   []byte(`{"SequenceNumber":"49600000000000000000000000000000000000000000000000000001","ShardId":"shardId-000000000000"},`),
 	}, nullForm{
-		mark: []byte("\x6cPartitionKey"), head: []byte("\xbf\x71FailedRecordCount\x00\x67Records\x9f"), tail: []byte("\xff\xff"),
+		head: []byte("\xbf\x71FailedRecordCount\x00\x67Records\x9f"), tail: []byte("\xff\xff"),
+		count: func(body []byte) int { // what its list says
+			at := bytes.Index(body, []byte("Records\x99")) + len("Records\x99")
+			return int(binary.BigEndian.Uint16(body[at:]))
+		},
 		one: []byte("\xa2\x6eSequenceNumber\x78\x3849600000000000000000000000000000000000000000000000000001\x67ShardId\x74shardId-000000000000"),
 	}
 	json.many, cbor.many = bytes.Repeat(json.one, 500), bytes.Repeat(cbor.one, 500)
@@ -76,11 +83,13 @@ func serveNull() error {
 		if strings.Contains(r.Header.Get("Content-Type"), "cbor") {
 			form = &cbor
 		}
-		n := bytes.Count((*body)[:r.ContentLength], form.mark)
+		many := form.many[:form.count((*body)[:r.ContentLength])*len(form.one)-form.sep]
 		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
-		out := append(slices.Clone(form.head), form.many[:n*len(form.one)-form.sep]...)
-		if _, err := w.Write(append(out, form.tail...)); err != nil {
-			return
+		w.Header().Set("Content-Length", strconv.Itoa(len(form.head)+len(many)+len(form.tail)))
+		for _, b := range [][]byte{form.head, many, form.tail} {
+			if _, err := w.Write(b); err != nil {
+				return
+			}
 		}
 	})}
 	fmt.Println(lis.Addr())
@@ -96,7 +105,7 @@ func serveNull() error {
 
 // A nullForm is what the server looks for and says in one form.
 type nullForm struct {
-	mark            []byte // there is one for each record
+	count           func(body []byte) int // records of a request
 	head, one, tail []byte
 	many            []byte
 	sep             int // bytes of one that the last lacks

@@ -31,11 +31,13 @@ type Sink struct {
 	cbor atomic.Bool // the target has understood one in CBOR
 
 	packers sync.Pool // *packer
+	slabs   sync.Pool // *[]work
 
 	mu      sync.Mutex
 	checked map[string]time.Time // target streams that exist and keep keys together, and since when we know
 	last    string               // the target stream used last
 	begun   map[lane.Lane]begun
+	hashes  map[record.HashKey]string // in decimal
 }
 
 // begun is a record in many parts of which the target has the first few. It
@@ -48,10 +50,6 @@ type begun struct {
 
 // parallel is how many target streams one Send serves at a time.
 const parallel = 4
-
-// writeBuffer holds most requests of single records whole, with their header:
-// one system call instead of five.
-const writeBuffer = 128 << 10
 
 // New makes a sink of a config that Check has passed. Nothing is sent before the first Send or Probe. Errors: the CA file cannot
 // be read, or neither config nor environment says where to send.
@@ -70,15 +68,17 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 		many:    strings.Contains(cfg.Stream, streamMark),
 		checked: make(map[string]time.Time),
 		begun:   make(map[lane.Lane]begun),
+		hashes:  make(map[record.HashKey]string),
 	}
 	var err error
 	s.aws, err = aws.NewClient(cfg.Access, aws.Options{
-		Service: "kinesis", Name: "Kinesis", Conns: 2 * parallel, WriteBuffer: writeBuffer, Classify: classify, Log: home.Log,
+		Service: "kinesis", Name: "Kinesis", Conns: 2 * parallel, Classify: classify, Log: home.Log,
 	})
 	if err != nil {
 		return nil, err
 	}
 	s.json.Store(cfg.Wire == "json")
+	s.slabs.New = func() any { return new([]work) }
 	s.packers.New = func() any {
 		p := &packer{aggregate: cfg.Aggregate != "off", maxUnit: s.maxUnit, claims: s.rising}
 		if cfg.Format != "raw" {
@@ -137,11 +137,16 @@ func (w *work) stop(e *Error) {
 // ctx ends the wait for an answer; what was under way is then Ambiguous.
 func (s *Sink) Send(ctx context.Context, lanes []lane.Batch) []lane.Outcome {
 	out := make([]lane.Outcome, len(lanes))
-	all := make([]work, len(lanes))
+	slab := s.slabs.Get().(*[]work)
+	all := (*slab)[:0]
 	for i := range lanes {
-		b := &lanes[i]
-		all[i] = work{Batch: b, hash: decimal(b.Lane.Hash), out: &out[i]}
+		all = append(all, work{Batch: &lanes[i], out: &out[i]})
 	}
+	defer func() {
+		clear(all)
+		*slab = all
+		s.slabs.Put(slab)
+	}()
 	s.resume(all)
 	groups := s.group(all)
 	if len(groups) == 1 {
@@ -188,15 +193,27 @@ func (s *Sink) group(all []work) []group {
 	return groups
 }
 
-// resume finds how many parts of each batch's first record the target has.
+// mostHashes is how many lanes' hash keys are kept in decimal.
+const mostHashes = 10_000
+
+// resume finds each lane's hash key, and how many parts of its first record the
+// target has.
 func (s *Sink) resume(all []work) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.begun) == 0 {
-		return
-	}
 	for i := range all {
 		w := &all[i]
+		var known bool
+		if w.hash, known = s.hashes[w.Lane.Hash]; !known {
+			if len(s.hashes) >= mostHashes {
+				clear(s.hashes)
+			}
+			w.hash = decimal(w.Lane.Hash)
+			s.hashes[w.Lane.Hash] = w.hash
+		}
+		if len(s.begun) == 0 {
+			continue
+		}
 		if p, ok := s.begun[w.Lane]; ok && len(w.Recs) > 0 && w.Recs[0].Pos == p.pos {
 			w.skip = p.skip
 		}

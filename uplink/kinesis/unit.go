@@ -83,6 +83,9 @@ func (u unit) size() int { return len(u.data) + len(u.key) }
 // the lane's explicit hash key in decimal. The error says why the first record
 // can never travel.
 func (p *packer) pack(l *lane.Lane, hash string, recs []record.Record, skip, limit, most int) (unit, error) {
+	if !p.aggregate && p.env == nil { // a record travels as it is
+		return p.alone(unit{key: recs[0].Key, n: 1}, recs[0].Data, p.maxUnit-len(recs[0].Key))
+	}
 	p.enc.Reset()
 	p.open(l, &recs[0])
 	front := p.parts[min(skip, len(p.parts)-1):]
@@ -162,8 +165,10 @@ func (p *packer) grown(r *record.Record, hash string) int {
 // level only, so an aggregate's records go in one by one.
 func (p *packer) open(l *lane.Lane, r *record.Record) {
 	p.parts, p.text, p.via = p.parts[:0], p.text[:0], ""
-	if by, rises := envelope.LanesBy(r.Type); rises && p.claims {
-		p.via = by + "." + strconv.FormatUint(uint64(l.Shard), 10)
+	if p.claims {
+		if by, rises := envelope.LanesBy(r.Type); rises {
+			p.via = by + "." + strconv.FormatUint(uint64(l.Shard), 10)
+		}
 	}
 	in := p.nested(r.Data)
 	if in == nil {
