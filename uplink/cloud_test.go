@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fxamacker/cbor/v2"
+
 	"forebay/uplink/envelope"
 	"forebay/uplink/kpl"
 )
@@ -28,6 +30,7 @@ type cloud struct {
 	fault    func(op string) string // "", or the name of a fault
 	skew     time.Duration          // its clock's distance from ours
 	auto     bool                   // its streams spread records by themselves
+	jsonOnly bool                   // it does not understand CBOR
 	requests map[string]int
 	units    []cloudUnit
 }
@@ -84,6 +87,14 @@ func (c *cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.requests[op]++
 	now := time.Now().Add(c.skew)
 	w.Header().Set("Date", now.UTC().Format(http.TimeFormat))
+	unmarshal := json.Unmarshal
+	if r.Header.Get("Content-Type") == cborMedia {
+		if c.jsonOnly {
+			fail(w, 404, "UnknownOperationException", "")
+			return
+		}
+		unmarshal, w = cbor.Unmarshal, inCBOR{w}
+	}
 	if !strings.HasPrefix(r.Header.Get("Authorization"), "AWS4-HMAC-SHA256 Credential=AKIDTEST/") {
 		fail(w, 400, "UnrecognizedClientException", "The security token included in the request is invalid.")
 		return
@@ -116,7 +127,7 @@ func (c *cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch op {
 	case "PutRecords":
-		c.putRecords(w, body, fault)
+		c.putRecords(w, unmarshal, body, fault)
 	case "DescribeStreamSummary":
 		c.describe(w, body)
 	case "CreateStream":
@@ -153,13 +164,13 @@ type putEntry struct {
 	ExplicitHashKey string
 }
 
-func (c *cloud) putRecords(w http.ResponseWriter, body []byte, fault string) {
+func (c *cloud) putRecords(w http.ResponseWriter, unmarshal func([]byte, any) error, body []byte, fault string) {
 	var in struct {
 		StreamName string
 		Records    []putEntry
 	}
-	if err := json.Unmarshal(body, &in); err != nil {
-		c.t.Errorf("request is not JSON: %v", err)
+	if err := unmarshal(body, &in); err != nil {
+		c.t.Errorf("request: %v", err)
 		fail(w, 400, "SerializationException", err.Error())
 		return
 	}

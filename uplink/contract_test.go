@@ -36,14 +36,17 @@ type far struct {
 	// largest is the largest payload that it takes for sure, tooLarge one that
 	// it never takes.
 	largest, tooLarge int
+	cloud             *cloud // behind a Kinesis
 }
 
 // sinks are all there are; a new one joins the contract here.
 func sinks() map[string]func(t *testing.T) (uplink.Sink, *far) {
 	return map[string]func(t *testing.T) (uplink.Sink, *far){
-		"kinesis":     func(t *testing.T) (uplink.Sink, *far) { return kinesisFar(t, kinesis.Config{}) },
-		"kinesis-off": func(t *testing.T) (uplink.Sink, *far) { return kinesisFar(t, kinesis.Config{Aggregate: "off"}) },
-		"firehose":    func(t *testing.T) (uplink.Sink, *far) { return firehoseFar(t, firehose.Config{}) },
+		"kinesis":              func(t *testing.T) (uplink.Sink, *far) { return kinesisFar(t, kinesis.Config{}) },
+		"kinesis-off":          func(t *testing.T) (uplink.Sink, *far) { return kinesisFar(t, kinesis.Config{Aggregate: "off"}) },
+		"kinesis-json":         func(t *testing.T) (uplink.Sink, *far) { return kinesisFar(t, kinesis.Config{Wire: "json"}) },
+		"kinesis-without-cbor": withoutCBOR,
+		"firehose":             func(t *testing.T) (uplink.Sink, *far) { return firehoseFar(t, firehose.Config{}) },
 		"firehose-gzip": func(t *testing.T) (uplink.Sink, *far) {
 			return firehoseFar(t, firehose.Config{Compression: "gzip", PerRecord: 50})
 		},
@@ -87,6 +90,7 @@ func kinesisFar(t *testing.T, cfg kinesis.Config) (uplink.Sink, *far) {
 		t.Fatal(err)
 	}
 	return s, &far{
+		cloud: c,
 		payloads: func(l lane.Lane) (out []string) {
 			for _, r := range c.all("target") {
 				if r.Stream == l.Stream && strings.Contains(r.ID, fmt.Sprintf("/%d/", l.Shard)) {

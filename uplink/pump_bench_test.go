@@ -74,6 +74,11 @@ func nullKinesis(w http.ResponseWriter, r *http.Request) {
 	if _, err := io.ReadFull(r.Body, body); err != nil {
 		return
 	}
+	if r.Header.Get("Content-Type") == cborMedia {
+		n := bytes.Count(body, []byte("\x6cPartitionKey"))
+		fmt.Fprint(w, "\xa1\x67Records\x9f"+strings.Repeat("\xa1\x6eSequenceNumber\x611", n)+"\xff")
+		return
+	}
 	n := bytes.Count(body, []byte(`"PartitionKey":`))
 	fmt.Fprint(w, `{"Records":[`+strings.Repeat(`{"SequenceNumber":"1","ShardId":"a"},`, n-1)+`{"SequenceNumber":"1","ShardId":"a"}]}`)
 }

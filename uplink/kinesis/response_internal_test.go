@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fxamacker/cbor/v2"
+
 	"forebay/spool/record"
 	"forebay/uplink/aws"
 	"forebay/uplink/lane"
@@ -37,6 +39,10 @@ func FuzzPutRecordsAnswer(f *testing.F) {
 	f.Add([]byte(`{"message":"x"}`), uint8(1), 500, "InternalFailure:")
 	f.Add([]byte(``), uint8(3), 302, "")
 	sink := testSink(f)
+	dec, err := cbor.DecOptions{DupMapKey: cbor.DupMapKeyEnforcedAPF, FieldNameMatching: cbor.FieldNameMatchingCaseSensitive}.DecMode()
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, body []byte, n uint8, status int, kind string) {
 		if status != http.StatusOK {
 			e := sink.aws.Judge(status, http.Header{"X-Amzn-Errortype": {kind}}, body)
@@ -57,6 +63,9 @@ func FuzzPutRecordsAnswer(f *testing.F) {
 		}
 		if len(entries) != int(n) || json.Valid(body) != asJSON {
 			t.Fatalf("%d entries for %d records out of %q", len(entries), n, body)
+		}
+		if slow, err := unmarshalled(dec.Unmarshal, body); !asJSON && err == nil && !slices.Equal(entries, slow) {
+			t.Fatalf("%x: %+v, the library reads %+v", body, entries, slow)
 		}
 		for _, e := range entries {
 			if o := sink.outcome(&e); o == nil && (!e.numbered || e.code != "") {

@@ -134,6 +134,12 @@ func accept(w http.ResponseWriter, in put) {
 // Answers that are not an acknowledgement are none, and their words are for
 // an operator; no error ever holds a secret.
 func TestAnswers(t *testing.T) {
+	for _, wire := range []string{"cbor", "json"} {
+		t.Run(wire, func(t *testing.T) { answers(t, wire) })
+	}
+}
+
+func answers(t *testing.T, wire string) {
 	for name, c := range map[string]struct {
 		answer func(w http.ResponseWriter, in put)
 		class  lane.Class
@@ -170,7 +176,9 @@ func TestAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			srv := serve(t, func(w http.ResponseWriter, _ *http.Request, in put) { c.answer(w, in) })
-			o := open(t, config(srv.URL)).Send(t.Context(), []lane.Batch{batch(1, `{"a":1}`)})[0]
+			cfg := config(srv.URL)
+			cfg.Wire = wire
+			o := open(t, cfg).Send(t.Context(), []lane.Batch{batch(1, `{"a":1}`)})[0]
 			if o.Done != 0 || o.Class != c.class || o.Err == nil || !strings.Contains(o.Err.Error(), c.words) {
 				t.Fatalf("%+v, want %v and %q", o, c.class, c.words)
 			}
@@ -360,6 +368,7 @@ func TestCheck(t *testing.T) {
 		"secret_key":      func(c *kinesis.Config) { c.SecretKey = conf.NewSecret(secret) },
 		"profile":         func(c *kinesis.Config) { c.AccessKey, c.SecretKey, c.Profile = "A", conf.NewSecret(secret), "p" },
 		"ca":              func(c *kinesis.Config) { c.CA = "/no/such/file" },
+		"wire":            func(c *kinesis.Config) { c.Wire = "xml" },
 		"max_record":      func(c *kinesis.Config) { c.MaxRecord = 1 },
 		"request_timeout": func(c *kinesis.Config) { c.RequestTimeout = 1 },
 	} {
