@@ -52,7 +52,7 @@ func TestFaults(t *testing.T) {
 		"a list of 2^32-1": "\x9a\xff\xff\xff\xff", "a list without its break": "\x9f\x01", "a map without a value": "\xbf\x01\xff",
 		"pieces without a break": "\x7f\x61a", "pieces of another kind": "\x7f\x41a\xff", "pieces in pieces": "\x7f\x7f\x61a\xff\xff",
 		"a lone break": "\xff", "a tag of nothing": "\xc1", "too deep": strings.Repeat("\x81", 17) + "\x01",
-		"deep without an end": strings.Repeat("\x9f", 100_000), "tags without an end": strings.Repeat("\xc1", 100_000),
+		"deep without an end": strings.Repeat("\x9f", 100_000), "tags without an end": strings.Repeat("\xc1", 100_000), "too many tags": "\xc1\xc1\xc1\xc1\xc1\x01",
 	} {
 		r := cbor.NewReader([]byte(b))
 		if r.Skip(); !r.Failed() || r.AtEnd() {
@@ -75,7 +75,7 @@ func FuzzSkip(f *testing.F) {
 	for _, s := range []string{"\x00", "\xa1\x61a\xc1\x1a\x00\x00\x00\x01", "\x9f\x01\x82\x02\x03\xff", "\x7f\x61a\xff", "\xf9\x3c\x00", "\xf6", "\xd9\xd9\xf7\xa0", "\xf8\x20"} {
 		f.Add([]byte(s))
 	}
-	dec, err := lib.DecOptions{MaxNestedLevels: 64, MaxArrayElements: math.MaxInt32, MaxMapPairs: math.MaxInt32}.DecMode()
+	dec, err := lib.DecOptions{MaxNestedLevels: 256, MaxArrayElements: math.MaxInt32, MaxMapPairs: math.MaxInt32}.DecMode()
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -133,15 +133,21 @@ func (r *Reader) Another(n *int) bool {
 	return true
 }
 
+// maxDepth is how deep a value that is skipped may be nested, and maxTags how
+// many tags may stand before an item.
+const (
+	maxDepth = 16
+	maxTags  = 4
+)
+
 // Untag passes the tags in front of the next item (section 3.4).
 func (r *Reader) Untag() {
-	for !r.bad && r.Peek()&Major == Tag {
-		r.Head()
+	for n := 0; !r.bad && r.Peek()&Major == Tag; n++ {
+		if r.Head(); n == maxTags {
+			r.bad = true
+		}
 	}
 }
-
-// maxDepth is how deep a value that is skipped may be nested.
-const maxDepth = 16
 
 // Skip passes one item, whatever it is.
 func (r *Reader) Skip() { r.skip(maxDepth) }
