@@ -81,6 +81,12 @@ func (r *Reader) String(major byte) []byte {
 // Whole is String for a string that may come in pieces (section 3.2.3); only
 // of one that does it makes a copy.
 func (r *Reader) Whole(major byte) []byte {
+	if at := r.at; !r.bad && at < len(r.b) { // nearly all are short
+		if n := int(r.b[at] - major); n < 24 && n < len(r.b)-at {
+			r.at = at + 1 + n
+			return r.b[at+1 : r.at : r.at]
+		}
+	}
 	if r.Peek() != major|Indefinite {
 		return r.String(major)
 	}

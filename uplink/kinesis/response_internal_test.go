@@ -167,7 +167,7 @@ func TestDecimal(t *testing.T) {
 		}
 		var h record.HashKey
 		n.FillBytes(h[:])
-		if got := decimal(h); got != s {
+		if got := string(appendDecimal(nil, h)); got != s {
 			t.Errorf("%s is written as %s", s, got)
 		}
 	}

@@ -37,7 +37,6 @@ type Sink struct {
 	checked map[string]time.Time // target streams that exist and keep keys together, and since when we know
 	last    string               // the target stream used last
 	begun   map[lane.Lane]begun
-	hashes  map[record.HashKey]string // in decimal
 }
 
 // begun is a record in many parts of which the target has the first few. It
@@ -68,7 +67,6 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 		many:    strings.Contains(cfg.Stream, streamMark),
 		checked: make(map[string]time.Time),
 		begun:   make(map[lane.Lane]begun),
-		hashes:  make(map[record.HashKey]string),
 	}
 	var err error
 	s.aws, err = aws.NewClient(cfg.Access, aws.Options{
@@ -106,7 +104,8 @@ func (s *Sink) Close() error {
 // work is one batch on its way through Send.
 type work struct {
 	*lane.Batch
-	hash string
+	hash [mostDigits]byte // explicit hash key in decimal
+	ends int              // where it ends
 	out  *lane.Outcome
 
 	sent    int // records that are complete with the request under way
@@ -120,6 +119,7 @@ type work struct {
 }
 
 func (w *work) left() []record.Record { return w.Recs[w.out.Done:] }
+func (w *work) digits() []byte        { return w.hash[:w.ends] }
 func (w *work) open() bool            { return !w.stopped && w.out.Done < len(w.Recs) }
 
 func (w *work) stop(e *Error) {
@@ -141,6 +141,8 @@ func (s *Sink) Send(ctx context.Context, lanes []lane.Batch) []lane.Outcome {
 	all := (*slab)[:0]
 	for i := range lanes {
 		all = append(all, work{Batch: &lanes[i], out: &out[i]})
+		w := &all[i]
+		w.ends = len(appendDecimal(w.hash[:0], w.Lane.Hash))
 	}
 	defer func() {
 		clear(all)
@@ -193,27 +195,15 @@ func (s *Sink) group(all []work) []group {
 	return groups
 }
 
-// mostHashes is how many lanes' hash keys are kept in decimal.
-const mostHashes = 10_000
-
-// resume finds each lane's hash key, and how many parts of its first record the
-// target has.
+// resume finds how many parts of each batch's first record the target has.
 func (s *Sink) resume(all []work) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.begun) == 0 {
+		return
+	}
 	for i := range all {
 		w := &all[i]
-		var known bool
-		if w.hash, known = s.hashes[w.Lane.Hash]; !known {
-			if len(s.hashes) >= mostHashes {
-				clear(s.hashes)
-			}
-			w.hash = decimal(w.Lane.Hash)
-			s.hashes[w.Lane.Hash] = w.hash
-		}
-		if len(s.begun) == 0 {
-			continue
-		}
 		if p, ok := s.begun[w.Lane]; ok && len(w.Recs) > 0 && w.Recs[0].Pos == p.pos {
 			w.skip = p.skip
 		}
@@ -321,7 +311,11 @@ func (s *Sink) fill(buf *aws.Buffer, p *packer, g group, form wire) []*work {
 		if w.most > 0 {
 			recs = recs[:min(w.most, len(recs))]
 		}
-		u, err := p.pack(&w.Lane, w.hash, recs, w.skip, limit, most)
+		hash := ""
+		if p.aggregate { // they hold it too
+			hash = string(w.digits())
+		}
+		u, err := p.pack(&w.Lane, hash, recs, w.skip, limit, most)
 		if err != nil {
 			w.stop(&Error{Class: lane.Poison, Text: err.Error()})
 			continue
@@ -330,7 +324,7 @@ func (s *Sink) fill(buf *aws.Buffer, p *packer, g group, form wire) []*work {
 			continue // its turn comes with the next request
 		}
 		before := len(buf.B)
-		buf.B = form.appendUnit(buf.B, len(req), u, w.hash)
+		buf.B = form.appendUnit(buf.B, len(req), u, w.digits())
 		w.out.Bytes += len(buf.B) - before
 		w.sent, w.cut, w.size, w.via = u.n, u.cut, u.size(), u.via
 		room -= u.size()

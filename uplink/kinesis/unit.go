@@ -217,23 +217,34 @@ func isKey(key string) bool {
 	return c.Check() == nil
 }
 
-// decimal is a hash key as Kinesis writes it.
-func decimal(h record.HashKey) string {
+// mostDigits is how many digits a hash key has at most.
+const mostDigits = 39
+
+// appendDecimal appends a hash key as Kinesis writes it.
+func appendDecimal(dst []byte, h record.HashKey) []byte {
 	const chunk = 10_000_000_000_000_000_000 // the largest power of ten in 64 bits: 19 digits at a time
 	hi, lo := binary.BigEndian.Uint64(h[:8]), binary.BigEndian.Uint64(h[8:])
-	var text [40]byte
+	var text [2 * 19]byte
 	at := len(text)
 	for {
 		var rest uint64
 		high, r := hi/chunk, hi%chunk
 		lo, rest = bits.Div64(r, lo, chunk)
 		if hi = high; hi == 0 && lo == 0 {
-			return strconv.FormatUint(rest, 10) + string(text[at:])
+			return append(strconv.AppendUint(dst, rest, 10), text[at:]...)
 		}
-		for range 19 {
-			at--
-			text[at] = byte('0' + rest%10)
-			rest /= 10
-		}
+		at -= 19
+		digits(text[at+10:at+19], uint32(rest%1_000_000_000))
+		rest /= 1_000_000_000
+		digits(text[at+1:at+10], uint32(rest%1_000_000_000))
+		text[at] = byte('0' + rest/1_000_000_000)
+	}
+}
+
+// digits writes all nine digits of v.
+func digits(dst []byte, v uint32) {
+	for i := len(dst) - 1; i >= 0; i-- {
+		dst[i] = byte('0' + v%10)
+		v /= 10
 	}
 }

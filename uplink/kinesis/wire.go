@@ -19,7 +19,7 @@ type wire interface {
 	// there are maxEntries at most, and seal, which is told where open ended and
 	// how many there were.
 	open(dst []byte, stream string) []byte
-	appendUnit(dst []byte, i int, u unit, hash string) []byte
+	appendUnit(dst []byte, i int, u unit, hash []byte) []byte
 	seal(dst []byte, at, n int) []byte
 }
 
@@ -36,7 +36,7 @@ func (jsonWire) open(dst []byte, stream string) []byte {
 	return append(append(append(dst, `{"StreamName":`...), strconv.Quote(stream)...), `,"Records":[`...)
 }
 
-func (jsonWire) appendUnit(dst []byte, i int, u unit, hash string) []byte {
+func (jsonWire) appendUnit(dst []byte, i int, u unit, hash []byte) []byte {
 	if i > 0 {
 		dst = append(dst, ',')
 	}
@@ -69,9 +69,9 @@ func (cborWire) open(dst []byte, stream string) []byte {
 	return append(append(dst, cborList...), 0, 0)
 }
 
-func (cborWire) appendUnit(dst []byte, _ int, u unit, hash string) []byte {
+func (cborWire) appendUnit(dst []byte, _ int, u unit, hash []byte) []byte {
 	dst = cbor.AppendBytes(append(dst, cborData...), u.data)
-	dst = cbor.AppendText(append(dst, cborHash...), hash)
+	dst = append(cbor.AppendHead(append(dst, cborHash...), cbor.Text, uint64(len(hash))), hash...)
 	return cbor.AppendText(append(dst, cborKey...), u.key)
 }
 
