@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -287,10 +288,21 @@ func (s *Sink) request(ctx context.Context, p *packer, g group, form wire) (req 
 	return req, status, err
 }
 
+// unitRoom is about what a unit has besides its key and data.
+const unitRoom = 100
+
 // fill writes the next request into buf: a unit of each lane that still has
 // records.
 func (s *Sink) fill(buf *aws.Buffer, p *packer, g group, form wire) []*work {
-	buf.B = form.open(buf.B[:0], g.stream)
+	// The lanes' records lie far apart in memory: what is asked for in one go
+	// comes in one go.
+	size := 0
+	for _, w := range g.works[:min(len(g.works), maxEntries)] {
+		if w.open() {
+			size += unitRoom + len(w.left()[0].Key) + len(w.left()[0].Data)
+		}
+	}
+	buf.B = form.open(slices.Grow(buf.B[:0], min(size, maxRequest)), g.stream)
 	at := len(buf.B)
 	room := s.pace.Size()
 	most := max(room, unitCurrent)
