@@ -52,6 +52,7 @@ access_key = "any"
 secret_key = "any"
 request_timeout = "4s"
 max_record = "32KiB"
+wire = "WIRE"
 `
 
 // fromEnv is a number for the long form of a test.
@@ -75,7 +76,7 @@ func fromEnv(t *testing.T, name string, short int) int {
 // every record that the gateway took is there, each key in order, and nothing
 // twice behind a watermark as the consumers' samples keep it.
 func TestACloudThatMisbehaves(t *testing.T) {
-	if again := misbehave(t, fromEnv(t, "FOREBAY_CLOUD_RECORDS", 60_000), fromEnv(t, "FOREBAY_CLOUD_KILLS", 6)); again == 0 {
+	if again := misbehave(t, "cbor", fromEnv(t, "FOREBAY_CLOUD_RECORDS", 60_000), fromEnv(t, "FOREBAY_CLOUD_KILLS", 6)); again == 0 {
 		t.Error("nothing came twice: the cloud did not misbehave")
 	}
 }
@@ -83,13 +84,17 @@ func TestACloudThatMisbehaves(t *testing.T) {
 // TestAGatewayBehindABadLink is the same with another gateway that knows what
 // is in front of it: it stores nothing twice.
 func TestAGatewayBehindABadLink(t *testing.T) {
-	if again := misbehave(t, fromEnv(t, "FOREBAY_CLOUD_RECORDS", 30_000), fromEnv(t, "FOREBAY_CLOUD_KILLS", 6), "--header", "X-Forebay-Lanes"); again != 0 {
-		t.Errorf("%d records are stored twice", again)
+	for _, wire := range []string{"cbor", "json"} {
+		t.Run(wire, func(t *testing.T) {
+			if again := misbehave(t, wire, fromEnv(t, "FOREBAY_CLOUD_RECORDS", 20_000), fromEnv(t, "FOREBAY_CLOUD_KILLS", 6), "--header", "X-Forebay-Lanes"); again != 0 {
+				t.Errorf("%d records are stored twice", again)
+			}
+		})
 	}
 }
 
 // misbehave gives how many records came twice.
-func misbehave(t *testing.T, records, kills int, flags ...string) (again int) {
+func misbehave(t *testing.T, wire string, records, kills int, flags ...string) (again int) {
 	ambiguous := "0.05" // in the short form, so that it happens at all
 	if records >= 1_000_000 {
 		ambiguous = "0.01"
@@ -100,7 +105,7 @@ func misbehave(t *testing.T, records, kills int, flags ...string) (again int) {
 		"cloud", "--listen", cloud, "--to", "http://" + far.kinesis, "--control", control,
 		"--entry-fails", "0.1", "--cut-after", ambiguous, "--fail-after", ambiguous, "--cut-before", "0.005", "--throttle",
 	}, flags...)...)
-	near := startGateway(t, "near", strings.ReplaceAll(badCloudConfig, "CLOUD", cloud))
+	near := startGateway(t, "near", strings.NewReplacer("CLOUD", cloud, "WIRE", wire).Replace(badCloudConfig))
 
 	var put atomic.Int64
 	ctx, cancel := context.WithCancel(t.Context())
@@ -149,6 +154,9 @@ func misbehave(t *testing.T, records, kills int, flags ...string) (again int) {
 	again = compare(t, far, taken)
 	sample(t, far, taken)
 	t.Logf("taken %d records, %d kills; the cloud says %s", len(taken), kills, tell(t, control, "/", ""))
+	if strings.Contains(near.out.String(), "does not speak CBOR") {
+		t.Error("what the cloud does is taken for a lack of CBOR")
+	}
 	near.sound(t)
 	far.sound(t)
 	return again
