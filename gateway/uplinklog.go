@@ -60,7 +60,7 @@ func (l *forUplink) Lanes(ctx context.Context) ([]uplink.LaneCursor, error) {
 				}
 			case cur == nil: // it waits without holding anything
 			case ready:
-				out = append(out, uplink.LaneCursor{Lane: lane.Lane{Stream: t.Name(), Shard: sh.ID, Hash: laneHash(t.Name(), sh)}, Class: t.Config().Class, Cursor: l.shaped(t, sh.ID, cur)})
+				out = append(out, uplink.LaneCursor{Lane: lane.Lane{Stream: t.Name(), Shard: sh.ID, Hash: laneHash(t.Name(), sh)}, Class: t.Config().Class, Cursor: l.shaped(t, sh.ID, cur), Place: cur})
 			default:
 				l.wait = append(l.wait, cur)
 			}

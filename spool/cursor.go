@@ -200,6 +200,23 @@ func (c *Cursor) Began() uint64 {
 	return c.p.start
 }
 
+// End is the sequence number that the shard's next record will get.
+func (c *Cursor) End() uint64 {
+	next, _ := c.sh.end()
+	return next
+}
+
+// Arrived is when the record with a sequence number arrived; false where the
+// log does not hold it, or not any more.
+func (c *Cursor) Arrived(seq uint64) (time.Time, bool) {
+	r := newReader(c.sh, seq)
+	b, err := r.Poll(context.Background(), 1)
+	if err != nil || len(b.Recs) == 0 || b.Recs[0].Pos.Seq != seq {
+		return time.Time{}, false
+	}
+	return b.Recs[0].Arrived, true
+}
+
 // Backlog is what lies between the place and the newest record.
 func (c *Cursor) Backlog() record.Backlog {
 	at := c.Committed()

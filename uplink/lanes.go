@@ -28,6 +28,7 @@ type laneRun struct {
 	lane lane.Lane
 	turn turn
 	cur  Cursor
+	log  lane.Place // may be nil
 	stop context.CancelFunc
 
 	answer chan lane.Outcome // of the batch that was queued; room for one
@@ -75,6 +76,7 @@ func newLane(p *Pump, f LaneCursor) *laneRun {
 		lane:   f.Lane,
 		turn:   turnOf(f.Class),
 		cur:    f.Cursor,
+		log:    f.Place,
 		answer: make(chan lane.Outcome, 1),
 		wake:   make(chan struct{}, 1),
 		now:    new(hold),
@@ -323,6 +325,7 @@ func (l *laneRun) offer() int {
 	l.p.enqueue(l, lane.Batch{
 		Lane:    l.p.cfg.Far(l.lane),
 		Recs:    recs[:n],
+		Place:   l.log,
 		Backlog: l.hand.full || size >= unit || n < len(recs) || !l.next.empty(),
 	}, size)
 	return n

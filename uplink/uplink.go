@@ -71,6 +71,8 @@ type LaneCursor struct {
 	lane.Lane
 	// Class is the stream's. Alarms go first, then evidence, then the rest.
 	Class record.Class
+	// Place is what the log knows of the lane; may be nil.
+	Place lane.Place
 	Cursor
 }
 
@@ -407,7 +409,7 @@ func open(c Config, home lane.Home) (Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	if home.Series, err = c.series(); err != nil {
+	if home.Series, home.Shape, err = c.series(); err != nil {
 		return nil, fmt.Errorf("open uplink %q: %w", c.ID, err)
 	}
 	s, err := k.open(&c, home)
@@ -417,18 +419,17 @@ func open(c Config, home lane.Home) (Sink, error) {
 	return s, nil
 }
 
-// series is lane.Home.Series.
-func (c *Config) series() (string, error) {
+// series is lane.Home.Series, and Shape.
+func (c *Config) series() (series, print string, err error) {
 	s, err := shape.New(c.Shape)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	print, err := s.Print()
-	if err != nil {
-		return "", err
+	if print, err = s.Print(); err != nil {
+		return "", "", err
 	}
 	sum := sha256.Sum256([]byte(string(c.ID) + "\x00" + print))
-	return hex.EncodeToString(sum[:8]), nil
+	return hex.EncodeToString(sum[:8]), print, nil
 }
 
 // WithDefaults fills in what was left out.

@@ -21,10 +21,10 @@ import (
 // A lane's place is a record of the topic of places:
 //
 //	key:   TRANSACTIONAL_ID TOPIC GATEWAY/EPOCH/SHARD
-//	value: {"seq":N,"topic_id":"32 HEX DIGITS"}
+//	value: {"seq":N,"topic_id":"32 HEX DIGITS","began":N,"shape":"...","arrived":NS}
 //
 // It says up to which sequence number the topic holds the shard's records of
-// that epoch. It counts only for the topic with that id, so that one that was
+// that epoch, and from which on (lane.Cover). It counts only for the topic with that id, so that one that was
 // deleted and created again begins anew.
 
 // A place names what a sequence number counts in.
@@ -38,6 +38,7 @@ type place struct {
 type mark struct {
 	Seq     uint64 `json:"seq"`
 	TopicID string `json:"topic_id"`
+	lane.Cover
 }
 
 func topicID(id kadm.TopicID) string { return hex.EncodeToString(id[:]) }
@@ -111,14 +112,15 @@ func newCursors(scope string) *cursors {
 	}
 }
 
-// held is the last sequence number of a place that the topic holds.
-func (c *cursors) held(p place, id string) uint64 {
+// held is how far the topic of that id has got in a place; the zero mark where
+// it holds nothing of it.
+func (c *cursors) held(p place, id string) mark {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if m, ok := c.marks[p]; ok && m.TopicID == id {
-		return m.Seq
+		return m
 	}
-	return 0
+	return mark{}
 }
 
 // set takes marks that are committed.

@@ -234,13 +234,27 @@ func (p *producer) placeOf(w *work, r *record.Record) place {
 	return place{topic: w.topic, of: of, shard: r.Pos.Shard}
 }
 
+// remedy is what makes another far side of it.
+const remedy = "give the uplink another transactional_id, or id"
+
 // skip passes the records that the topics hold.
 func (p *producer) skip(works []*work) {
 	for _, w := range works {
+		var sure place
 		for w.open() {
 			r := &w.left()[0]
-			if r.Pos.Seq == 0 || r.Pos.Seq > p.s.cursors.held(p.placeOf(w, r), topicID(w.target.id)) {
+			at := p.placeOf(w, r)
+			m := p.s.cursors.held(at, topicID(w.target.id))
+			if r.Pos.Seq == 0 || r.Pos.Seq > m.Seq {
 				break
+			}
+			if at != sure {
+				own := at.of == record.Origin{Gateway: p.s.id.Gateway, Epoch: p.s.id.Epoch}
+				if e := w.Doubt(&p.s.home, m.Cover, m.Seq, r.Pos.Seq, own, remedy); e != nil {
+					w.stop(e)
+					break
+				}
+				sure = at
 			}
 			w.out.Done++
 		}
@@ -332,15 +346,15 @@ func (p *producer) mark(w *work) {
 	if !p.s.cfg.transactional() {
 		return
 	}
-	for i := range w.left()[:w.n] {
-		r := &w.left()[i]
-		at := p.placeOf(w, r)
-		m := mark{Seq: r.Pos.Seq, TopicID: topicID(w.target.id)}
-		if k := len(p.said) - 1; k >= 0 && p.said[k].place == at {
-			p.said[k].mark = m
-		} else {
-			p.said = append(p.said, said{place: at, mark: m})
+	recs, id := w.left()[:w.n], topicID(w.target.id)
+	for i := 0; i < len(recs); {
+		at, first := p.placeOf(w, &recs[i]), &recs[i]
+		for i++; i < len(recs) && p.placeOf(w, &recs[i]) == at; i++ {
 		}
+		last, was := &recs[i-1], p.s.cursors.held(at, id)
+		p.said = append(p.said, said{place: at, mark: mark{
+			Seq: last.Pos.Seq, TopicID: id, Cover: w.Cover(&p.s.home, was.Cover, was.Seq, first, last),
+		}})
 	}
 }
 

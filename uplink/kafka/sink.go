@@ -23,6 +23,7 @@ const producers = 2
 type Sink struct {
 	cfg     Config
 	id      record.Identity
+	home    lane.Home
 	timeout time.Duration
 	log     *slog.Logger
 
@@ -45,6 +46,7 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 	s := &Sink{
 		cfg:       cfg,
 		id:        home.ID,
+		home:      home,
 		timeout:   cfg.RequestTimeout.Or(defaultLimit),
 		log:       home.Log,
 		adminWire: new(wire),

@@ -26,6 +26,9 @@ type Lane struct {
 type Batch struct {
 	Lane Lane
 	Recs []record.Record
+	// Place is what the log knows of the lane; nil where nobody can tell, as
+	// where records are sent beside an uplink.
+	Place Place
 	// Backlog reports that more records are waiting behind this batch, so a
 	// sink may choose larger units over lower delay.
 	Backlog bool
@@ -99,6 +102,9 @@ type Home struct {
 	// that drops by a watermark keeps one for each. It has letters and digits
 	// alone.
 	Series string
+	// Shape names what this uplink leaves out and changes, "" where that is not
+	// known. It has letters and digits alone, 32 of them at most.
+	Shape string
 	// Chunk opens the bytes that belong to a record and lie beside the log.
 	// Reading them to the end fails with a *record.CorruptError where they are
 	// damaged; fs.ErrNotExist means that they are kept no longer. nil where

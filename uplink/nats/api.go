@@ -289,9 +289,16 @@ func (s *Sink) create(ctx context.Context, l *link, in *info) *failure {
 	return nil
 }
 
-// last reads the last message on the subjects that filter matches: its sequence
-// number, 0 if there is none, and its id.
-func (s *Sink) last(ctx context.Context, l *link, filter string) (seq uint64, id string, at time.Time, f *failure) {
+// A tail is the last message on some subjects; seq is 0 where there is none.
+type tail struct {
+	seq   uint64
+	id    string
+	cover lane.Cover
+	at    time.Time
+}
+
+// last reads the last message on the subjects that filter matches.
+func (s *Sink) last(ctx context.Context, l *link, filter string) (tail, *failure) {
 	var out struct {
 		Message struct {
 			Seq     uint64    `json:"seq"`
@@ -300,21 +307,22 @@ func (s *Sink) last(ctx context.Context, l *link, filter string) (seq uint64, id
 		} `json:"message"`
 	}
 	// Asked of the stream's leader, not of any replica.
-	f = l.ask(ctx, s.cfg.api("STREAM.MSG.GET"), map[string]string{"last_by_subj": filter}, &out)
+	f := l.ask(ctx, s.cfg.api("STREAM.MSG.GET"), map[string]string{"last_by_subj": filter}, &out)
 	if f != nil {
 		if f.Code == strconv.Itoa(errNoMessage) {
-			return 0, "", time.Time{}, nil
+			return tail{}, nil
 		}
-		return 0, "", time.Time{}, f
+		return tail{}, f
 	}
+	t := tail{seq: out.Message.Seq, at: out.Message.Time}
 	if len(out.Message.Headers) > 0 {
 		h, err := natsgo.DecodeHeadersMsg(out.Message.Headers)
 		if err != nil {
-			return 0, "", time.Time{}, fail(lane.Transient, "the last message's headers cannot be read", err)
+			return tail{}, fail(lane.Transient, "the last message's headers cannot be read", err)
 		}
-		id = h.Get(headerID)
+		t.id, t.cover = h.Get(headerID), lane.ParseCover(h.Get(headerCover))
 	}
-	return out.Message.Seq, id, out.Message.Time, nil
+	return t, nil
 }
 
 // publish sends the run that p has packed and waits for the one answer to it:

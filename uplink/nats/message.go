@@ -32,6 +32,7 @@ const (
 	headerArrived      = "Forebay-Arrived"
 	headerChunk        = "Forebay-Chunk"
 	headerAttr         = "Forebay-Attr-"
+	headerCover        = "Forebay-Cover" // of a run's last message, see lane.Cover
 	headerType         = "Content-Type"
 	maxHeaders         = 64<<10 - 1 // JetStream writes their length in 16 bits
 	maxBatch           = 1000       // messages of an atomic batch, the server's default
@@ -70,9 +71,10 @@ type packer struct {
 	id       record.Identity
 	apart    string // stands before message ids
 	subjects subjects
-	expect   int // bytes of the headers that the first message has beside its own
+	expect   int // bytes of the headers that the first or last message has beside its own
 	text     []byte
 	msgs     []message
+	cover    lane.Cover // of the run
 	header   natsgo.Header
 	values   [][]string
 }
@@ -300,6 +302,9 @@ func (p *packer) wire(i int, q request) *natsgo.Msg {
 			set(headerLastOf, q.lastOf)
 		}
 	}
+	if i == len(p.msgs)-1 && p.cover != (lane.Cover{}) {
+		set(headerCover, p.cover.String())
+	}
 	if q.batch != "" {
 		set(headerBatch, q.batch)
 		set(headerBatchSeq, strconv.Itoa(i+1))
@@ -313,7 +318,7 @@ func (p *packer) wire(i int, q request) *natsgo.Msg {
 // expected is how many bytes the headers of a request take at most, beside
 // those of a batch.
 func expected(stream, family string, keyed bool) int {
-	n := 2*headerFieldSpacing + len(headerStream) + len(stream) + len(headerLast) + 20
+	n := 3*headerFieldSpacing + len(headerStream) + len(stream) + len(headerLast) + 20 + len(headerCover) + lane.MaxCover
 	if keyed {
 		n += headerFieldSpacing + len(headerLastOf) + len(family)
 	}

@@ -21,11 +21,11 @@ func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(id st
 	}
 	defer l.release()
 	filter := s.subjects.gateway()
-	end, _, at, f := s.last(ctx, l, filter)
+	last, f := s.last(ctx, l, filter)
 	if f != nil {
 		return f.Error
 	}
-	if end == 0 || !from.IsZero() && at.Before(from) {
+	if last.seq == 0 || !from.IsZero() && last.at.Before(from) {
 		return nil
 	}
 	js, err := s.jetstream(l)
@@ -54,7 +54,7 @@ func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(id st
 		if err != nil {
 			return fmt.Errorf("read the stream back: %w", err)
 		}
-		if meta.Sequence.Stream > end || !to.IsZero() && !meta.Timestamp.Before(to) {
+		if meta.Sequence.Stream > last.seq || !to.IsZero() && !meta.Timestamp.Before(to) {
 			return nil
 		}
 		id := m.Headers().Get(headerID)
@@ -64,7 +64,7 @@ func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(id st
 		if err := held(id); err != nil {
 			return err
 		}
-		if meta.Sequence.Stream == end || meta.NumPending == 0 {
+		if meta.Sequence.Stream == last.seq || meta.NumPending == 0 {
 			return nil
 		}
 	}

@@ -34,6 +34,7 @@ const (
 type Sink struct {
 	cfg      Config
 	id       record.Identity
+	home     lane.Home
 	uplink   string
 	apart    string // stands before message ids
 	subjects subjects
@@ -60,8 +61,9 @@ type place struct {
 	known  bool
 	seq    uint64 // of the lane's last message, 0 if there is none
 	mark   mark
-	looked int // since something was stored
-	most   int // messages a batch may hold, fewer after it was refused; 0: as many as fit
+	cover  lane.Cover // of the mark
+	looked int        // since something was stored
+	most   int        // messages a batch may hold, fewer after it was refused; 0: as many as fit
 }
 
 // New makes a sink of a config that Check has passed. Nothing is sent before
@@ -73,6 +75,7 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 	s := &Sink{
 		cfg:      cfg,
 		id:       home.ID,
+		home:     home,
 		uplink:   home.Uplink,
 		subjects: newSubjects(cfg, home.ID.Gateway),
 		timeout:  cfg.RequestTimeout.Or(defaultTimeout),
@@ -222,7 +225,17 @@ func (s *Sink) sendLane(ctx context.Context, l *link, in *info, w *work) {
 		}
 		lim := s.limits(l, in, pl)
 		held, size, err := p.pack(&w.Lane, w.base, w.left(), pl.mark, lim)
+		if held > 0 {
+			if e := w.Doubt(&s.home, pl.cover, pl.mark.seq, w.left()[0].Pos.Seq, pl.mark.origin == p.here(), remedy); e != nil {
+				pl.known = false
+				w.stop(e)
+				return
+			}
+		}
 		w.out.Done += held
+		if len(p.msgs) > 0 {
+			p.cover = s.coverOf(w, p)
+		}
 		if err != nil && !asked {
 			// The limits are those of some minutes ago: they may have been raised
 			// since, perhaps for this very record.
@@ -266,6 +279,22 @@ func (s *Sink) sendLane(ctx context.Context, l *link, in *info, w *work) {
 	}
 }
 
+// remedy is what makes another far side of it.
+const remedy = "give the uplink another subject"
+
+// coverOf is the cover of the lane's last message once the run that p has
+// packed is stored.
+func (s *Sink) coverOf(w *work, p *packer) lane.Cover {
+	n := 0 // records before that of the last message
+	for i := range p.msgs[:len(p.msgs)-1] {
+		if p.msgs[i].last {
+			n++
+		}
+	}
+	recs := w.left()
+	return w.Cover(&s.home, w.place.cover, w.place.mark.seq, &recs[0], &recs[n])
+}
+
 // limits is what the target takes of the lane now.
 func (s *Sink) limits(l *link, in *info, pl *place) limits {
 	lim := limits{message: int(l.nc.MaxPayload()), batch: 1}
@@ -283,20 +312,20 @@ func (s *Sink) limits(l *link, in *info, pl *place) limits {
 
 // look reads where the lane ends.
 func (s *Sink) look(ctx context.Context, l *link, w *work) *failure {
-	seq, id, _, f := s.last(ctx, l, w.family)
+	end, f := s.last(ctx, l, w.family)
 	if f != nil {
 		return f
 	}
 	pl := w.place
-	pl.known, pl.seq, pl.mark = true, seq, mark{}
+	pl.known, pl.seq, pl.mark, pl.cover = true, end.seq, mark{}, end.cover
 	pl.looked++
-	if seq == 0 {
+	if end.seq == 0 {
 		return nil
 	}
-	m, ok := parseMark(strings.TrimPrefix(id, s.apart))
+	m, ok := parseMark(strings.TrimPrefix(end.id, s.apart))
 	if !ok {
 		pl.known = false
-		return fail(lane.Misconfigured, "the last message on "+w.family+" is not from a Forebay gateway (Nats-Msg-Id "+strconv.Quote(id)+"); give the gateway a subject of its own", nil)
+		return fail(lane.Misconfigured, "the last message on "+w.family+" is not from a Forebay gateway (Nats-Msg-Id "+strconv.Quote(end.id)+"); give the gateway a subject of its own", nil)
 	}
 	pl.mark = m
 	return nil
@@ -337,6 +366,7 @@ func (s *Sink) sendRun(ctx context.Context, l *link, p *packer, size int, w *wor
 	end := &p.msgs[n-1]
 	pl.seq = seq
 	pl.mark = mark{origin: end.origin, shard: end.pos.Shard, seq: end.pos.Seq, part: end.part}
+	pl.cover = p.cover
 	pl.looked = 0
 	if pl.most > 0 {
 		if pl.most *= 2; pl.most >= maxBatch {
