@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strconv"
 
+	"forebay/spool/record"
 	"forebay/uplink/aws"
 	"forebay/uplink/lane"
 )
@@ -47,8 +48,13 @@ func (s *Sink) prove(ctx context.Context, w *work) error {
 }
 
 // create creates an object of records; false if one of its name is there.
-func (s *Sink) create(ctx context.Context, w *work, name string, body *aws.Buffer, last uint64, n int) (bool, error) {
-	meta := map[string]string{metaLast: strconv.FormatUint(last, 10), metaCount: strconv.Itoa(n)}
+func (s *Sink) create(ctx context.Context, w *work, name string, body *aws.Buffer, recs []record.Record) (bool, error) {
+	last := &recs[len(recs)-1]
+	cover := w.Cover(&s.home, lane.Cover{}, 0, &recs[0], last)
+	cover.Began = 0 // its name says where it begins
+	meta := map[string]string{
+		metaLast: strconv.FormatUint(last.Pos.Seq, 10), metaCount: strconv.Itoa(len(recs)), metaCover: cover.String(),
+	}
 	if s.cfg.Objects == "ndjson" {
 		meta[metaFormat] = s.cfg.Format
 	}
@@ -82,9 +88,13 @@ func (s *Sink) list(ctx context.Context, w *work, prefix, after string, n int) (
 	return found, l.IsTruncated, nil
 }
 
-// last is the sequence number of an object's last record, and whether the
-// object is there.
-func (s *Sink) last(ctx context.Context, w *work, name string) (uint64, bool, error) {
+// remedy is what makes another far side of it.
+const remedy = "give the uplink another prefix"
+
+// last is the sequence number of the last record of an object of a place, and
+// whether the object is there. An object that cannot be of this log as it is,
+// though it says that it has what is to be sent, is an error.
+func (s *Sink) last(ctx context.Context, w *work, p *place, name string) (uint64, bool, error) {
 	w.out.Requests++
 	h, err := s.store.head(ctx, name)
 	if err != nil || h == nil {
@@ -95,6 +105,12 @@ func (s *Sink) last(ctx context.Context, w *work, name string) (uint64, bool, er
 		return 0, false, &lane.Error{
 			Class: lane.Misconfigured,
 			Text:  "the object " + name + " has lost its metadata, so nobody can tell how far it goes; move it away, and what is in it is sent again",
+		}
+	}
+	if seq := w.left()[0].Pos.Seq; n >= seq {
+		if e := w.Doubt(&s.home, lane.ParseCover(h.Get(metaCover)), n, seq, p.origin == s.names.here, remedy); e != nil {
+			e.Text = "object " + name + ": " + e.Text
+			return 0, false, e
 		}
 	}
 	return n, true, nil

@@ -107,7 +107,7 @@ func (s *Sink) look(ctx context.Context, w *work, p place, seq uint64) (*view, e
 				newest, more = append(newest, ahead{f, o.name}), false
 				break
 			}
-			last, there, err := s.last(ctx, w, o.name)
+			last, there, err := s.last(ctx, w, &p, o.name)
 			if err != nil {
 				return nil, err
 			}

@@ -194,7 +194,7 @@ func (s *Sink) step(ctx context.Context, w *work, enc encoder, v *view) (*view, 
 	}
 	last := recs[len(recs)-1].Pos.Seq
 	name := s.names.object(&at, seq)
-	created, err := s.create(ctx, w, name, body, last, len(recs))
+	created, err := s.create(ctx, w, name, body, recs)
 	if err != nil {
 		s.pace.failed(err)
 		return v, err
@@ -211,7 +211,7 @@ func (s *Sink) step(ctx context.Context, w *work, enc encoder, v *view) (*view, 
 
 // reachEnd moves the view behind an object that is there.
 func (s *Sink) reachEnd(ctx context.Context, w *work, v *view, name string) error {
-	last, there, err := s.last(ctx, w, name)
+	last, there, err := s.last(ctx, w, &v.place, name)
 	if err != nil {
 		return err
 	}

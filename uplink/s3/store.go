@@ -27,6 +27,8 @@ const (
 	metaLast   = "X-Amz-Meta-Forebay-Last"
 	metaCount  = "X-Amz-Meta-Forebay-Records"
 	metaFormat = "X-Amz-Meta-Forebay-Format"
+	// metaCover is what else the object says of its records, see lane.Cover.
+	metaCover = "X-Amz-Meta-Forebay-Cover"
 	// slowest is the link on which a request may take its time, in bytes a
 	// second.
 	slowest = 4 << 10
@@ -180,17 +182,60 @@ func (s *store) limit(size int64) time.Duration {
 // head gives the header of an object; nil if there is none.
 func (s *store) head(ctx context.Context, name string) (http.Header, error) {
 	a, err := s.client.Send(ctx, &aws.Request{Method: http.MethodHead, URL: s.url(name, nil)})
-	if err != nil {
-		if e := asError(err); e.Code == "NotFound" {
-			return nil, nil
+	if a == nil {
+		return nil, err
+	}
+	there := err == nil
+	if !there && asError(err).Code != "NotFound" {
+		if s.stranger(a) && a.Status < 500 && page(a) {
+			err = &lane.Error{Class: lane.Offline, Text: s.client.Portal(a.Status, a.Header)}
 		}
 		return nil, err
+	}
+	if s.stranger(a) && a.Header.Get(metaLast) == "" {
+		if err := s.confirm(ctx, a, name, there); err != nil {
+			return nil, err
+		}
+	}
+	if !there {
+		return nil, nil
 	}
 	if a.Header.Get("ETag") == "" {
 		return nil, &lane.Error{Class: lane.Offline, Text: s.client.Portal(a.Status, a.Header)}
 	}
 	s.client.Learn(a)
 	return a.Header, nil
+}
+
+// stranger reports whether an answer may be anybody's: it came over plain HTTP
+// and has none of the headers that S3 (Common Response Headers) and most that
+// speak its protocol set. Some set none.
+func (s *store) stranger(a *aws.Answer) bool {
+	if s.base.Scheme == "https" {
+		return false
+	}
+	for name := range a.Header {
+		if strings.HasPrefix(name, "X-Amz-") || strings.HasPrefix(name, "X-Goog-") || strings.HasPrefix(name, "X-Guploader-") {
+			return false
+		}
+	}
+	return true
+}
+
+// confirm asks by a list, whose answer only S3 writes, for what a stranger's
+// answer without a body says of an object.
+func (s *store) confirm(ctx context.Context, a *aws.Answer, name string, there bool) error {
+	if page(a) {
+		return &lane.Error{Class: lane.Offline, Text: s.client.Portal(a.Status, a.Header)}
+	}
+	l, err := s.list(ctx, url.Values{"prefix": {name}, "max-keys": {"1"}})
+	if err != nil {
+		return err
+	}
+	if found := len(l.Contents) > 0 && l.Contents[0].Key == name; found != there {
+		return &lane.Error{Class: lane.Transient, Text: fmt.Sprintf("the target says both that the object %s is there and that it is not", name)}
+	}
+	return nil
 }
 
 // get opens an object.
