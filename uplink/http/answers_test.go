@@ -49,7 +49,7 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 		{408, "", "", lane.Transient, "408", httpuplink.Config{}, ""},
 		{409, "", "busy", lane.Transient, "add 409 to accept: busy", httpuplink.Config{}, ""},
 		{409, "", "", lane.OK, "", httpuplink.Config{Accept: []int{200, 409}}, ""},
-		{413, "", "", lane.Poison, "larger", httpuplink.Config{}, ""},
+		{413, "", "", lane.Misconfigured, "look at the limits", httpuplink.Config{}, ""}, // of so small a record
 		{415, "", "", lane.Misconfigured, "compression", httpuplink.Config{}, ""},
 		{425, "", "", lane.Transient, "425", httpuplink.Config{}, ""},
 		{429, "", "", lane.Throttled, "less", httpuplink.Config{}, ""},

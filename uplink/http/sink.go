@@ -52,7 +52,8 @@ type memory struct {
 
 // A target is what is known of one URL.
 type target struct {
-	limit    int     // bytes of a body; 0: the config's
+	limit    *web.Limit
+	largest  int     // bytes of a record that it took, as it travelled
 	accepted uint64  // requests
 	control  *parcel // the last one of those that was small, or the last
 }
@@ -257,16 +258,19 @@ func (r *run) took(q *request) {
 func (r *run) narrow(ctx context.Context, q *request, v verdict) bool {
 	if q.parts > 1 {
 		if v.large {
-			r.s.shrink(r.url, len(q.text)/2)
+			r.s.shrink(r.url, len(q.text))
 		} else {
 			r.mem.narrow = max(q.parts/2, 1)
 		}
 		r.note()
 		return true
 	}
-	if v.refused {
+	switch {
+	case v.refused:
 		v.err = r.blame(ctx, v.err)
 		r.mem.narrow = 1
+	case v.large:
+		v.err = r.tooLarge(ctx, len(q.text), v.err)
 	}
 	if v.err.Class == lane.Poison {
 		r.mem.skip, r.mem.alone = 0, 0
@@ -317,6 +321,24 @@ func (r *run) blame(ctx context.Context, why *lane.Error) *lane.Error {
 	return v.err // later, then
 }
 
+// tooLarge says whose fault it is that a record of n bytes was called too large
+// alone: something in between may say so of everything.
+func (r *run) tooLarge(ctx context.Context, n int, why *lane.Error) *lane.Error {
+	all := *why
+	all.Class = lane.Misconfigured
+	switch most := r.s.largest(r.url); {
+	case n <= most:
+		all.Text = fmt.Sprintf("the target has taken a record of %d bytes, and calls one of %d too large; something in between may answer so: %s", most, n, all.Text)
+		return &all
+	case r.refusing && r.s.accepted(r.url) > r.before || r.s.control(r.url) != nil:
+		return r.blame(ctx, why)
+	case n < web.PlausiblyLarge:
+		all.Text = fmt.Sprintf("the target takes nothing now, and calls a record of %d bytes too large; look at the limits for a request of it, and of what stands in between: %s", n, all.Text)
+		return &all
+	}
+	return why
+}
+
 // recall gives what is remembered of a lane, as far as it is about the batch.
 func (s *Sink) recall(b *lane.Batch) memory {
 	s.mu.Lock()
@@ -349,7 +371,7 @@ func (s *Sink) at(url string) *target {
 			s.keep(s.urls[other], nil)
 			delete(s.urls, other)
 		}
-		t = &target{}
+		t = &target{limit: web.NewLimit(int(s.cfg.MaxBody))}
 		s.urls[url] = t
 	}
 	s.last = url
@@ -359,17 +381,22 @@ func (s *Sink) at(url string) *target {
 func (s *Sink) limit(url string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t := s.at(url); t.limit > 0 {
-		return t.limit
-	}
-	return int(s.cfg.MaxBody)
+	return s.at(url).limit.Size()
 }
 
-func (s *Sink) shrink(url string, to int) {
+// largest is how large a record was at most that a target took.
+func (s *Sink) largest(url string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.at(url).largest
+}
+
+// shrink notes that a request of n bytes was too large.
+func (s *Sink) shrink(url string, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.at(url)
-	if t.limit = max(to, 1); t.control != nil && t.control.size > to {
+	if t.limit.Refused(n); t.control != nil && t.control.size > t.limit.Size() {
 		s.keep(t, nil)
 	}
 }
@@ -396,11 +423,13 @@ func (s *Sink) control(url string) *parcel {
 	return s.at(url).control
 }
 
-func (s *Sink) accept(url string, p *parcel) {
+func (s *Sink) accept(url string, p *parcel, largest int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.at(url)
 	t.accepted++
+	t.largest = max(t.largest, largest)
+	t.limit.Took(p.size)
 	old := 0
 	if t.control != nil {
 		old = len(t.control.body)

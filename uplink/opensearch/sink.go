@@ -38,7 +38,8 @@ type Sink struct {
 	packers sync.Pool // *packer
 
 	mu       sync.Mutex
-	limit    int // bytes of a request that the target takes
+	limit    *web.Limit // bytes of a request that the target takes
+	largest  int        // bytes of a document that it took
 	known    map[lane.Lane]memory
 	controls map[string][]byte // by stream: a document that the target took last, as a request
 	ready    bool              // the template is there, or nobody's business
@@ -66,7 +67,7 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 	}
 	s := &Sink{
 		cfg: cfg, home: home, log: home.Log, name: n,
-		pace: web.NewPace(int(cfg.MaxBody)), limit: int(cfg.MaxBody),
+		pace: web.NewPace(int(cfg.MaxBody)), limit: web.NewLimit(int(cfg.MaxBody)),
 		known: make(map[lane.Lane]memory), controls: make(map[string][]byte),
 		ready: cfg.Template == "off",
 	}
@@ -153,26 +154,26 @@ func (s *Sink) Send(ctx context.Context, lanes []lane.Batch) []lane.Outcome {
 // step makes one request of what is left; false if nothing is, or the target
 // is not to be asked again now.
 func (s *Sink) step(ctx context.Context, p *packer, works []*work) bool {
-	s.mu.Lock()
-	limit := min(s.limit, s.pace.Size())
-	s.mu.Unlock()
-	if p.fill(works, limit); len(p.entries) == 0 {
+	if p.fill(works, min(s.limit.Size(), s.pace.Size())); len(p.entries) == 0 {
 		return false
 	}
 	p.entries[0].w.out.Requests++
 	items, e := s.bulk(ctx, p.text, len(p.entries), p)
 	switch {
 	case e == nil:
+		s.limit.Took(len(p.text))
 		s.settle(ctx, p, items)
 		return true
 	case e.Class == lane.Poison && len(p.entries) > 1: // 413
-		s.mu.Lock()
-		s.limit = max(len(p.text)/2, 1)
-		s.mu.Unlock()
+		s.limit.Refused(len(p.text))
 		return true
 	case e.Class == lane.Poison:
 		e.Text = "the document is larger than the target takes: " + e.Text
-		p.entries[0].w.stop(e)
+		w := p.entries[0].w
+		if e = s.tooLarge(ctx, w, len(p.text), e); e.Class == lane.Poison {
+			w.mem = memory{}
+		}
+		w.stop(e)
 		return true
 	}
 	stopAll(works, e)
@@ -225,7 +226,7 @@ func (s *Sink) settle(ctx context.Context, p *packer, items []item) {
 		e, document := items[i].outcome(s.cfg.Op)
 		if e == nil {
 			x.take()
-			s.control(x.w.Lane.Stream, p.text[x.from:x.to])
+			s.took(x.w.Lane.Stream, p.text[x.from:x.to])
 			continue
 		}
 		if document && !good[x.index] {
@@ -257,6 +258,10 @@ func (s *Sink) blame(ctx context.Context, w *work, why *lane.Error) *lane.Error 
 	w.out.Requests++
 	w.out.Bytes += len(control)
 	items, e := s.bulk(ctx, control, 1, nil)
+	if e != nil && e.Class == lane.Poison { // 413
+		all.Text = "the target refuses everything of this stream, even what it took before: " + all.Text
+		return &all
+	}
 	if e != nil {
 		return e // later, then
 	}
@@ -271,13 +276,36 @@ func (s *Sink) blame(ctx context.Context, w *work, why *lane.Error) *lane.Error 
 	return e
 }
 
-// control keeps a document that the target took.
-func (s *Sink) control(stream string, text []byte) {
+// tooLarge says whose fault it is that a document of n bytes was called too
+// large alone: something in between may say so of everything.
+func (s *Sink) tooLarge(ctx context.Context, w *work, n int, why *lane.Error) *lane.Error {
+	s.mu.Lock()
+	most, control := s.largest, s.controls[w.Lane.Stream]
+	s.mu.Unlock()
+	all := *why
+	all.Class = lane.Misconfigured
+	switch {
+	case n <= most:
+		all.Text = fmt.Sprintf("the target has taken a document of %d bytes, and calls one of %d too large; something in between may answer so: %s", most, n, all.Text)
+		return &all
+	case control != nil:
+		return s.blame(ctx, w, why)
+	case n < web.PlausiblyLarge:
+		all.Text = fmt.Sprintf("the target takes nothing of this stream now, and calls a document of %d bytes too large; "+
+			"look at http.max_content_length of it, and at the limits of what stands in between: %s", n, all.Text)
+		return &all
+	}
+	return why
+}
+
+// took keeps a document that the target took, as a control.
+func (s *Sink) took(stream string, text []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.largest = max(s.largest, len(text))
 	if len(text) > maxControl {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.controls[stream] = append(s.controls[stream][:0:0], text...)
 }
 
