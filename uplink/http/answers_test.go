@@ -192,7 +192,7 @@ func TestProbe(t *testing.T) {
 		{200, "application/json", true, true},
 		{405, "", true, false},
 		{200, "text/html", true, false},
-		{302, "", true, false},
+		{302, "", true, false}, // nobody knows how it answers otherwise
 		{511, "", false, false},
 	} {
 		status, kind = c.status, c.kind
@@ -206,6 +206,58 @@ func TestProbe(t *testing.T) {
 	srv.Close()
 	if s.Probe(t.Context()) == nil {
 		t.Error("finds what is gone")
+	}
+}
+
+// A redirect or a page in the place of what the target answered to HEAD when it
+// took batches is a portal's; a target that always answers so is one.
+func TestProbeKnowsHowTheTargetAnswers(t *testing.T) {
+	for _, normal := range []int{405, 404, 200, 302} {
+		status, kind, take := normal, "", true
+		if normal == 200 || normal == 404 {
+			kind = "text/html"
+		}
+		was := kind
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPost && take {
+				return
+			}
+			w.Header().Set("Content-Type", kind)
+			w.WriteHeader(status)
+		}))
+		s := open(t, httpuplink.Config{URL: srv.URL})
+		if normal == 405 { // a portal that was there first is not learned from
+			status, take = 302, false
+			if err := s.Probe(t.Context()); err != nil {
+				t.Error(err)
+			}
+			want(t, send(t, s, batch(1, "1")), 0, lane.Offline, "portal")
+			status, take = normal, true
+		}
+		probe := func(there bool) {
+			t.Helper()
+			if err := s.Probe(t.Context()); (err == nil) != there {
+				t.Errorf("normal %d, now %d %q: %v", normal, status, kind, err)
+			}
+		}
+		probe(true)
+		want(t, send(t, s, batch(1, "1")), 1, lane.OK, "")
+		probe(true)
+		for _, portal := range []struct {
+			status int
+			kind   string
+		}{{200, "text/html"}, {302, ""}, {307, "text/html"}} {
+			status, kind, take = portal.status, portal.kind, false
+			same := status == normal && kind == was
+			probe(same)
+			if !same {
+				want(t, send(t, s, batch(2, "1")), 0, lane.Offline, "portal")
+			}
+		}
+		status, kind, take = normal, was, true
+		probe(true)
+		want(t, send(t, s, batch(2, "1")), 1, lane.OK, "")
+		srv.Close()
 	}
 }
 

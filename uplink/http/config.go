@@ -81,7 +81,8 @@ type Config struct {
 	Expect Expect `toml:"expect"`
 	// ProbeURL is asked with GET whether the target is there; any 2xx that is
 	// no web page says so. Default: url is asked with HEAD, and every answer
-	// but a portal's says so.
+	// says so; over plain HTTP, a redirect or a web page only as long as url has
+	// not answered otherwise before.
 	ProbeURL string `toml:"probe_url"`
 
 	web.Access

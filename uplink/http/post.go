@@ -26,6 +26,8 @@ func (s *Sink) post(ctx context.Context, q *request, out *lane.Outcome) verdict 
 	v := s.deliver(ctx, q.url, p, out)
 	if v.err == nil {
 		s.accept(q.url, p, q.largest)
+	} else {
+		s.doubt(q.url)
 	}
 	return v
 }

@@ -3,7 +3,6 @@ package http
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -56,6 +55,9 @@ type target struct {
 	largest  int     // bytes of a record that it took, as it travelled
 	accepted uint64  // requests
 	control  *parcel // the last one of those that was small, or the last
+	// seen is what it answered to HEAD last, and normal what it answered when it
+	// took a batch afterwards; zero: nothing.
+	seen, normal greeting
 }
 
 const (
@@ -428,6 +430,9 @@ func (s *Sink) accept(url string, p *parcel, largest int) {
 	defer s.mu.Unlock()
 	t := s.at(url)
 	t.accepted++
+	if t.seen != (greeting{}) {
+		t.normal = t.seen
+	}
 	t.largest = max(t.largest, largest)
 	t.limit.Took(p.size)
 	old := 0
@@ -437,39 +442,4 @@ func (s *Sink) accept(url string, p *parcel, largest int) {
 	if n := len(p.body); n <= smallControl || (old == 0 || old > smallControl) && s.kept-old+n <= maxKept {
 		s.keep(t, p)
 	}
-}
-
-// Probe asks whether the target is there: nil where something answers that is
-// no portal, and, of probe_url, that is content.
-func (s *Sink) Probe(ctx context.Context) error {
-	method, url := http.MethodHead, s.cfg.ProbeURL
-	if url != "" {
-		method = http.MethodGet
-	} else {
-		s.mu.Lock()
-		url = s.last
-		s.mu.Unlock()
-		if url == "" {
-			url = strings.ReplaceAll(s.cfg.URL, streamMark, "forebay")
-		}
-	}
-	req, e := s.request(ctx, method, url)
-	if e != nil {
-		return e
-	}
-	a, e := s.client.Do(ctx, req, nil, maxAnswer)
-	switch {
-	case e != nil:
-		if e.Class == lane.Ambiguous {
-			e.Class = lane.Offline // nothing was to be committed
-		}
-		return e
-	case a.Status == http.StatusNetworkAuthenticationRequired:
-		return a.Portal()
-	case s.cfg.ProbeURL == "":
-		return nil
-	case a.Status < 200 || a.Status >= 300 || a.Page():
-		return a.Portal()
-	}
-	return nil
 }
