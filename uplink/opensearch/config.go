@@ -35,7 +35,8 @@ type Config struct {
 	URL string `toml:"url"`
 	// Index is the name of the index a document goes to. "{stream}" in it
 	// stands for the local stream's name in lower case, "{yyyy.MM.dd}" for the
-	// day of the record's arrival in UTC; any of yyyy, MM, dd and HH may stand
+	// day of the record's arrival in UTC, at the gateway that took it first (up to
+	// 400 days before its arrival here; else here); any of yyyy, MM, dd and HH may stand
 	// in such braces. Default "forebay-{stream}-{yyyy.MM.dd}"; with
 	// data_stream "forebay-{stream}".
 	Index string `toml:"index"`

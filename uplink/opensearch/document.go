@@ -49,11 +49,30 @@ func (w *writer) describe(stream string, r *record.Record, part int) envelope.Op
 	return o
 }
 
+// A record that came in another gateway's envelope may say that it arrived there
+// so long before it arrived here, or, as clocks differ, so long after.
+const (
+	before = 400 * 24 * time.Hour
+	behind = 24 * time.Hour
+)
+
+// dayOf is the time that chooses an index: what an envelope says, so that a
+// record is one document whichever way it came, but within bounds of our own
+// arrival, as any device may write an envelope, and an index for each day that
+// there is. Both times are in the log, so a record that is sent again goes to
+// the same index.
+func dayOf(said, ours time.Time) time.Time {
+	if said.Before(ours.Add(-before)) || said.After(ours.Add(behind)) {
+		return ours
+	}
+	return said
+}
+
 // append appends the two lines of a record to a bulk request, and gives the
 // index that it goes to.
 func (w *writer) append(dst []byte, stream string, r *record.Record, part int) ([]byte, string) {
 	o := w.describe(stream, r, part)
-	index := w.index.of(stream, o.Arrived)
+	index := w.index.of(stream, dayOf(o.Arrived, r.Arrived))
 	id := o.ID
 	if len(id) > maxID {
 		sum := sha256.Sum256([]byte(id))
