@@ -244,3 +244,32 @@ func TestLedgerSaysWhatDoesNotAddUp(t *testing.T) {
 		}
 	}
 }
+
+// A cursor tells how far its shard goes and when a record arrived, so that a
+// far side that says that it has a record can be held against it.
+func TestACursorTellsOfItsShard(t *testing.T) {
+	b := newBox(t, spool.Config{})
+	st := b.stream(spool.StreamConfig{Name: "mqtt"})
+	fill(t, st, 10, 10)
+	c := cursor(t, st, "cloud", spool.After(2))
+	if c.Began() != 3 || c.End() != 11 {
+		t.Errorf("it began at %d, and the shard ends at %d", c.Began(), c.End())
+	}
+	batch, err := c.Next(t.Context(), 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range batch.Recs {
+		if at, ok := c.Arrived(r.Pos.Seq); !ok || !at.Equal(r.Arrived) {
+			t.Errorf("record %d arrived at %s, %t; want %s", r.Pos.Seq, at, ok, r.Arrived)
+		}
+	}
+	if _, ok := c.Arrived(1); !ok {
+		t.Error("a record in front of the cursor is not known")
+	}
+	for _, seq := range []uint64{0, 11, 1 << 60} {
+		if at, ok := c.Arrived(seq); ok {
+			t.Errorf("record %d arrived at %s", seq, at)
+		}
+	}
+}

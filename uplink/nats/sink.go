@@ -280,7 +280,7 @@ func (s *Sink) sendLane(ctx context.Context, l *link, in *info, w *work) {
 }
 
 // remedy is what makes another far side of it.
-const remedy = "give the uplink another subject"
+const remedy = "give the uplink another subject or stream"
 
 // coverOf is the cover of the lane's last message once the run that p has
 // packed is stored.
