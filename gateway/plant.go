@@ -163,9 +163,8 @@ func (p *plant) Status() api.Status {
 		s.Disk.Waiting = max(s.Disk.Waiting, u.WaitBytes)
 	}
 	for _, pump := range p.g.pumps {
-		if off := pump.Status().ClockOffset; off != 0 {
-			ms := float64(off.Microseconds()) / 1e3
-			s.ClockOff = &ms
+		if ms := milliseconds(pump.Status().ClockOffset); ms != nil {
+			s.ClockOff = ms
 		}
 	}
 	for _, a := range p.g.loop.Alarms() {

@@ -128,7 +128,7 @@ func about(secs float64) string {
 // usageOf shows what price lists count.
 func usageOf(u uplink.Usage) api.UplinkUsage {
 	return api.UplinkUsage{
-		Requests: u.Requests, PayloadBytes: u.PayloadBytes, WirePerPayload: u.WirePerPayload(), Units: u.Units, PlainUnits: u.PlainUnits,
+		Requests: u.Requests, PayloadBytes: u.PayloadBytes, WirePerPayload: u.WirePerPayload(), Units: u.Units, PlainUnits: u.PlainUnits, PlainWire: u.PlainWire,
 		BilledBytes: u.BilledBytes, PlainBilled: u.PlainBilled,
 	}
 }

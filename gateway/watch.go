@@ -36,6 +36,10 @@ func (p *plant) uplinkOf(s uplink.Status) api.Uplink {
 	u.Errands = p.g.errands.list(s.ID)
 	u.LimitKbit, u.Capped = s.LimitKbit, s.Capped
 	u.Used, u.Cost = usageOf(s.Used), costOf(s.Cost)
+	u.ClockOff = milliseconds(s.ClockOffset)
+	if s.Commands {
+		u.CommandsRefused = &s.CommandsRefused
+	}
 	if by, ok := p.g.pauses.of(s.ID); ok {
 		u.PausedBy, u.Since = by.By, by.At // of before the last start, maybe
 	}
@@ -170,6 +174,15 @@ func (p *plant) adopt() {
 		p.reported[a.Key] = rules.Condition{Source: a.Key[:i], Name: a.Key[i+1:], Severity: a.Severity, Text: a.Text}
 		p.since[a.Key] = a.Raised
 	}
+}
+
+// milliseconds is how far a clock is off; nil where it is not known.
+func milliseconds(off time.Duration) *float64 {
+	if off == 0 {
+		return nil
+	}
+	ms := float64(off.Microseconds()) / 1e3
+	return &ms
 }
 
 // clockText says how far the box's clock is from that of an uplink's target,

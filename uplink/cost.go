@@ -102,6 +102,7 @@ type Usage struct {
 	Records      uint64 // acknowledged
 	PayloadBytes uint64 // keys and data of them
 	WireBytes    uint64 // sent
+	PlainWire    uint64
 	Requests     uint64
 	Units        uint64 // PUT payload units, or what the target counts
 	BilledBytes  uint64 // each record that the target got rounded up as it does
@@ -121,7 +122,7 @@ func (u Usage) less(o Usage) Usage {
 	return Usage{
 		Records: u.Records - o.Records, PayloadBytes: u.PayloadBytes - o.PayloadBytes, WireBytes: u.WireBytes - o.WireBytes,
 		Requests: u.Requests - o.Requests, Units: u.Units - o.Units, BilledBytes: u.BilledBytes - o.BilledBytes,
-		PlainUnits: u.PlainUnits - o.PlainUnits, PlainBilled: u.PlainBilled - o.PlainBilled,
+		PlainWire: u.PlainWire - o.PlainWire, PlainUnits: u.PlainUnits - o.PlainUnits, PlainBilled: u.PlainBilled - o.PlainBilled,
 	}
 }
 
@@ -147,17 +148,22 @@ func (b Bill) Sum() float64 { return b.Units + b.ShardHours + b.StreamHours + b.
 // target may need more shards: one takes 1000 records and 1 MB a second. p has
 // its defaults.
 func (p Price) Month(u Usage, over time.Duration) (as, plain Bill) {
+	return p.month(u, over, 1)
+}
+
+// month is Month where the records of a usage arrive so many times as often.
+func (p Price) month(u Usage, over time.Duration, often float64) (as, plain Bill) {
 	if over <= 0 {
 		return Bill{}, Bill{}
 	}
-	times, hours := float64(month)/float64(over), month.Hours()
-	link := float64(u.WireBytes) / linkGB * times * p.PerLinkGB
-	as.Link, plain.Link = link, link
+	times, hours := float64(month)/float64(over)*often, month.Hours()
+	as.Link = float64(u.WireBytes) / linkGB * times * p.PerLinkGB
+	plain.Link = float64(u.PlainWire) / linkGB * times * p.PerLinkGB
 	switch p.Model {
 	case ModelProvisioned:
 		as.Units = float64(u.Units) / 1e6 * times * p.PerMillionUnits
 		plain.Units = float64(u.PlainUnits) / 1e6 * times * p.PerMillionUnits
-		s := over.Seconds()
+		s := over.Seconds() / max(often, 1e-9)
 		need := math.Ceil(max(float64(u.Records)/s/shardRecords, float64(u.PayloadBytes)/s/shardBytes) - 1e-9)
 		as.ShardHours = float64(p.Shards) * hours * p.PerShardHour
 		plain.ShardHours = max(float64(p.Shards), need) * hours * p.PerShardHour
@@ -170,27 +176,59 @@ func (p Price) Month(u Usage, over time.Duration) (as, plain Bill) {
 	return as, plain
 }
 
-// A Cost is what a month costs if it goes on like the last hour, and like the
-// last day; nil while too little of it is known. Plain is without aggregation.
+// free reports whether nothing has a price.
+func (p Price) free() bool { return p.Model == ModelNone && p.PerLinkGB == 0 }
+
+// A Cost is what a month costs if records go on arriving as in the last hour,
+// and as in the last day; nil while too little of it is known, and where
+// nothing has a price. Plain is without aggregation.
 type Cost struct {
 	Model, Currency string
 	Hour, HourPlain *Bill
 	Day, DayPlain   *Bill
 }
 
-// cost works it out. p.mu is held.
-func (p *Pump) cost(now time.Time) Cost {
+// cost works it out. filtered is what the Log has left out itself. p.mu is held.
+func (p *Pump) cost(now time.Time, filtered uint64) Cost {
 	price, m := p.cfg.priceOf(), &p.meter
 	c := Cost{Model: price.Model, Currency: price.Currency}
-	if u, over := m.hour.since(now, m.use); over >= time.Minute {
-		as, plain := price.Month(u, over)
+	if price.free() {
+		return c
+	}
+	at := p.reading(filtered)
+	if as, plain, ok := price.goingOn(&m.hour, at, now, time.Minute); ok {
 		c.Hour, c.HourPlain = &as, &plain
 	}
-	if u, over := m.day.since(now, m.use); over >= time.Hour {
-		as, plain := price.Month(u, over)
+	if as, plain, ok := price.goingOn(&m.day, at, now, time.Hour); ok {
 		c.Day, c.DayPlain = &as, &plain
 	}
 	return c
+}
+
+// goingOn is a month in which records arrive as they did in a past of least at
+// least, and each costs what those have cost that went out: what is drained of
+// a backlog arrived before, and what waits now goes out later. Where next to
+// nothing went out, as in an outage, a record costs what all of them have cost
+// since the start; false where there was none.
+func (p Price) goingOn(past *past, at reading, now time.Time, least time.Duration) (as, plain Bill, ok bool) {
+	was, over := past.since(now)
+	if over < least {
+		return as, plain, false
+	}
+	use, passed := at.use.less(was.use), float64(at.passed-was.passed)
+	arrived := max(passed+float64(at.waiting)-float64(was.waiting), 0)
+	if passed*10 < arrived {
+		use, passed = at.use, float64(at.passed)
+	}
+	switch {
+	case passed > 0:
+		as, plain = p.month(use, over, arrived/passed)
+	case arrived > 0:
+		return as, plain, false
+	default:
+		as, plain = p.month(use, over, 1)
+	}
+	return as, plain, true
 }
 
 // priceOf is the price list of an uplink, defaults and all.
@@ -208,29 +246,36 @@ func (c Config) priceOf() Price {
 	return p.WithDefaults()
 }
 
-// A past is what was used up to certain moments, in steps of some length.
+// A reading is what was used, how many records had passed, and how many waited,
+// at a moment.
+type reading struct {
+	use             Usage
+	passed, waiting uint64
+}
+
+// A past is what was read at certain moments, in steps of some length.
 type past struct {
 	step time.Duration
 	most int
 	at   []time.Time
-	use  []Usage
+	read []reading
 }
 
-// note keeps a usage if its time has come.
-func (p *past) note(now time.Time, u Usage) {
+// note keeps a reading if its time has come.
+func (p *past) note(now time.Time, r reading) {
 	if n := len(p.at); n > 0 && now.Sub(p.at[n-1]) < p.step {
 		return
 	}
 	if len(p.at) > p.most {
-		p.at, p.use = append(p.at[:0], p.at[1:]...), append(p.use[:0], p.use[1:]...)
+		p.at, p.read = append(p.at[:0], p.at[1:]...), append(p.read[:0], p.read[1:]...)
 	}
-	p.at, p.use = append(p.at, now), append(p.use, u)
+	p.at, p.read = append(p.at, now), append(p.read, r)
 }
 
-// since is what was used since the oldest moment, and how long ago that is.
-func (p *past) since(now time.Time, u Usage) (Usage, time.Duration) {
+// since is the oldest reading, and how long ago that was.
+func (p *past) since(now time.Time) (reading, time.Duration) {
 	if len(p.at) == 0 {
-		return Usage{}, 0
+		return reading{}, 0
 	}
-	return u.less(p.use[0]), now.Sub(p.at[0])
+	return p.read[0], now.Sub(p.at[0])
 }

@@ -68,8 +68,8 @@ func TestCostOfAThousandSensors(t *testing.T) {
 
 func TestCostOfTheLink(t *testing.T) {
 	p := uplink.Price{Model: "none", PerLinkGB: 2.5, Currency: "EUR"}.WithDefaults()
-	as, plain := p.Month(uplink.Usage{WireBytes: 1_000_000_000, Units: 7}, 24*time.Hour)
-	if !near(as.Sum(), 75, 1e-9) || !near(plain.Sum(), 75, 1e-9) || p.Currency != "EUR" {
+	as, plain := p.Month(uplink.Usage{WireBytes: 1_000_000_000, PlainWire: 3_000_000_000, Units: 7}, 24*time.Hour)
+	if !near(as.Sum(), 75, 1e-9) || !near(plain.Sum(), 225, 1e-9) || p.Currency != "EUR" {
 		t.Errorf("%+v, %+v", as, plain)
 	}
 	if as, plain := p.Month(uplink.Usage{WireBytes: 5}, 0); as.Sum() != 0 || plain.Sum() != 0 {

@@ -64,6 +64,11 @@ func (m *meter) weigh(size, wire int) {
 // sent counts what an outcome tells.
 func (m *meter) sent(o *lane.Outcome) {
 	m.use.WireBytes += uint64(max(o.Bytes, 0))
+	if o.Plain > 0 {
+		m.use.PlainWire += uint64(o.Plain)
+	} else {
+		m.use.PlainWire += uint64(max(o.Bytes, 0))
+	}
 	m.use.Requests += uint64(max(o.Requests, 0))
 	m.use.Units += uint64(max(o.Units, 0))
 	m.use.BilledBytes += uint64(max(o.Billed, 0))
@@ -107,9 +112,16 @@ func (p *Pump) sample(now time.Time) {
 	}
 	p.refresh(now)
 	m.at, m.last = now, m.use
-	m.hour.note(now, m.use)
-	m.day.note(now, m.use)
+	r := p.reading(filtered)
+	m.hour.note(now, r)
+	m.day.note(now, r)
 	p.mark(now, filtered)
+}
+
+// reading is what stands now. filtered is what the Log has left out itself.
+// p.mu is held.
+func (p *Pump) reading(filtered uint64) reading {
+	return reading{use: p.meter.use, passed: p.meter.passed + filtered, waiting: p.backlog().Records}
 }
 
 // mark notes how far the drain is. What went before the link came up, or

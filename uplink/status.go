@@ -41,6 +41,11 @@ type Status struct {
 	Cost Cost // of a month
 
 	ClockOffset time.Duration // how far the target's clock is ahead; 0 where unknown
+
+	// CommandsRefused counts what the far side has told the plant to do, which
+	// is never done; Commands is false where the target gives no commands.
+	CommandsRefused uint64
+	Commands        bool
 }
 
 // Status may be called at any time, also before Run and after it.
@@ -48,6 +53,9 @@ func (p *Pump) Status() Status {
 	s := Status{ID: string(p.cfg.ID), Kind: p.cfg.Kind(), Target: p.cfg.Target()}
 	if c, ok := p.sink.(interface{ ClockOffset() time.Duration }); ok {
 		s.ClockOffset = c.ClockOffset()
+	}
+	if c, ok := p.sink.(interface{ CommandsRefused() uint64 }); ok {
+		s.CommandsRefused, s.Commands = c.CommandsRefused(), true
 	}
 	s.Filtered = p.filtered()
 	p.mu.Lock()
@@ -69,7 +77,7 @@ func (p *Pump) Status() Status {
 	now := time.Now()
 	s.OutRecords, s.OutBytes, s.Drain = m.out.records, m.out.bytes, m.drain.bytes
 	s.Delivered, s.Bytes, s.Refused, s.Retries, s.WireBytes = m.use.Records, m.use.PayloadBytes, m.refused, m.retries, m.use.WireBytes
-	s.Used, s.Cost = m.use, p.cost(now)
+	s.Used, s.Cost = m.use, p.cost(now, s.Filtered)
 	s.ETA, s.ETAKnown = p.eta(s.Waiting.Records, now)
 	return s
 }

@@ -171,7 +171,13 @@ type Uplink struct {
 	Capped    bool        `json:"capped"`     // that limit holds it back
 	Used      UplinkUsage `json:"used"`
 	Cost      UplinkCost  `json:"cost"`
-	Errands   []Errand    `json:"errands,omitempty"` // replays and redrives beside it
+	// ClockOff is how far the target's clock is ahead of the gateway's, by the
+	// target's answers; null where they do not tell.
+	ClockOff *float64 `json:"clock_offset_ms"`
+	// CommandsRefused counts the commands that a Sparkplug host gave and that
+	// were not obeyed, as all but the wish for a rebirth; absent elsewhere.
+	CommandsRefused *uint64  `json:"commands_refused_total,omitempty"`
+	Errands         []Errand `json:"errands,omitempty"` // replays and redrives beside it
 }
 
 // Alarm is one of GET /v1/alarms. Its life cycle is ISA-18.2's.

@@ -59,13 +59,15 @@ type UplinkUsage struct {
 	WirePerPayload float64 `json:"wire_per_payload"`    // bytes over the link for a byte of them; 0 where unknown
 	Units          uint64  `json:"units_total"`         // PUT payload units of 25 kB, where the target counts such
 	PlainUnits     uint64  `json:"plain_units_total"`
-	BilledBytes    uint64  `json:"billed_bytes_total"` // on demand: each record rounded up to 1 KiB
+	PlainWire      uint64  `json:"plain_wire_bytes_total"` // over the link, headers not counted
+	BilledBytes    uint64  `json:"billed_bytes_total"`     // on demand: each record rounded up to 1 KiB
 	PlainBilled    uint64  `json:"plain_billed_bytes_total"`
 }
 
-// UplinkCost is what a month of 30 days costs if it goes on like the last hour,
-// and like the last day; null while too little of it is known (a minute, an
-// hour). Prices are the config's, see [uplink.price].
+// UplinkCost is what a month of 30 days costs if records go on arriving as in
+// the last hour, and as in the last day, and each costs what those have cost
+// that went out; null while too little of it is known (a minute, an hour), and
+// where nothing has a price. Prices are the config's, see [uplink.price].
 type UplinkCost struct {
 	Model           string      `json:"model"` // provisioned, on-demand, none
 	Currency        string      `json:"currency"`

@@ -24,6 +24,7 @@ type packer struct {
 	parts []part // of the record being looked at
 	via   string // by which way that came
 	text  []byte // the envelopes that were written for it
+	bulk  bulk   // of the unit
 	first part   // of the unit, for a unit of one; the data is a copy
 	out   []byte // the finished unit
 
@@ -72,6 +73,7 @@ type unit struct {
 	n    int // records of the lane that are complete with it
 	cut  int // where n is 0: parts of the front record that it holds
 	via  string
+	bulk bulk
 }
 
 func (u unit) size() int { return len(u.data) + len(u.key) }
@@ -87,6 +89,7 @@ func (p *packer) pack(l *lane.Lane, hash string, recs []record.Record, skip, lim
 		return p.alone(unit{key: recs[0].Key, n: 1}, recs[0].Data, p.maxUnit-len(recs[0].Key))
 	}
 	p.enc.Reset()
+	p.bulk = bulk{}
 	p.open(l, &recs[0])
 	front := p.parts[min(skip, len(p.parts)-1):]
 	u := unit{key: front[0].key, via: p.via}
@@ -114,10 +117,11 @@ func (p *packer) pack(l *lane.Lane, hash string, recs []record.Record, skip, lim
 			break
 		}
 		for _, x := range p.parts {
-			p.enc.Add(x.key, hash, x.data)
+			p.put(x, hash)
 		}
 		u.n++
 	}
+	u.bulk = p.bulk
 	// A lone record travels as it is, as the KPL has it, unless a consumer
 	// would take it for an aggregate or miss its key.
 	if p.enc.Len() == 1 && p.first.key == u.key && !kpl.IsAggregate(p.first.data) {
@@ -144,8 +148,14 @@ func (p *packer) addFront(parts []part, hash string, most int) {
 		if i > 0 && p.enc.SizeWith(x.key, hash, len(x.data)) > most {
 			return
 		}
-		p.enc.Add(x.key, hash, x.data)
+		p.put(x, hash)
 	}
+}
+
+// put puts a part into the unit.
+func (p *packer) put(x part, hash string) {
+	p.enc.Add(x.key, hash, x.data)
+	p.bulk.add(x.key, x.data)
 }
 
 // grown is what the unit grows to with the parts of r, in bytes: exactly where

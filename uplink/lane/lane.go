@@ -76,6 +76,9 @@ type Outcome struct {
 	RetryAfter time.Duration
 	// Bytes is what went over the link for this batch, headers not counted.
 	Bytes int
+	// Plain is what Bytes would be had each record travelled as a record of its
+	// own, without aggregation; 0 where that is the same.
+	Plain int
 	// Requests is how many requests it took, or its share of them, and Units
 	// what the target's price list counts of it (PUT payload units at Kinesis);
 	// 0 where there is nothing to count.

@@ -73,8 +73,8 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 // Target is where the sink sends, in words.
 func (s *Sink) Target() string { return s.cfg.Target() }
 
-// Refused counts the commands that hosts gave and that were not obeyed.
-func (s *Sink) Refused() uint64 { return s.refused.Load() }
+// CommandsRefused counts the commands that hosts gave and that were not obeyed.
+func (s *Sink) CommandsRefused() uint64 { return s.refused.Load() }
 
 // Probe makes the session, if there is none, and says whether data can be
 // sent; with a primary host, whether that is online.

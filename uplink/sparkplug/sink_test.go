@@ -141,7 +141,7 @@ func TestCommands(t *testing.T) {
 	h.publish("spBv1.0/plant/NCMD/edge-07", []byte("\xff garbage"), false)
 	h.publish("spBv1.0/plant/NCMD/edge-07", rebirth(sparkplug.Value{Type: sparkplug.Boolean}, sparkplug.Boolean), false)
 	h.publish("spBv1.0/plant/DCMD/edge-07/mqtt", write.Append(nil), false)
-	eventually(t, "four refusals", func() bool { return s.Refused() == 4 })
+	eventually(t, "four refusals", func() bool { return s.CommandsRefused() == 4 })
 	if out := send(t, s, false, rec(3, "k", "2", time.Now())); out.Done != 1 {
 		t.Fatalf("%+v", out)
 	}

@@ -35,7 +35,7 @@ type stage struct {
 
 func (p *stage) Ready() error { return nil }
 func (p *stage) Status() api.Status {
-	return api.Status{Gateway: "edge-07", Uplinks: []api.Uplink{{ID: "cloud", State: "down"}}}
+	return api.Status{Gateway: "edge-07", Uplinks: []api.Uplink{{ID: "cloud", State: "down"}, pricedUplink()}}
 }
 
 func (p *stage) Devices() []api.Device {

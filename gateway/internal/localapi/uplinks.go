@@ -67,6 +67,13 @@ func uplinkMetrics(gauge, count func(name, help string, v float64, labels ...str
 	count("forebay_uplink_requests_total", "Requests sent.", float64(u.Used.Requests), "uplink", u.ID)
 	count("forebay_uplink_units_total", "What the target's price list counts (PUT payload units).", float64(u.Used.Units), "uplink", u.ID)
 	count("forebay_uplink_plain_units_total", "What it would count without aggregation.", float64(u.Used.PlainUnits), "uplink", u.ID)
+	count("forebay_uplink_plain_wire_bytes_total", "Bytes that would have been sent over the link without aggregation.", float64(u.Used.PlainWire), "uplink", u.ID)
+	if u.ClockOff != nil {
+		gauge("forebay_uplink_clock_offset_seconds", "How far the target's clock is ahead of ours; absent where its answers do not tell.", *u.ClockOff/1000, "uplink", u.ID)
+	}
+	if u.CommandsRefused != nil {
+		count("forebay_uplink_commands_refused_total", "Commands of Sparkplug hosts that were not obeyed, since the process started.", float64(*u.CommandsRefused), "uplink", u.ID)
+	}
 	count("forebay_uplink_billed_bytes_total", "Bytes as they are billed on demand.", float64(u.Used.BilledBytes), "uplink", u.ID)
 	for _, m := range []struct {
 		bill  *api.UplinkBill
@@ -74,7 +81,7 @@ func uplinkMetrics(gauge, count func(name, help string, v float64, labels ...str
 		agg   string
 	}{{u.Cost.Month, "hour", "on"}, {u.Cost.MonthPlain, "hour", "off"}, {u.Cost.MonthByDay, "day", "on"}, {u.Cost.MonthByDayPlain, "day", "off"}} {
 		if m.bill != nil {
-			gauge("forebay_uplink_month_cost", "What a month costs if it goes on like the last hour or day, with aggregation and without.", m.bill.Sum,
+			gauge("forebay_uplink_month_cost", "What a month costs if records go on arriving as in the last hour or day, with aggregation and without; absent where nothing has a price.", m.bill.Sum,
 				"uplink", u.ID, "currency", u.Cost.Currency, "basis", m.basis, "aggregation", m.agg)
 		}
 	}
