@@ -35,7 +35,7 @@ func (c streamEraseCmd) Run(ctx context.Context, e *env) error {
 	if c.JSON {
 		return printJSON(e.out, res)
 	}
-	_, err = fmt.Fprintf(e.out, "stream %s: %d records are erased; backups made before hold their key still, wrapped: destroy them, or change the master key\n", res.Stream, res.Records)
+	_, err = fmt.Fprintf(e.out, "stream %s: %s erased; backups made before hold their key still, wrapped: destroy them, or change the master key\n", res.Stream, count(res.Records, "record is", "records are"))
 	return err
 }
 
@@ -50,6 +50,6 @@ func (c spoolRekeyCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(e.out, "%d keys are wrapped with the new master key; set key_file to it, and destroy the old one when no backup needs it\n", n)
+	_, err = fmt.Fprintf(e.out, "%s wrapped with the new master key; set key_file to it, and destroy the old one when no backup needs it\n", count(n, "key is", "keys are"))
 	return err
 }

@@ -295,7 +295,7 @@ func (e *errands) do(ctx context.Context, r *errandRun) {
 		return
 	}
 	e.mu.Unlock()
-	note := fmt.Sprintf("%s: %d of %d records, %d refused, %d not kept any more", over, o.done(), o.total(), o.Refused, o.Missed)
+	note := fmt.Sprintf("%s: %d of %s, %d refused, %d not kept any more", over, o.done(), count(o.total(), "record", "records"), o.Refused, o.Missed)
 	e.log.Info("errand is over", "errand", o.ID, "note", note)
 	// Its trace is kept first: one that is over and still in the file ends again
 	// after a restart, and is told of twice rather than never.

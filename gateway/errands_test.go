@@ -354,7 +354,7 @@ func TestRedriveOverAKill(t *testing.T) {
 	if len(got) != 3 || got[first.ID] != 1 {
 		t.Errorf("came again: %v", got)
 	}
-	for _, want := range []string{`"event":"uplink-redrive","object":"uplink/cloud~redrive-1","by":"ana"`, "done: 1 of 1 records, 1 refused", "done: 3 of 3 records, 0 refused"} {
+	for _, want := range []string{`"event":"uplink-redrive","object":"uplink/cloud~redrive-1","by":"ana"`, "done: 1 of 1 record, 1 refused", "done: 3 of 3 records, 0 refused"} {
 		if audit := do(exitOK, "tail", "audit"); !strings.Contains(audit, want) {
 			t.Errorf("audit does not hold %s:\n%s", want, audit)
 		}

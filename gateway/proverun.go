@@ -301,7 +301,7 @@ func (p *prover) compare(ctx context.Context) error {
 	}
 	p.rep.Verdict = v
 	f.LostThere, f.TwiceThere = v.Missing, v.Again
-	p.event("the target was read back: %s, %d of %d records found", v.Result, v.Found, v.Compared)
+	p.event("the target was read back: %s, %d of %s found", v.Result, v.Found, count(v.Compared, "record", "records"))
 	l, err := p.client.Ledger(ctx)
 	if err != nil {
 		return err
@@ -315,7 +315,7 @@ func (p *prover) compare(ctx context.Context) error {
 		return err
 	}
 	f.Problems = len(rep.Problems)
-	p.event("the gateway was stopped and its spool read to the end: %d records, %d problems", rep.Records, f.Problems)
+	p.event("the gateway was stopped and its spool read to the end: %s, %s", count(rep.Records, "record", "records"), count(f.Problems, "problem", "problems"))
 	return nil
 }
 

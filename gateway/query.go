@@ -63,7 +63,7 @@ func (c queryCmd) Run(ctx context.Context, e *env) error {
 		fmt.Fprintf(e.err, "forebay: there are more rows; --max-rows %d ended the result\n", c.MaxRows)
 	}
 	if line.terminal {
-		fmt.Fprintf(e.err, "%d rows, %d records read, %.2f s\n", end.Rows, end.Scanned, float64(end.ElapsedMS)/1000)
+		fmt.Fprintf(e.err, "%s, %s read, %.2f s\n", count(end.Rows, "row", "rows"), count(end.Scanned, "record", "records"), float64(end.ElapsedMS)/1000)
 	}
 	return nil
 }
@@ -135,7 +135,7 @@ func (l *progressLine) show(p api.QueryProgress) {
 		return
 	}
 	l.shown = now
-	text := fmt.Sprintf("%d records read, %.0f %% of the files, %d rows, %s", p.Scanned, math.Floor(p.Share*100), p.Rows, now.Sub(l.began).Truncate(time.Second))
+	text := fmt.Sprintf("%s read, %.0f %% of the files, %s, %s", count(p.Scanned, "record", "records"), math.Floor(p.Share*100), count(p.Rows, "row", "rows"), now.Sub(l.began).Truncate(time.Second))
 	if !l.terminal {
 		fmt.Fprintf(l.w, "forebay: %s\n", text)
 		return

@@ -62,7 +62,7 @@ func (p *plant) Replay(ctx context.Context, id string, r api.ReplayRequest) (api
 	if !o.From.IsZero() {
 		begin = o.From.Format(time.RFC3339)
 	}
-	note := fmt.Sprintf("%s from %s to %s as %s, %d records", o.Stream, begin, o.To.Format(time.RFC3339), o.As, o.total())
+	note := fmt.Sprintf("%s from %s to %s as %s, %s", o.Stream, begin, o.To.Format(time.RFC3339), o.As, count(o.total(), "record", "records"))
 	return p.ordered(ctx, o, note)
 }
 

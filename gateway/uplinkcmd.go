@@ -145,7 +145,7 @@ func (c uplinkVerb) do(ctx context.Context, e *env, done string, verb func(*api.
 	if c.JSON {
 		return printJSON(e.out, u)
 	}
-	_, err = fmt.Fprintf(e.out, "uplink %s: %s; %d records wait\n", u.ID, done, u.Waiting)
+	_, err = fmt.Fprintf(e.out, "uplink %s: %s; %s\n", u.ID, done, count(u.Waiting, "record waits", "records wait"))
 	return err
 }
 
@@ -246,7 +246,7 @@ func (c uplinkRefusedCmd) Run(ctx context.Context, e *env) error {
 func refusedLine(w io.Writer, list api.Refused) error {
 	_, err := fmt.Fprintf(w, "%d refused, %d shown", list.Total, len(list.Letters))
 	if err == nil && list.Redrive > 0 {
-		_, err = fmt.Fprintf(w, "; %d more were sent again", list.Redrive)
+		_, err = fmt.Fprintf(w, "; %s sent again", count(list.Redrive, "more was", "more were"))
 	}
 	if err == nil {
 		_, err = fmt.Fprintln(w)
@@ -256,7 +256,7 @@ func refusedLine(w io.Writer, list api.Refused) error {
 
 // errandLine is a replay or a redrive in a line of text.
 func errandLine(x api.Errand) string {
-	s := fmt.Sprintf("%s: %s, %d of %d records", x.ID, x.State, x.Done, x.Total)
+	s := fmt.Sprintf("%s: %s, %d of %s", x.ID, x.State, x.Done, count(x.Total, "record", "records"))
 	if x.Kind == kindReplay {
 		s += fmt.Sprintf(" of %s as %s", x.Stream, x.As)
 	}
@@ -267,7 +267,7 @@ func errandLine(x api.Errand) string {
 		s += fmt.Sprintf(", %d not kept any more", x.Missed)
 	}
 	if x.Left > 0 {
-		s += fmt.Sprintf("; %d more wait for another redrive", x.Left)
+		s += "; " + count(x.Left, "more waits", "more wait") + " for another redrive"
 	}
 	if x.ETA != nil && x.Done < x.Total {
 		s += ", done in about " + about(*x.ETA)

@@ -93,7 +93,7 @@ func uplinkLine(u api.Uplink, now time.Time) string {
 	if u.PausedBy != "" {
 		b.WriteString(" by " + printable(u.PausedBy))
 	}
-	fmt.Fprintf(&b, ", %d records wait", u.Waiting)
+	b.WriteString(", " + count(u.Waiting, "record waits", "records wait"))
 	if u.Oldest != nil {
 		fmt.Fprintf(&b, ", oldest %s", span(now.Sub(*u.Oldest)))
 	}

@@ -97,7 +97,7 @@ func (p *plant) conditions() []rules.Condition {
 			p.refused[u.ID] = r
 		}
 		if r.n > 0 && time.Since(r.at) < refusedFor {
-			out = append(out, rules.Condition{Source: "uplink/" + u.ID, Name: "refused", Severity: 2, Active: true, Text: fmt.Sprintf("Uplink %s: the far side can never take %d records; they are kept in the stream refused", u.ID, r.n)})
+			out = append(out, rules.Condition{Source: "uplink/" + u.ID, Name: "refused", Severity: 2, Active: true, Text: fmt.Sprintf("Uplink %s: the far side can never take %s kept in the stream refused", u.ID, count(r.n, "record; it is", "records; they are"))})
 		}
 	}
 	for _, s := range p.g.sources {

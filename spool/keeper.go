@@ -251,7 +251,7 @@ func (s *Spool) expireByAge(ctx context.Context, l *commitLog, mins map[record.S
 			return
 		}
 		if done == removed && legal && n > 0 {
-			s.raise("max-age", 2, fmt.Sprintf("max_age_hard removed %d records of class %s that were not delivered; forebay ledger --steps tells which", n, r.class))
+			s.raise("max-age", 2, fmt.Sprintf("max_age_hard removed %s of class %s before delivery; forebay ledger --steps tells which", counted(n), r.class))
 		}
 	}
 }

@@ -75,6 +75,14 @@ func amount(n int64) string {
 	return fmt.Sprintf("%d bytes", n)
 }
 
+// counted is a number of records with its noun.
+func counted(n uint64) string {
+	if n == 1 {
+		return "1 record"
+	}
+	return fmt.Sprintf("%d records", n)
+}
+
 // about says a duration as a person would.
 func about(d time.Duration) string {
 	switch {
@@ -187,7 +195,7 @@ func (s *Spool) claims() []*claim {
 
 // words tells a claim to an operator.
 func (c *claim) words(now int64) string {
-	text := fmt.Sprintf("cursor %q of stream %q, which has not moved for %s and pins %d records in %s", c.cursor, c.stream, about(time.Duration(now-c.moved)), c.records, amount(c.bytes))
+	text := fmt.Sprintf("cursor %q of stream %q, which has not moved for %s and pins %s in %s", c.cursor, c.stream, about(time.Duration(now-c.moved)), counted(c.records), amount(c.bytes))
 	if !c.open {
 		text += fmt.Sprintf(" and which nobody has open (give it up: forebay cursor drop %s %s)", c.stream, c.cursor)
 	}
@@ -267,7 +275,7 @@ func (s *Spool) noteDropped(class record.Class, n uint64) {
 	text.WriteString("removed to make room before they were delivered, since the spool was opened:")
 	for _, c := range record.Classes() {
 		if s.dropped[c] > 0 {
-			fmt.Fprintf(&text, " %d records of class %s", s.dropped[c], c)
+			fmt.Fprintf(&text, " %s of class %s", counted(s.dropped[c]), c)
 		}
 	}
 	s.raise("dropped", 2, text.String())

@@ -56,6 +56,9 @@ func (g *guard) holds(l *laneRun, id string, why error) error {
 	switch {
 	case l.refusals >= g.most:
 		what = fmt.Sprintf("the target has refused %d records of stream %s in a row", l.refusals, l.lane.Stream)
+		if l.refusals == 1 {
+			what = "the target has refused a record of stream " + l.lane.Stream
+		}
 	case g.refused >= shareLeast && g.refused > g.accepted:
 		what = fmt.Sprintf("the target has refused %d of the last %d records", g.refused, g.refused+g.accepted)
 	default:
