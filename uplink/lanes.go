@@ -48,6 +48,7 @@ type laneRun struct {
 	size      int  // bytes of a record, running mean
 	backoff   backoff
 	tally     record.Tally // passed, but not yet in a Commit that worked
+	upTo      uint64       // the last record of those
 	closed    bool         // the cursor has ended
 	lastErr   string       // of reading, so that it is logged once
 	last      lane.Class   // of the last failure that it paused for
@@ -96,7 +97,7 @@ func newLane(p *Pump, f LaneCursor) *laneRun {
 
 // run is the lane's life, until ctx or the cursor ends.
 func (l *laneRun) run(ctx context.Context) {
-	defer l.end()
+	defer l.end(ctx)
 	for {
 		if !l.sendLive(ctx) {
 			return
@@ -131,8 +132,9 @@ func (l *laneRun) trip(ctx context.Context, hand *hold) bool {
 }
 
 // end tells that the lane is over. Others may have waited for its shard's end.
-func (l *laneRun) end() {
+func (l *laneRun) end(ctx context.Context) {
 	l.leaveLive()
+	l.finish(ctx)
 	l.note(func() { l.ended, l.busy = true, false })
 	l.stop()
 	l.p.lookAgain()
@@ -173,6 +175,7 @@ func (l *laneRun) await(ctx context.Context) bool {
 	for l.next.empty() {
 		b, err := l.nextOrLook(ctx)
 		if errors.Is(err, errLook) {
+			_ = l.move() // where it did not work before, that was said then
 			l.watch()
 			continue
 		}

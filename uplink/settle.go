@@ -158,16 +158,60 @@ func (l *laneRun) commit(upTo uint64, t record.Tally) {
 	l.tally.Delivered += t.Delivered
 	l.tally.Filtered += t.Filtered
 	l.tally.Refused += t.Refused
-	if err := l.cur.Commit(upTo, l.tally); err != nil {
-		// The records are delivered all the same; the next Commit covers them,
-		// and after a restart they go out again with the same ids.
+	l.upTo = upTo
+	if err := l.move(); err != nil {
+		// The records are delivered all the same; it is tried again while
+		// nothing comes, with the next ones, and before the lane ends. After a
+		// restart they go out again with the same ids.
 		l.p.log.Error("cannot move the cursor", "stream", l.lane.Stream, "shard", uint32(l.lane.Shard), "up_to", upTo, "error", err)
-		return
+	}
+}
+
+// move commits what was passed.
+func (l *laneRun) move() error {
+	if l.tally.Sum() == 0 {
+		return nil
+	}
+	if err := l.cur.Commit(l.upTo, l.tally); err != nil {
+		return err
 	}
 	l.tally = record.Tally{}
 	l.p.mu.Lock()
-	l.place = upTo + 1
+	l.place = l.upTo + 1
 	l.p.mu.Unlock()
+	return nil
+}
+
+// A finisher is a Cursor that passes records by itself.
+type finisher interface {
+	// Finish commits what it has passed.
+	Finish() error
+}
+
+// finish commits, however often it takes, what the lane has passed, and what
+// its cursor has: shards that came of this one wait for it. Once ctx has ended
+// it tries once.
+func (l *laneRun) finish(ctx context.Context) {
+	for said := false; ; said = true {
+		err := l.move()
+		if f, ok := l.cur.(finisher); ok && err == nil {
+			err = f.Finish()
+		}
+		log := l.p.log.With("stream", l.lane.Stream, "shard", uint32(l.lane.Shard))
+		switch {
+		case err == nil:
+			if said {
+				log.Info("the cursor moves again")
+			}
+			return
+		case errors.Is(err, record.ErrClosed), errors.Is(err, record.ErrNoStream), ctx.Err() != nil:
+			return // nobody waits for it
+		}
+		if !said {
+			log.Error("cannot move the cursor at the end of the shard; it is tried again", "error", err)
+		}
+		l.sleep(ctx, l.backoff.next(retryBase, l.p.retryMax))
+	}
 }
 
 // refuse copies the first record at hand to the stream "refused", however

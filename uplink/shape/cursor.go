@@ -173,6 +173,15 @@ func (c *Cursor) flush() {
 	c.failed = false
 }
 
+// Finish commits what was left out, where nothing that was handed out stands
+// before it.
+func (c *Cursor) Finish() error {
+	if !c.free() {
+		return nil
+	}
+	return c.Commit(0, record.Tally{})
+}
+
 // Commit moves the place behind upTo, and behind what was left out after it.
 func (c *Cursor) Commit(upTo uint64, t record.Tally) error {
 	settled, to, n := max(c.settled, upTo), upTo, 0
