@@ -39,15 +39,16 @@ var layers = map[string][]string{
 	"uplink/kinesis":              {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/aws", "uplink/cbor"},
 	"uplink/kvs":                  {"spool/record", "gateway/conf", "uplink/lane", "uplink/aws"},
 	"uplink/s3":                   {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/aws"},
-	"uplink/nats":                 {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope"},
+	"uplink/nats":                 {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/stranger"},
 	"uplink/samples/consumer":     {},
 	"uplink/firehose":             {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/aws"},
 	"uplink/shape":                {"spool/record", "gateway/conf", "gateway/expr", "uplink/envelope", "uplink/kpl"},
-	"uplink/kafka":                {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope"},
+	"uplink/stranger":             {},
+	"uplink/kafka":                {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/stranger"},
 	"uplink/web":                  {"gateway/conf", "uplink/lane"},
 	"uplink/http":                 {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/web"},
 	"uplink/opensearch":           {"spool/record", "gateway/conf", "uplink/lane", "uplink/kpl", "uplink/envelope", "uplink/aws", "uplink/web"},
-	"uplink/mqtt":                 {"spool/record", "gateway/conf", "uplink/lane", "uplink/envelope", "uplink/kpl"},
+	"uplink/mqtt":                 {"spool/record", "gateway/conf", "uplink/lane", "uplink/envelope", "uplink/kpl", "uplink/stranger"},
 	"uplink/sparkplug":            {"spool/record", "gateway/conf", "uplink/lane", "uplink/envelope", "uplink/kpl", "uplink/mqtt"},
 	"uplink":                      {"spool/record", "gateway/conf", "uplink/*"},
 	"gateway/expr":                {"spool/record"},
@@ -82,7 +83,7 @@ var layers = map[string][]string{
 
 // stdOnly lists the packages that import nothing but the standard library and
 // each other; they are what everything else is spoken in.
-var stdOnly = []string{"spool/record", "gateway/conf", "gateway/api", "uplink/kpl", "uplink/cbor", "uplink/lane", "gateway/internal/sigv4"}
+var stdOnly = []string{"spool/record", "gateway/conf", "gateway/api", "uplink/kpl", "uplink/cbor", "uplink/lane", "uplink/stranger", "gateway/internal/sigv4"}
 
 func TestLayers(t *testing.T) {
 	seen := map[string]bool{}

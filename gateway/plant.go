@@ -347,6 +347,13 @@ func (p *plant) Devices() []api.Device {
 		if a, ok := s.(interface{ Aggregates() uint64 }); ok {
 			d.Aggregates = a.Aggregates()
 		}
+		if l, ok := s.(interface {
+			Repeated() uint64
+			Unchecked() uint64
+			MarksLost() uint64
+		}); ok {
+			d.Repeated, d.Unchecked, d.MarksLost = l.Repeated(), l.Unchecked(), l.MarksLost()
+		}
 		out = append(out, d)
 	}
 	return out

@@ -141,6 +141,12 @@ type Device struct {
 	// Aggregates is how many records that were taken since the start were KPL
 	// aggregates, for the Kinesis endpoint.
 	Aggregates uint64 `json:"aggregates,omitempty"`
+	// Of what other gateways send to the Kinesis endpoint, since the start:
+	// records that came again and were stored already, records that were stored
+	// without a look at that, and streams of which it was not known any more.
+	Repeated  uint64 `json:"repeated,omitempty"`
+	Unchecked uint64 `json:"unchecked,omitempty"`
+	MarksLost uint64 `json:"lane_marks_lost,omitempty"`
 }
 
 // Uplink is one of GET /v1/uplinks.

@@ -12,6 +12,7 @@ import (
 
 	"forebay/gateway/conf"
 	"forebay/uplink/lane"
+	"forebay/uplink/stranger"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl"
@@ -29,7 +30,9 @@ func (s *Sink) options(w *wire) []kgo.Opt {
 		kgo.SeedBrokers(s.cfg.Brokers...),
 		kgo.ClientID(orDefault(s.cfg.ClientID, defaultClient)),
 		kgo.SoftwareNameAndVersion("forebay", "1"),
-		kgo.Dialer(s.dial),
+		kgo.Dialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return s.watch(ctx, w, network, addr)
+		}),
 		kgo.WithHooks(w),
 		kgo.RequestTimeoutOverhead(min(dialTimeout, s.timeout)),
 		kgo.RetryTimeout(s.timeout),
@@ -82,6 +85,35 @@ func (s *Sink) dial(ctx context.Context, network, addr string) (net.Conn, error)
 		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
 	return t, nil
+}
+
+// A foreigner has answered in place of a broker.
+type foreigner struct {
+	addr string
+	err  error
+	at   time.Time
+}
+
+// afresh is for how long a foreigner is not asked again: the client's own tries
+// follow each other quickly.
+const afresh = 2 * time.Second
+
+// watch dials, and finds out where no broker answers. An answer begins with its
+// length, which is never as much as 256 MiB (the protocol's guide, message size).
+func (s *Sink) watch(ctx context.Context, w *wire, network, addr string) (net.Conn, error) {
+	if f := w.other.Load(); f != nil && f.addr == addr && time.Since(f.at) < afresh {
+		return nil, f.err
+	}
+	conn, err := s.dial(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return stranger.Watch(conn, stranger.Options{
+		Meant: "a Kafka broker",
+		Known: func(first byte) bool { return first < 0x10 },
+		Dial:  func(ctx context.Context) (net.Conn, error) { return s.dial(ctx, network, addr) },
+		Tell:  func(err error) { w.other.Store(&foreigner{addr, err, time.Now()}) },
+	}), nil
 }
 
 func (s *Sink) tlsConfig() (*tls.Config, error) {
@@ -147,6 +179,8 @@ type wire struct {
 	requests atomic.Int64 // that carry records or end a transaction
 	// last is why the newest connect failed, nil if it worked.
 	last atomic.Pointer[error]
+	// other is who has answered in place of a broker, nil if one has since.
+	other atomic.Pointer[foreigner]
 	// throttled is until when a broker wants us to wait, in Unix nanoseconds.
 	throttled atomic.Int64
 }
@@ -162,6 +196,7 @@ var (
 	_ kgo.HookBrokerWrite    = (*wire)(nil)
 	_ kgo.HookBrokerConnect  = (*wire)(nil)
 	_ kgo.HookBrokerThrottle = (*wire)(nil)
+	_ kgo.HookBrokerRead     = (*wire)(nil)
 )
 
 // OnBrokerWrite counts what goes out.
@@ -172,6 +207,13 @@ func (w *wire) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, n int, _, _ time.D
 		w.requests.Add(1)
 	case keyAddPartitions, keyEndTxn:
 		w.requests.Add(1)
+	}
+}
+
+// OnBrokerRead notes that a broker has answered.
+func (w *wire) OnBrokerRead(_ kgo.BrokerMetadata, _ int16, _ int, _, _ time.Duration, err error) {
+	if err == nil {
+		w.other.Store(nil)
 	}
 }
 

@@ -29,6 +29,9 @@ func classify(err error, w *wire, silent lane.Class) *lane.Error {
 		}
 		return e
 	}
+	if other := w.other.Load(); other != nil {
+		return &lane.Error{Class: lane.Offline, Text: other.err.Error() + "; look at brokers"}
+	}
 	if eof := (*kgo.ErrFirstReadEOF)(nil); errors.As(err, &eof) {
 		return &lane.Error{Class: lane.Offline, Text: "the broker closes the connection at once; perhaps it wants TLS, or a SASL login, or is no Kafka"}
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"forebay/uplink/lane"
+	"forebay/uplink/stranger"
 )
 
 // handTime is how long paho may wait to hand a message to its writer, and so
@@ -140,7 +142,7 @@ func (c *Conn) options(ctx context.Context, l Link, s Session) (*paho.ClientOpti
 		if err != nil {
 			return nil, c.say(err)
 		}
-		return c.took(conn), nil
+		return c.took(c.watch(l, conn)), nil
 	})
 	o.SetConnectionLostHandler(func(_ paho.Client, err error) { c.lose(err, false) })
 	return o, nil
@@ -152,6 +154,20 @@ func (c *Conn) say(err error) error {
 	defer c.mu.Unlock()
 	c.err = err
 	return err
+}
+
+// watch finds out where no broker answers. Over WebSocket the opening has told
+// that one does.
+func (c *Conn) watch(l Link, conn net.Conn) net.Conn {
+	if u, err := l.url(); err != nil || strings.HasPrefix(u.Scheme, "ws") {
+		return conn
+	}
+	return stranger.Watch(conn, stranger.Options{
+		Meant: "an MQTT broker",
+		Known: func(first byte) bool { return first == packets.Connack<<4 }, // MQTT 3.1.1, 3.2.1
+		Dial:  l.open,
+		Tell:  func(err error) { _ = c.say(err) },
+	})
 }
 
 // took keeps the connection under MQTT.

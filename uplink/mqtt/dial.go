@@ -19,6 +19,7 @@ import (
 	"github.com/eclipse/paho.mqtt.golang/packets"
 
 	"forebay/uplink/lane"
+	"forebay/uplink/stranger"
 )
 
 // open makes the connection under MQTT.
@@ -130,8 +131,11 @@ func unreachable(err error, met bool) *lane.Error {
 		dns     *net.DNSError
 		path    *os.PathError
 		alert   tls.AlertError
+		other   *stranger.Error
 	)
 	switch {
+	case errors.As(err, &other):
+		e.Text, e.Err = other.Error()+"; look at broker", nil
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		e.Text = "the broker's certificate is not valid at this machine's time, " +
 			time.Now().UTC().Format(time.RFC3339) + "; check the clock first"
@@ -148,7 +152,7 @@ func unreachable(err error, met bool) *lane.Error {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		e.Text, e.Err = "cannot reach the broker in time", nil
 	case met:
-		e.Text = "something answers there and ends the connection before it accepts us: no broker, or one that refuses the client id or the certificate"
+		e.Text = "something answers there and ends the connection before it accepts us: no broker, one that wants TLS (ssl://), or one that refuses the client id or the certificate"
 	}
 	return e
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"forebay/uplink/lane"
+	"forebay/uplink/stranger"
 
 	natsgo "github.com/nats-io/nats.go"
 )
@@ -39,6 +40,8 @@ type link struct {
 	inbox   string // what the subjects of answers begin with
 	timeout time.Duration
 	dead    chan struct{} // closed when the connection is
+
+	other atomic.Pointer[error] // who has answered in place of a server
 
 	leaving atomic.Bool  // the server is about to shut down
 	queued  atomic.Int64 // bytes that wait for an answer, headers not counted
@@ -202,6 +205,7 @@ func (s *Sink) dial(ctx context.Context, server string) (*link, error) {
 			c, err := d.DialContext(ctx, network, address)
 			if err == nil {
 				l.raw.set(c)
+				c = l.watch(c, s.cfg.TLSFirst, func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, network, address) })
 			}
 			return c, err
 		})),
@@ -215,6 +219,9 @@ func (s *Sink) dial(ctx context.Context, server string) (*link, error) {
 		l.close()
 		return nil, ctx.Err()
 	}
+	if other := l.other.Load(); err != nil && other != nil {
+		return nil, *other
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -224,6 +231,20 @@ func (s *Sink) dial(ctx context.Context, server string) (*link, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// watch finds out where no NATS server answers: one speaks first, unless TLS
+// comes before.
+func (l *link) watch(conn net.Conn, tlsFirst bool, dial func(ctx context.Context) (net.Conn, error)) net.Conn {
+	if tlsFirst {
+		return conn
+	}
+	return stranger.Watch(conn, stranger.Options{
+		Meant: "a NATS server",
+		Known: func(first byte) bool { return first == 'I' || first == '-' }, // INFO, -ERR
+		Dial:  dial,
+		Tell:  func(err error) { l.other.Store(&err) },
+	})
 }
 
 // options are what is read anew for each connection: files may have changed.
@@ -337,8 +358,12 @@ func refusal(err error) *lane.Error {
 		unknown x509.UnknownAuthorityError
 		host    x509.HostnameError
 		dns     *net.DNSError
+		other   *stranger.Error
+		op      *net.OpError
 	)
 	switch {
+	case errors.As(err, &other):
+		e.Text, e.Err = other.Error()+"; look at servers", nil
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), strings.Contains(err.Error(), "signing nonce"):
 		e.Class, e.Text = lane.Auth, "the credentials cannot be read"
 	case errors.Is(err, natsgo.ErrAuthorization), errors.Is(err, natsgo.ErrAuthExpired), errors.Is(err, natsgo.ErrAuthRevoked), errors.Is(err, natsgo.ErrAccountAuthExpired):
@@ -349,6 +374,8 @@ func refusal(err error) *lane.Error {
 		e.Class, e.Text = lane.Transient, "the server takes no more connections"
 	case errors.Is(err, natsgo.ErrNoInfoReceived), errors.Is(err, natsgo.ErrJsonParse):
 		e.Text = "what answers at this address is not a NATS server"
+	case errors.As(err, &op) && op.Op == "read" && op.Timeout():
+		e.Text, e.Err = "something takes the connection and says nothing, but a NATS server speaks first: it is none, or wants TLS before it does (tls_first)", nil
 	case errors.Is(err, natsgo.ErrNoServers):
 		e.Text, e.Err = "the NATS server refuses the connection", nil // nats.go's word for a closed port
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:

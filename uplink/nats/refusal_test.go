@@ -237,7 +237,7 @@ func TestAPortal(t *testing.T) {
 		<-over
 	})
 	s := sink(t, identity, nats.Config{}, "nats://"+l.Addr().String())
-	wantClass(t, send(t, s, batch(1, 1, 5)), 0, lane.Offline, "not a NATS server")
+	wantClass(t, send(t, s, batch(1, 1, 5)), 0, lane.Offline, "does not answer as a NATS server")
 }
 
 // A responder that is no stream acknowledges nothing.

@@ -98,9 +98,11 @@ func TestConsumers(t *testing.T) {
 
 // another is a second endpoint over the same spool: what it knows is what the
 // spool keeps.
-func (b *box) another() *box {
+func (b *box) another() *box { return b.anotherWith(slog.New(slog.DiscardHandler)) }
+
+func (b *box) anotherWith(log *slog.Logger) *box {
 	b.t.Helper()
-	srv, err := kinesisapi.New(kinesisapi.Config{Listen: "127.0.0.1:0"}, b.sp, b.in, b.clock.Now, slog.New(slog.DiscardHandler))
+	srv, err := kinesisapi.New(kinesisapi.Config{Listen: "127.0.0.1:0"}, b.sp, b.in, b.clock.Now, log)
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package kinesisapi
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"forebay/spool"
@@ -119,10 +121,11 @@ type mark struct {
 
 // marks are those of a stream.
 type marks struct {
-	mu    sync.Mutex
-	ready bool // read from the note and the log
-	of    map[laneBy]*mark
-	dirty bool
+	mu       sync.Mutex
+	ready    bool // read from the note and the log
+	fleeting bool // not to be kept
+	of       map[laneBy]*mark
+	dirty    bool
 
 	// A keeping holds the marks and, for each shard, a place before which no
 	// record's mark is missing: where the shard ended at the last keeping, once
@@ -136,6 +139,11 @@ type marks struct {
 type keptMarks struct {
 	Lanes []keptMark                `json:"lanes"`
 	From  map[record.ShardID]uint64 `json:"from"` // first sequence number to be read again
+
+	// Where they cannot be read, of an older form or damaged: what lies there,
+	// and why. Then the rest of the note counts all the same.
+	raw []byte
+	err error
 }
 
 type keptMark struct {
@@ -167,7 +175,15 @@ func (s *Server) marksOf(ctx context.Context, st *spool.Stream) (*marks, error) 
 	}
 	n, err := s.noteOf(st)
 	if err != nil {
-		return nil, err
+		// The note stays as it is, for somebody to look at; the marks are known
+		// in memory alone.
+		s.marksLost(st, err)
+		m.ready, m.fleeting = true, true
+		return m, nil
+	}
+	if n.Marks != nil && n.Marks.err != nil {
+		s.marksLost(st, n.Marks.err)
+		n.Marks = nil
 	}
 	if n.Marks == nil {
 		// From now on there are marks: what is stored before the first keeping
@@ -328,7 +344,10 @@ func (f *flight) release() {
 type lanes struct {
 	sync.Mutex
 	of      map[*spool.Stream]*marks
-	flights sync.WaitGroup // puts that their clients did not wait for
+	said    map[*spool.Stream]string // why lanes of it were not known, last
+	flights sync.WaitGroup           // puts that their clients did not wait for
+
+	lost, unchecked atomic.Uint64
 }
 
 // keepLanes keeps the marks of all streams now and then, until ctx ends.
@@ -354,6 +373,7 @@ func (s *Server) keepMarks(ctx context.Context) {
 		if at, err := s.spool.Stream(st.Name()); err != nil || at != st { // it was deleted
 			s.lanes.Lock()
 			delete(s.lanes.of, st)
+			delete(s.lanes.said, st)
 			s.lanes.Unlock()
 			continue
 		}
@@ -377,7 +397,7 @@ func (s *Server) keepMarks(ctx context.Context) {
 func (m *marks) keep(now map[record.ShardID]uint64) (*keptMarks, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.ready {
+	if !m.ready || m.fleeting {
 		return nil, false
 	}
 	for g := range m.flying {
@@ -422,9 +442,66 @@ func (k keptMark) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON is its inverse.
 func (k *keptMark) UnmarshalJSON(b []byte) error {
 	var at int64
-	if err := json.Unmarshal(b, &[]any{&k.Lane, &k.By, &k.Low.Seq, &k.Low.Part, &k.High.Seq, &k.High.Part, &k.Shard, &k.Seq, &at}); err != nil {
+	fields := []any{&k.Lane, &k.By, &k.Low.Seq, &k.Low.Part, &k.High.Seq, &k.High.Part, &k.Shard, &k.Seq, &at}
+	n := len(fields)
+	if err := json.Unmarshal(b, &fields); err != nil {
 		return err
+	}
+	if len(fields) != n || k.Lane == "" || k.By == "" || k.Low.After(k.High) {
+		return fmt.Errorf("a lane's mark is of another form, or makes no sense: %.80s", b)
 	}
 	k.At = time.Unix(at, 0)
 	return nil
 }
+
+// MarshalJSON writes what could not be read as it was.
+func (k *keptMarks) MarshalJSON() ([]byte, error) {
+	if k.err != nil {
+		return k.raw, nil
+	}
+	type plain keptMarks
+	return json.Marshal((*plain)(k))
+}
+
+// UnmarshalJSON is its inverse. It does not fail.
+func (k *keptMarks) UnmarshalJSON(b []byte) error {
+	type plain keptMarks
+	var p plain
+	if err := json.Unmarshal(b, &p); err != nil {
+		*k = keptMarks{raw: bytes.Clone(b), err: err}
+		return nil
+	}
+	*k = keptMarks(p)
+	return nil
+}
+
+// marksLost tells that a stream's marks cannot be read, and counts it. It is
+// called once for a stream.
+func (s *Server) marksLost(st *spool.Stream, err error) {
+	s.lanes.lost.Add(1)
+	s.log.Error("what was stored of other gateways' lanes is not known any more; what they send again of it is stored again, with the same ids", "stream", st.Name(), "error", err)
+}
+
+// unchecked tells that records of lanes are stored without a look at what is
+// stored of them, and counts them. A reason is said once for a stream.
+func (s *Server) unchecked(st *spool.Stream, n int, err error) {
+	s.lanes.unchecked.Add(uint64(n))
+	s.lanes.Lock()
+	said := s.lanes.said[st] == err.Error()
+	if s.lanes.said == nil {
+		s.lanes.said = map[*spool.Stream]string{}
+	}
+	s.lanes.said[st] = err.Error()
+	s.lanes.Unlock()
+	if !said {
+		s.log.Warn("lanes are not known; what comes twice is stored twice", "stream", st.Name(), "error", err)
+	}
+}
+
+// MarksLost counts the streams, since the start, of which it was not known any
+// more what is stored of other gateways' lanes.
+func (s *Server) MarksLost() uint64 { return s.lanes.lost.Load() }
+
+// Unchecked counts the records of other gateways' lanes that were stored
+// without a look at whether they were stored already.
+func (s *Server) Unchecked() uint64 { return s.lanes.unchecked.Load() }

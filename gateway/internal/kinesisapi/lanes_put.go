@@ -70,7 +70,7 @@ func (s *Server) putRising(ctx context.Context, c *call, st *spool.Stream, recs 
 		err = errVia
 	}
 	if err != nil {
-		s.log.Warn("lanes are not known; what comes twice is stored twice", "stream", st.Name(), "error", err)
+		s.unchecked(st, len(recs), err)
 		s.putWith(ctx, st, recs, p)
 		return
 	}

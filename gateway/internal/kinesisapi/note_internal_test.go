@@ -7,6 +7,7 @@ func FuzzNote(f *testing.F) {
 	for _, s := range []string{
 		"", "{}", `{"mode":"ON_DEMAND","max_record_kib":2048,"tags":{"k":"v"}}`, `{"MODE":"x","later":{"y":[1,2.50]}}`,
 		`{"consumers":[{"name":"c","created":"2026-11-23T04:00:00.123456789Z","tags":{}}]}`, `{"consumers":[null]}`, `{"tags":null}`, `[]`, `{"a":1,"a":2}`,
+		`{"marks":[1, 2]}`, `{"marks":{"lanes":[["l","s",1,0,2,0,1,1,5]],"from":{"1":2}}}`, `{"marks":{"lanes":[["l",4,0,"k",1,1,5]],"from":null}}`, `{"MARKS":"x","marks":null}`,
 	} {
 		f.Add(s)
 	}

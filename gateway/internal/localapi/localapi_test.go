@@ -39,7 +39,7 @@ func (p *stage) Status() api.Status {
 }
 
 func (p *stage) Devices() []api.Device {
-	return []api.Device{{ID: "mqtt", Kind: "mqtt-broker", Taken: 7}, {ID: "kinesis", Kind: "kinesis", Aggregates: 3}}
+	return []api.Device{{ID: "mqtt", Kind: "mqtt-broker", Taken: 7}, {ID: "kinesis", Kind: "kinesis", Aggregates: 3, Repeated: 4, Unchecked: 5, MarksLost: 6}}
 }
 func (p *stage) Uplinks() []api.Uplink { return p.Status().Uplinks }
 func (p *stage) Streams() []api.Stream { return []api.Stream{{Name: "mqtt", Total: 7}} }
@@ -262,7 +262,9 @@ func TestNouns(t *testing.T) {
 	defer resp.Body.Close()
 	m, err := io.ReadAll(resp.Body)
 	if err != nil || !strings.Contains(string(m), `forebay_source_taken_total{source="mqtt"} 7`) || !strings.Contains(string(m), "go_goroutines") ||
-		!strings.Contains(string(m), `forebay_source_aggregates_total{source="kinesis"} 3`) || strings.Contains(string(m), `aggregates_total{source="mqtt"}`) {
+		!strings.Contains(string(m), `forebay_source_aggregates_total{source="kinesis"} 3`) ||
+		!strings.Contains(string(m), `forebay_source_repeated_total{source="kinesis"} 4`) || !strings.Contains(string(m), `forebay_source_unchecked_total{source="kinesis"} 5`) ||
+		!strings.Contains(string(m), `forebay_source_lane_marks_lost_total{source="kinesis"} 6`) || strings.Contains(string(m), `aggregates_total{source="mqtt"}`) {
 		t.Errorf("metrics: %v\n%s", err, m)
 	}
 }

@@ -61,6 +61,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		count("forebay_source_errors_total", "Errors of the source.", float64(d.Errors), "source", d.ID)
 		if d.Kind == "kinesis" {
 			count("forebay_source_aggregates_total", "KPL aggregates that the source took since the process started.", float64(d.Aggregates), "source", d.ID)
+			count("forebay_source_repeated_total", "Records of other gateways that came again and were stored already.", float64(d.Repeated), "source", d.ID)
+			count("forebay_source_unchecked_total", "Records of other gateways that were stored without a look at whether they were stored already.", float64(d.Unchecked), "source", d.ID)
+			count("forebay_source_lane_marks_lost_total", "Streams of which it was not known any more what is stored of other gateways.", float64(d.MarksLost), "source", d.ID)
 		}
 		gauge("forebay_source_up", "1 while the source works.", flag(d.State == "up"), "source", d.ID)
 	}
