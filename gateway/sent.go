@@ -186,26 +186,24 @@ func (s *sentScan) take(out *api.SentShard, r *record.Record) error {
 		out.RefusedKnown++
 		return nil
 	}
-	if kpl.IsAggregate(r.Data) {
-		if in, err := kpl.Decode(r.Data); err == nil && in.Len() > 0 {
-			out.Aggregates++
-			one, forwarded := *r, false
-			for i, x := range in.All() {
-				one.Data = x.Data
-				name, at, theirs := s.named(&one)
-				if !theirs {
-					at.Part = uint64(i + 1)
-				}
-				forwarded = forwarded || theirs
-				if err := s.add(out, name, at, r); err != nil {
-					return err
-				}
+	if in := kpl.Open(r.Data); in != nil { // as the sinks do
+		out.Aggregates++
+		one, forwarded := *r, false
+		for i, x := range in.All() {
+			one.Data = x.Data
+			name, at, theirs := s.named(&one)
+			if !theirs {
+				at.Part = uint64(i + 1)
 			}
-			if forwarded {
-				out.Forwarded++
+			forwarded = forwarded || theirs
+			if err := s.add(out, name, at, r); err != nil {
+				return err
 			}
-			return nil
 		}
+		if forwarded {
+			out.Forwarded++
+		}
+		return nil
 	}
 	name, at, theirs := s.named(r)
 	if theirs {

@@ -9,10 +9,6 @@ import (
 	"forebay/uplink/kpl"
 )
 
-// maxParts bounds what an aggregate may hold to be opened for a reader, in
-// records: each costs some hundred bytes of memory.
-const maxParts = 1 << 17
-
 // unwrapped is a shard as rules and points see it: what another gateway, or a
 // producer that aggregates, has sent comes as the records it was. Each part of
 // a record has the record's Pos and Arrived; a stored record never stands in
@@ -49,13 +45,9 @@ func (u *unwrapped) Next(ctx context.Context, limit int) (record.Batch, error) {
 	u.recs = u.recs[:0]
 	for i := range b.Recs {
 		r := &b.Recs[i]
-		if !kpl.IsAggregate(r.Data) {
+		in := kpl.Open(r.Data)
+		if in == nil {
 			u.recs = append(u.recs, opened(*r))
-			continue
-		}
-		in, err := kpl.Decode(r.Data)
-		if err != nil || in.Len() == 0 || in.Len() > maxParts {
-			u.recs = append(u.recs, *r) // it is what it is
 			continue
 		}
 		for _, x := range in.All() {

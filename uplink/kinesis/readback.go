@@ -268,18 +268,16 @@ func (r *reading) run(ctx context.Context) error {
 
 // open gives the ids in one Kinesis record.
 func (r *reading) open(data []byte) error {
-	if kpl.IsAggregate(data) {
-		a, err := kpl.Decode(data)
-		if err == nil {
-			for _, u := range a.All() {
-				if err := r.give(u.Data); err != nil {
-					return err
-				}
-			}
-			return nil
+	a := kpl.Open(data)
+	if a == nil {
+		return r.give(data)
+	}
+	for _, u := range a.All() {
+		if err := r.give(u.Data); err != nil {
+			return err
 		}
 	}
-	return r.give(data)
+	return nil
 }
 
 func (r *reading) give(data []byte) error {

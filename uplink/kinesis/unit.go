@@ -211,14 +211,10 @@ func (p *packer) add(l *lane.Lane, r *record.Record, n int) {
 // nested is what a payload holds that is an aggregate itself, nil if it is
 // none, or if the payload is to travel alone and as it is.
 func (p *packer) nested(data []byte) *kpl.Aggregate {
-	if (p.env == nil && !p.aggregate) || !kpl.IsAggregate(data) {
+	if p.env == nil && !p.aggregate {
 		return nil
 	}
-	a, err := kpl.Decode(data)
-	if err != nil || a.Len() == 0 {
-		return nil
-	}
-	return a
+	return kpl.Open(data)
 }
 
 // isKey reports whether a key is within the log's limits, which are Kinesis's.

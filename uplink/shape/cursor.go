@@ -23,8 +23,6 @@ const (
 	pollAtMost = 1 << 16
 	// historyStep is how many records of the past are asked for at a time.
 	historyStep = 4096
-	// maxParts bounds what an aggregate may hold to be opened, in records.
-	maxParts = 1 << 17
 )
 
 // A Source is the cursor that is shaped: one shard's.
@@ -289,8 +287,8 @@ func (c *Cursor) decide(r *record.Record) decision {
 // them. An aggregate of anything else stays whole: the place of a part in it is
 // in the part's id.
 func (c *Cursor) repack(r *record.Record) (verdict, []byte) {
-	a, err := kpl.Decode(r.Data)
-	if err != nil || a.Len() == 0 || a.Len() > maxParts {
+	a := kpl.Open(r.Data)
+	if a == nil {
 		return send, nil // it is what it is
 	}
 	for _, x := range a.All() {

@@ -26,13 +26,10 @@ type part struct {
 
 // unitOf takes a record apart; false where something in it is of no lane.
 func unitOf(data []byte) (unit, bool) {
-	if !kpl.IsAggregate(data) {
+	a := kpl.Open(data)
+	if a == nil {
 		lane, at, ok := envelope.LaneOf(data)
 		return unit{parts: []part{{lane, at}}}, ok
-	}
-	a, err := kpl.Decode(data)
-	if err != nil || a.Len() == 0 {
-		return unit{}, false
 	}
 	u := unit{parts: make([]part, 0, a.Len())}
 	for _, r := range a.All() {
