@@ -36,7 +36,7 @@ test-peers: ## against real peers: mosquitto, the AWS CLI and SDKs, kinesalite, 
 	.ci/peers
 
 # Thousands of openings of damaged files tell the race detector nothing.
-IMAGES := WholeSpool|FailPoint|WriteLog|FlippedBytes|CutFiles|ADamagedBlock|Golden
+IMAGES := WholeSpool|FailPoint|WriteLog|FlippedBytes|CutFiles|ADamagedBlock|DamagedWords|KilledSpoolIsBackedUp|Golden
 race: ## the parts with goroutines, under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 20m -skip '$(IMAGES)' ./spool/... ./devices/... ./uplink/... ./gateway/... ./firmware-sim/...
 

@@ -76,7 +76,7 @@ func fromEnv(t *testing.T, name string, short int) int {
 // every record that the gateway took is there, each key in order, and nothing
 // twice behind a watermark as the consumers' samples keep it.
 func TestACloudThatMisbehaves(t *testing.T) {
-	if again := misbehave(t, "cbor", fromEnv(t, "FOREBAY_CLOUD_RECORDS", 60_000), fromEnv(t, "FOREBAY_CLOUD_KILLS", 6)); again == 0 {
+	if again := misbehave(t, "cbor", fromEnv(t, "FOREBAY_CLOUD_RECORDS", inShort(60_000, 20_000)), fromEnv(t, "FOREBAY_CLOUD_KILLS", 6)); again == 0 {
 		t.Error("nothing came twice: the cloud did not misbehave")
 	}
 }
@@ -86,11 +86,19 @@ func TestACloudThatMisbehaves(t *testing.T) {
 func TestAGatewayBehindABadLink(t *testing.T) {
 	for _, wire := range []string{"cbor", "json"} {
 		t.Run(wire, func(t *testing.T) {
-			if again := misbehave(t, wire, fromEnv(t, "FOREBAY_CLOUD_RECORDS", 20_000), fromEnv(t, "FOREBAY_CLOUD_KILLS", 6), "--header", "X-Forebay-Lanes"); again != 0 {
+			if again := misbehave(t, wire, fromEnv(t, "FOREBAY_CLOUD_RECORDS", inShort(20_000, 10_000)), fromEnv(t, "FOREBAY_CLOUD_KILLS", 6), "--header", "X-Forebay-Lanes"); again != 0 {
 				t.Errorf("%d records are stored twice", again)
 			}
 		})
 	}
+}
+
+// inShort is short in the short form of the tests, else long.
+func inShort(long, short int) int {
+	if testing.Short() {
+		return short
+	}
+	return long
 }
 
 // misbehave gives how many records came twice.

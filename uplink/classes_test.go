@@ -24,7 +24,11 @@ func TestThrottleIsAdditiveIncreaseMultiplicativeDecrease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, sink := newLog(t), newSink(t)
 		c := log.shard("s")
-		c.put(400_000, "k")
+		many := 400_000
+		if testing.Short() {
+			many /= 2
+		}
+		c.put(many, "k")
 		const most = 40_000 // bytes at a time
 		type try struct {
 			size  int
@@ -63,7 +67,7 @@ func TestThrottleIsAdditiveIncreaseMultiplicativeDecrease(t *testing.T) {
 		}
 		limit = false
 		sink.mu.Unlock()
-		c.put(400_000, "k")
+		c.put(many, "k")
 		if s.Retries == 0 {
 			t.Errorf("status %+v", s)
 		}
@@ -137,7 +141,11 @@ func TestRefusalStormOverManyLanes(t *testing.T) {
 		}
 		sink.act = func(lane.Batch) lane.Outcome { return lane.Outcome{Class: lane.Poison, Err: errFake} }
 		p, stop := start(t, config(), sink, log)
-		time.Sleep(time.Hour)
+		if testing.Short() {
+			time.Sleep(5 * time.Minute)
+		} else {
+			time.Sleep(time.Hour)
+		}
 		s := p.Status()
 		stop()
 		if n := len(log.refused); n != 100 || s.Class != "misconfigured" || !strings.Contains(s.Error, "100 of the last 100 records") || s.State != "down" {

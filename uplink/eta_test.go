@@ -25,26 +25,30 @@ func TestETAWithinAFifth(t *testing.T) {
 		arrivals func(s int) int // kilobytes in second s
 		warm     time.Duration   // before the first reading
 		rest     int             // kilobytes that are always on their way
+		long     bool            // not in the short form
 	}{
-		{"link of 8 Mbit/s", 8000, 50 * time.Millisecond, uplink.Bandwidth{}, 0, 300_000, steady(200), 30 * time.Second, 1500},
-		{"link of 8 Mbit/s, nothing comes", 8000, 50 * time.Millisecond, uplink.Bandwidth{}, 0, 100_000, steady(0), 20 * time.Second, 1500},
-		{"cap of 8 Mbit/s", 100_000, 20 * time.Millisecond, uplink.Bandwidth{LimitKbit: 8000}, 0, 300_000, steady(300), 30 * time.Second, 1500},
-		{"own cap of 800 kbit/s", 100_000, 20 * time.Millisecond, uplink.Bandwidth{LimitKbit: 8000}, 800, 60_000, steady(20), 60 * time.Second, 150},
+		{"link of 8 Mbit/s", 8000, 50 * time.Millisecond, uplink.Bandwidth{}, 0, 300_000, steady(200), 30 * time.Second, 1500, true},
+		{"link of 8 Mbit/s, nothing comes", 8000, 50 * time.Millisecond, uplink.Bandwidth{}, 0, 100_000, steady(0), 20 * time.Second, 1500, false},
+		{"cap of 8 Mbit/s", 100_000, 20 * time.Millisecond, uplink.Bandwidth{LimitKbit: 8000}, 0, 300_000, steady(300), 30 * time.Second, 1500, false},
+		{"own cap of 800 kbit/s", 100_000, 20 * time.Millisecond, uplink.Bandwidth{LimitKbit: 8000}, 800, 60_000, steady(20), 60 * time.Second, 150, false},
 		{"arrivals in gusts", 8000, 50 * time.Millisecond, uplink.Bandwidth{}, 0, 600_000, func(s int) int {
 			if s%20 == 0 {
 				return 4000
 			}
 			return 0
-		}, 2 * time.Minute, 1500},
+		}, 2 * time.Minute, 1500, true},
 		{"arrivals at random", 8000, 50 * time.Millisecond, uplink.Bandwidth{}, 0, 400_000, func(s int) int {
 			return rand.New(rand.NewPCG(uint64(s), 3)).IntN(800)
-		}, time.Minute, 1500},
+		}, time.Minute, 1500, true},
 		// It begins at midnight: ten minutes at 800 kbit/s, then at 4 Mbit/s.
-		{"a schedule that opens", 100_000, 20 * time.Millisecond, uplink.Bandwidth{LimitKbit: 4000, Timezone: "UTC", Schedule: []uplink.Hours{{From: "00:00", To: "00:10", LimitKbit: 800}}}, 0, 400_000, steady(50), 30 * time.Second, 750},
-		{"a schedule that closes", 100_000, 20 * time.Millisecond, uplink.Bandwidth{LimitKbit: 800, Timezone: "UTC", Schedule: []uplink.Hours{{From: "00:00", To: "00:10", LimitKbit: 4000}}}, 0, 400_000, steady(50), 30 * time.Second, 150},
+		{"a schedule that opens", 100_000, 20 * time.Millisecond, uplink.Bandwidth{LimitKbit: 4000, Timezone: "UTC", Schedule: []uplink.Hours{{From: "00:00", To: "00:10", LimitKbit: 800}}}, 0, 400_000, steady(50), 30 * time.Second, 750, false},
+		{"a schedule that closes", 100_000, 20 * time.Millisecond, uplink.Bandwidth{LimitKbit: 800, Timezone: "UTC", Schedule: []uplink.Hours{{From: "00:00", To: "00:10", LimitKbit: 4000}}}, 0, 400_000, steady(50), 30 * time.Second, 150, true},
 		// The link is faster than the cap, and there are hours without one.
-		{"a schedule that lets go", 8000, 20 * time.Millisecond, uplink.Bandwidth{LimitKbit: 0, Timezone: "UTC", Schedule: []uplink.Hours{{From: "00:05", To: "00:15", LimitKbit: 800}}}, 0, 900_000, steady(50), 30 * time.Second, 1500},
+		{"a schedule that lets go", 8000, 20 * time.Millisecond, uplink.Bandwidth{LimitKbit: 0, Timezone: "UTC", Schedule: []uplink.Hours{{From: "00:05", To: "00:15", LimitKbit: 800}}}, 0, 900_000, steady(50), 30 * time.Second, 1500, true},
 	} {
+		if c.long && testing.Short() {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log, sink := newLog(t), newPipe(c.linkKbit, c.way)

@@ -338,7 +338,7 @@ func (s *Sink) fill(buf *aws.Buffer, p *packer, g group, form wire) []*work {
 		before := len(buf.B)
 		buf.B = form.appendUnit(buf.B, len(req), u, w.digits())
 		w.out.Bytes += len(buf.B) - before
-		w.out.Plain += u.plain(len(buf.B) - before)
+		w.out.Plain += u.plain(form, len(buf.B)-before)
 		w.sent, w.cut, w.size, w.via = u.n, u.cut, u.size(), u.via
 		room -= u.size()
 		req = append(req, w)

@@ -194,11 +194,19 @@ func disturbed(t *testing.T, g *rand.Rand, s *shape.Shape, log *shard, past bool
 	return far
 }
 
+// rounds are so many seeds, a fifth of them in the short form.
+func rounds(n uint64) uint64 {
+	if testing.Short() {
+		return n / 5
+	}
+	return n
+}
+
 // TestCrashes: however often a gateway dies, the records that are sent are those
 // of one that never did: each with the same payload, none missing, none beside
 // them; and the counts add up.
 func TestCrashes(t *testing.T) {
-	for seed := range uint64(50) {
+	for seed := range rounds(50) {
 		g := rand.New(rand.NewPCG(seed, 5))
 		base := []uint64{1, era - 700, 3*era + 12345}[g.IntN(3)]
 		log := &shard{t: t, recs: walk(g, base, 2000), base: base, place: base}
@@ -234,7 +242,7 @@ func TestCrashes(t *testing.T) {
 // not get, one before it that is as good.
 func TestCrashesWithoutPast(t *testing.T) {
 	const by = 0.7
-	for seed := range uint64(60) {
+	for seed := range rounds(60) {
 		g := rand.New(rand.NewPCG(seed, 6))
 		log := &shard{t: t, recs: walk(g, era-900, 2000), base: era - 900, place: era - 900}
 		s := newShape(t, shape.Config{When: `quality == "good"`, Deadband: map[string]shape.Band{"value": {By: by}}, MaxSilence: 60_000_000_000})

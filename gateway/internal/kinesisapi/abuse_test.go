@@ -189,10 +189,14 @@ func TestAbusers(t *testing.T) {
 	b.create("good", 1)
 	cl := b.client()
 	before := liveHeap()
-	crowd := gather(b, cl, 550, 12, 30, consumers, 308)
+	drips, idle := 550, 308
+	if testing.Short() {
+		drips, idle = 200, 100
+	}
+	crowd := gather(b, cl, drips, 12, 30, consumers, idle)
 	defer crowd.leave()
 	// Some of the 1,000 have been cut off by now, and on a slow machine more.
-	eventually(t, "the coming of the abusers", func() bool { return b.srv.Clients() >= 550 })
+	eventually(t, "the coming of the abusers", func() bool { return b.srv.Clients() >= drips })
 	t.Logf("%d connections", b.srv.Clients())
 
 	put := &kinesis.PutRecordsInput{StreamName: aws.String("good")}
