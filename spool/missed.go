@@ -58,7 +58,7 @@ func (s *Spool) enterMissed(ctx context.Context, clean bool, migrated int, epoch
 		gone += st.enterMissedRemovals(l.slots, migrated > 0)
 	}
 	if gone > 0 {
-		s.raise("ledger", 2, "found missing at opening, and nothing had said that they go: " + counted(gone) + "; forebay ledger --steps tells which")
+		s.raise("ledger", 2, "found missing at opening, and nothing had said that they go: "+counted(gone)+"; forebay ledger --steps tells which")
 	}
 	if !clean || migrated > 0 {
 		st.enterMissedCounts(migrated > 0)

@@ -30,7 +30,7 @@ func TestATargetThatSpeaksAnotherProtocol(t *testing.T) {
 	secure.Config.ErrorLog = log.New(new(strings.Builder), "", 0)
 	secure.StartTLS()
 	t.Cleanup(secure.Close)
-	shell, err := net.Listen("tcp", "127.0.0.1:0")
+	shell, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

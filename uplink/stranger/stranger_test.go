@@ -29,7 +29,7 @@ func pipes(f func(c net.Conn)) func(ctx context.Context) (net.Conn, error) {
 func isX(b byte) bool { return b == 'x' }
 
 // watch opens a watched connection, and reads from it once.
-func watch(t *testing.T, dial func(ctx context.Context) (net.Conn, error), look bool) (got string, err, told error, took time.Duration) {
+func watch(t *testing.T, dial func(ctx context.Context) (net.Conn, error), look bool) (got string, took time.Duration, told, err error) {
 	t.Helper()
 	begin := time.Now()
 	raw, err := dial(t.Context())
@@ -45,7 +45,7 @@ func watch(t *testing.T, dial func(ctx context.Context) (net.Conn, error), look 
 	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 	buf := make([]byte, 100)
 	n, err := c.Read(buf)
-	return string(buf[:n]), err, told, time.Since(begin)
+	return string(buf[:n]), time.Since(begin), told, err
 }
 
 func TestWatch(t *testing.T) {
@@ -89,7 +89,7 @@ func TestWatch(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				got, err, told, took := watch(t, pipes(c.peer), c.look)
+				got, took, told, err := watch(t, pipes(c.peer), c.look)
 				time.Sleep(time.Minute) // the peers end
 				if c.seen == "" {
 					if err != nil || told != nil || got != c.want || took < c.least {
@@ -130,7 +130,7 @@ func TestAWebServer(t *testing.T) {
 	dial := func(ctx context.Context) (net.Conn, error) {
 		return d.DialContext(ctx, "tcp", srv.Listener.Addr().String())
 	}
-	if got, err, told, _ := watch(t, dial, true); err == nil || told == nil || err.Error() != `it does not answer as an X: the first bytes were "HTTP/1.1 400 Bad Request"` {
+	if got, _, told, err := watch(t, dial, true); err == nil || told == nil || err.Error() != `it does not answer as an X: the first bytes were "HTTP/1.1 400 Bad Request"` {
 		t.Errorf("%q, %v, told %v", got, err, told)
 	}
 }
