@@ -131,6 +131,25 @@ func TestEndCommits(t *testing.T) {
 	}
 }
 
+// What could not be committed at the end of a shard is committed by Finish.
+func TestFinish(t *testing.T) {
+	src := &list{recs: numbers(1, 0, 20), cmt: errors.New("the disk is away")}
+	cur := newShape(t, shape.Config{When: "value > 10"}).Cursor("mqtt", src, shape.Options{Logger: slog.New(slog.DiscardHandler)})
+	if b, err := cur.Poll(t.Context(), 2); err != nil || len(b.Recs) != 1 {
+		t.Fatalf("%d records, %v", len(b.Recs), err)
+	}
+	if err := cur.Finish(); !errors.Is(err, src.cmt) {
+		t.Errorf("finish: %v", err)
+	}
+	src.cmt = nil
+	if err := cur.Finish(); err != nil || src.done != 2 || src.t.Filtered != 2 {
+		t.Errorf("finish: %v; committed %d, %+v", err, src.done, src.t)
+	}
+	if err := cur.Finish(); err != nil || src.done != 2 {
+		t.Errorf("with a record that its owner has not committed: %v, committed %d", err, src.done)
+	}
+}
+
 // A commit of its own that fails is told once, and made good.
 func TestCommitFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
