@@ -18,21 +18,21 @@ func TestPlainBytes(t *testing.T) {
 		b.Recs = append(b.Recs, batch(3, fmt.Sprintf(`{"n":%d,"pad":%q}`, i, strings.Repeat("x", i%70))).Recs...)
 		b.Recs[i].Pos.Seq, b.Recs[i].Key = uint64(i+1), fmt.Sprint("press/", i%7)
 	}
-	for _, format := range []string{"raw", "envelope"} {
+	for _, form := range [][2]string{{"raw", "json"}, {"envelope", "json"}, {"raw", "cbor"}, {"envelope", "cbor"}} {
 		var took [2]lane.Outcome
 		for i, aggregate := range []string{"on", "off"} {
 			cfg := config(srv.URL)
-			cfg.Format, cfg.Aggregate = format, aggregate
+			cfg.Format, cfg.Wire, cfg.Aggregate = form[0], form[1], aggregate
 			if err := cfg.Check(); err != nil {
 				t.Fatal(err)
 			}
 			took[i] = open(t, cfg).Send(t.Context(), []lane.Batch{b})[0]
 			if took[i].Done != 300 {
-				t.Fatalf("%s, %s: %+v", format, aggregate, took[i])
+				t.Fatalf("%s, %s: %+v", form, aggregate, took[i])
 			}
 		}
 		if on, off := took[0], took[1]; on.Plain != off.Bytes || off.Plain != off.Bytes || on.Bytes >= off.Bytes {
-			t.Errorf("%s: aggregated %d bytes, plain %d; not aggregated %d, plain %d", format, on.Bytes, on.Plain, off.Bytes, off.Plain)
+			t.Errorf("%s: aggregated %d bytes, plain %d; not aggregated %d, plain %d", form, on.Bytes, on.Plain, off.Bytes, off.Plain)
 		}
 	}
 }
