@@ -163,7 +163,7 @@ func (l *commitLog) append(ctx context.Context, it *item) error {
 			return record.ErrClosed
 		case it.behind != nil:
 			return it.behind
-		case l.failing[it.source] != nil && !(it.told && l.lastTold(it.source)):
+		case l.failing[it.source] != nil && (!it.told || !l.lastTold(it.source)):
 			return l.failing[it.source]
 		case it.shape.stream.shape.Load() != it.shape:
 			return errReshaped
