@@ -30,6 +30,7 @@ type commands struct {
 	Run     runCmd           `cmd:"" help:"Run the factory: MQTT devices, serial instruments, cameras."`
 	Verify  verifyCmd        `cmd:"" help:"Compare a ledger with what arrived at the far end."`
 	Link    linkCmd          `cmd:"" help:"Run a TCP link that can be cut, slowed and made half-open."`
+	Wan     wanCmd           `cmd:"" help:"Run a narrow and lossy path for the TCP of this system (Linux, root)."`
 	Cloud   cloudCmd         `cmd:"" help:"Run a cloud that misbehaves, in front of a Kinesis endpoint."`
 	Bench   benchCmd         `cmd:"" help:"Measure a broker or a Kinesis endpoint."`
 	Demo    demoCmd          `cmd:"" help:"Run gateway, far gateway, factory and console together."`

@@ -39,6 +39,7 @@ func TestUsage(t *testing.T) {
 		{"verify --ledger " + filepath.Join(dir, "none") + " --endpoint http://127.0.0.1:1 --stream s", exitFailed, "none"},
 		{"bench mqtt --count 0", exitFailed, "count"},
 		{"demo --gateway " + filepath.Join(dir, "nothing"), exitFailed, "nothing"},
+		{"wan --to 127.0.0.1:1 --listen 10.0.0.1:1", exitFailed, "wan: "},
 		{"link --listen nowhere:x --to 127.0.0.1:1", exitFailed, "link"},
 	} {
 		var out, errs bytes.Buffer
