@@ -316,7 +316,7 @@ func isLoss(err error) bool {
 // offer queues the front of the batch at hand and says how many records it is.
 func (l *laneRun) offer() int {
 	recs := l.hand.left()
-	n, size, most := 0, 0, min(l.window, l.p.share(l.turn))
+	n, size, most := 0, 0, evenly(recs, min(l.window, l.p.share(l.turn)))
 	until := ^uint64(0)
 	if l.hand == l.now {
 		until = l.until(recs[0].Pos.Seq)
@@ -330,8 +330,24 @@ func (l *laneRun) offer() int {
 		Recs:    recs[:n],
 		Place:   l.log,
 		Backlog: l.hand.full || size >= unit || n < len(recs) || !l.next.empty(),
+		Urgent:  l.turn == alarms,
 	}, size)
 	return n
+}
+
+// evenly is how many bytes each batch of recs should have, of most at most, so
+// that the last one is not much smaller than the others: a small one takes the
+// way there and back as they do.
+func evenly(recs []record.Record, most int) int {
+	left := 0
+	for i := range recs {
+		left += weight(&recs[i])
+	}
+	if left <= most {
+		return most
+	}
+	batches := (left + most - 1) / most
+	return min(most, left/batches+left/len(recs)+1)
 }
 
 // listen waits for the outcome of what was offered, and reads the next batch

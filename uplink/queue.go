@@ -127,7 +127,7 @@ func (p *Pump) flying(t turn) (n int) {
 
 // slots is how many Sends of bulk may be under way. p.mu is held.
 func (p *Pump) slots() int {
-	if p.pace.limit < shareAbove {
+	if float64(p.pace.limit)*min(p.meter.perPayload(), 1) < shareAbove {
 		return slowSends
 	}
 	return sends

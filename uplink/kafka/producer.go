@@ -71,6 +71,9 @@ func (p *producer) begin(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.s.timeout)
 	defer cancel()
+	if err := p.s.takeOver(ctx); err != nil {
+		return err
+	}
 	p.wire, p.limits = new(wire), make(map[string]int)
 	cl, err := kgo.NewClient(p.options()...)
 	if err != nil {
@@ -82,7 +85,7 @@ func (p *producer) begin(ctx context.Context) error {
 		return nil
 	}
 	if p.id, p.epoch, err = cl.ProducerID(ctx); err == nil && p.id < 0 {
-		err = &lane.Error{Class: lane.Misconfigured, Text: "the brokers do not know transactions; set transactions = \"off\""}
+		err = errNoTransactions()
 	}
 	if err != nil {
 		e := classify(err, p.wire, lane.Offline)

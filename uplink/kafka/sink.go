@@ -14,10 +14,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// producers is how many transactions a sink has under way at a time. A lane
-// belongs to one of them for ever, by its shard's number, so that taking over
-// that one's transactional id ends whatever was pending of the lane.
-const producers = 2
+// producers is how many transactions of a sink can be under way at a time, one
+// for each Send that the pump has under way on a slow link, where a transaction
+// takes several ways there and back; one more is for urgent lanes alone, so
+// that alarms wait for nobody. A lane belongs to one of them, by its shard's
+// number; which one may have been another under an earlier sink.
+const producers, urgent = 4, 4
 
 // A Sink sends batches to Kafka topics. It is safe for concurrent use.
 type Sink struct {
@@ -32,6 +34,11 @@ type Sink struct {
 	cursors   *cursors
 	cursorID  string // of the topic that cursors was read from; under its reading
 	producers []*producer
+
+	over struct { // the ids of all producers were taken over
+		sync.Mutex
+		done bool
+	}
 
 	mu      sync.Mutex
 	targets map[string]target
@@ -68,7 +75,7 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 	if s.admin, err = kgo.NewClient(s.options(s.adminWire)...); err != nil {
 		return nil, fmt.Errorf("brokers: %w", err)
 	}
-	for n := range producers {
+	for n := range producers + 1 {
 		s.producers = append(s.producers, newProducer(s, n))
 	}
 	return s, nil
@@ -147,7 +154,10 @@ func (s *Sink) Send(ctx context.Context, lanes []lane.Batch) []lane.Outcome {
 	groups := make([][]*work, len(s.producers))
 	for i := range lanes {
 		b := &lanes[i]
-		n := int(uint32(b.Lane.Shard) % uint32(len(groups))) // an int may have 32 bits
+		n := int(uint32(b.Lane.Shard) % producers) // an int may have 32 bits
+		if b.Urgent {
+			n = urgent
+		}
 		groups[n] = append(groups[n], &work{Batch: b, topic: s.cfg.topic(b.Lane.Stream), out: &out[i]})
 	}
 	var wg sync.WaitGroup

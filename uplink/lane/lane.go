@@ -32,6 +32,10 @@ type Batch struct {
 	// Backlog reports that more records are waiting behind this batch, so a
 	// sink may choose larger units over lower delay.
 	Backlog bool
+	// Urgent reports that the lane's records are alarms: a sink that does a few
+	// things at a time does not have them wait for others. It is the same for
+	// all batches of a lane, until the next start.
+	Urgent bool
 }
 
 // A Class says what kind of failure an outcome is, and so what the pump does.
