@@ -7,7 +7,7 @@ STATIC := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
 LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME ?= 30s
 
-.PHONY: build gateway sim console fmt vet lint test test-peers race crash cloud powercut soak fuzz bench bench-kinesis bench-uplink cross docs demo clean
+.PHONY: build gateway sim console fmt vet lint test test-peers race crash cloud powercut wan soak fuzz bench bench-kinesis bench-uplink cross docs demo clean
 
 build: gateway sim ## the programs into bin/; the console where cgo and its packages are there
 	@if .ci/console-packages --check; then $(MAKE) --no-print-directory console; \
@@ -58,6 +58,9 @@ powercut: ## power cuts and full, failing, read-only disks on loop mounts; needs
 	CGO_ENABLED=0 FOREBAY_POWER_CUTS=$(CUTS) FOREBAY_FULL_SECONDS=$(FULL_SECONDS) $(GO) test -tags powercut -v -count=1 -timeout 1h \
 	  -run 'PowerCut|AFullDisk|TurnsReadOnly|InodeTable|WrongPermissions' ./spool
 
+wan: ## the narrow and lossy path through the kernel's own TCP; needs root and /dev/net/tun
+	CGO_ENABLED=0 $(GO) test -tags wan -v -count=1 -timeout 5m -run 'PathOfTheKernel' ./firmware-sim/wan
+
 soak: ## the end-to-end run for an hour instead of a minute
 	CGO_ENABLED=0 FOREBAY_E2E=1h $(GO) test -count=1 -timeout 2h -run 'EndToEnd' ./gateway
 
@@ -74,9 +77,9 @@ bench: gateway sim ## figures with a rival in the same run; BENCHFLAGS=--full fo
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -benchtime 1s ./gateway/expr ./gateway/internal/rules ./gateway/internal/sigv4 ./gateway/internal/ingest ./ui/hmi
 	$(MAKE) --no-print-directory bench-uplink
 
-bench-uplink: ## the uplinks: our client beside the AWS SDK, drains from the disk, slow and capped links; FOREBAY_BACKLOG_MB=5000 for the size that the target names
+bench-uplink: ## the uplinks: our client beside the AWS SDK, drains from the disk, slow, capped and lossy links (the last needs root); FOREBAY_BACKLOG_MB=5000 for the size that the target names
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench AgainstTheSDK -benchtime 1x -v ./uplink/kinesis
-	CGO_ENABLED=0 $(GO) test -run '^$$' -bench 'DrainFromDisk|DrainMemory|SlowLink' -benchtime 1x -timeout 1h -v ./gateway
+	CGO_ENABLED=0 $(GO) test -run '^$$' -bench 'DrainFromDisk|DrainMemory|SlowLink|LossyLink' -benchtime 1x -timeout 1h -v ./gateway
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . -skip AgainstTheSDK -benchtime 1s ./uplink/...
 
 bench-kinesis: gateway sim ## the Kinesis endpoint beside kinesalite
