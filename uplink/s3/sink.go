@@ -29,6 +29,7 @@ type Sink struct {
 	store  *store
 	log    *slog.Logger
 	turn   chan struct{}
+	urgent chan struct{} // alarms do not wait for the objects of others
 	pace   pace
 	spare  sync.Pool // encoder
 	mu     sync.Mutex
@@ -50,8 +51,9 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 	}
 	s := &Sink{
 		cfg: cfg, home: home, store: st, log: home.Log,
-		turn:  make(chan struct{}, parallel),
-		views: make(map[laneID]*view),
+		turn:   make(chan struct{}, parallel),
+		urgent: make(chan struct{}, 1),
+		views:  make(map[laneID]*view),
 	}
 	s.pace.limit = int(cfg.ObjectSize)
 	s.pace.most = int(cfg.ObjectSize)
@@ -128,9 +130,13 @@ func (s *Sink) Send(ctx context.Context, lanes []lane.Batch) []lane.Outcome {
 	}
 	var wg sync.WaitGroup
 	for i := range lanes {
-		s.turn <- struct{}{}
+		turn := s.turn
+		if lanes[i].Urgent {
+			turn = s.urgent
+		}
+		turn <- struct{}{}
 		wg.Go(func() {
-			defer func() { <-s.turn }()
+			defer func() { <-turn }()
 			s.sendLane(ctx, &work{Batch: &lanes[i], out: &out[i]})
 		})
 	}
