@@ -26,6 +26,9 @@ import (
 // retention and stands in no ledger, and a restored box does not inherit it.
 const errandsFile = "errands.json"
 
+// auditAgain is the pause before what could not be audited is tried again.
+const auditAgain = 5 * time.Second
+
 const (
 	kindReplay  = "replay"
 	kindRedrive = "redrive"
@@ -46,6 +49,10 @@ type task struct {
 	Refused uint64    `json:"refused,omitempty"`
 	Missed  uint64    `json:"missed,omitempty"`
 	Left    uint64    `json:"left,omitempty"` // letters beyond what one redrive takes
+	// Over is why it has ended, and OverBy by whom; of one that is in the file
+	// yet no trace is kept yet.
+	Over   string `json:"over,omitempty"`
+	OverBy string `json:"over_by,omitempty"`
 }
 
 // A part is a lane of an errand: of a replay the records [First, End) of a
@@ -93,8 +100,6 @@ type errandRun struct {
 	pump *uplink.Pump
 	sink uplink.Sink
 	stop context.CancelFunc // under errands.mu; nil before it runs
-	over string             // why it is to end: done, cancelled
-	by   string
 }
 
 func openErrands(g *gateway, path string) (*errands, error) {
@@ -227,10 +232,16 @@ func (e *errands) waiting() []*errandRun {
 		if e.runs[o.ID] != nil {
 			continue
 		}
+		if o.Over != "" {
+			e.runs[o.ID] = &errandRun{o: o}
+			out = append(out, e.runs[o.ID])
+			continue
+		}
 		r, err := e.open(o)
 		if err != nil {
 			e.log.Error("errand cannot begin", "errand", o.ID, "error", err)
-			r = &errandRun{o: o, over: "given up: " + err.Error(), by: "forebay"}
+			o.Over, o.OverBy = "given up: "+err.Error(), "forebay"
+			r = &errandRun{o: o}
 		}
 		e.runs[o.ID] = r
 		out = append(out, r)
@@ -279,7 +290,7 @@ func (e *errands) do(ctx context.Context, r *errandRun) {
 		defer stop()
 		e.mu.Lock()
 		r.stop = stop
-		if r.over != "" {
+		if r.o.Over != "" {
 			stop()
 		}
 		e.mu.Unlock()
@@ -289,36 +300,47 @@ func (e *errands) do(ctx context.Context, r *errandRun) {
 		}
 	}
 	e.mu.Lock()
-	over, by, o := r.over, r.by, *r.o
-	if over == "" { // the gateway stops; it goes on at the next start
+	o := *r.o
+	if o.Over == "" { // the gateway stops; it goes on at the next start
 		e.mu.Unlock()
 		return
 	}
 	e.mu.Unlock()
-	note := fmt.Sprintf("%s: %d of %s, %d refused, %d not kept any more", over, o.done(), count(o.total(), "record", "records"), o.Refused, o.Missed)
+	note := fmt.Sprintf("%s: %d of %s, %d refused, %d not kept any more", o.Over, o.done(), count(o.total(), "record", "records"), o.Refused, o.Missed)
 	e.log.Info("errand is over", "errand", o.ID, "note", note)
-	// Its trace is kept first: one that is over and still in the file ends again
-	// after a restart, and is told of twice rather than never.
-	err := e.g.plant.audit(context.WithoutCancel(ctx), act{Event: "uplink-" + o.Kind + "-ended", Object: "uplink/" + o.ID, By: by, Note: note})
-	if err != nil {
-		e.log.Error("no trace of an errand's end could be kept", "errand", o.ID, "error", err)
+	// Its trace is kept first, however long that takes: one that is over and
+	// still in the file is told of again after a restart, twice rather than never.
+	for said := false; ; said = true {
+		err := e.g.plant.audit(context.WithoutCancel(ctx), act{Event: "uplink-" + o.Kind + "-ended", Object: "uplink/" + o.ID, By: o.OverBy, Note: note})
+		if err == nil {
+			break
+		}
+		if !said {
+			e.log.Error("no trace of an errand's end could be kept yet", "errand", o.ID, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(auditAgain):
+		}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.runs, o.ID)
 	e.book.Orders = slices.DeleteFunc(e.book.Orders, func(x *task) bool { return x == r.o })
+	e.moved = true // where it cannot be written now
 	if err := e.write(); err != nil {
-		e.log.Error("an errand that is over begins anew after a restart", "errand", o.ID, "error", err)
+		e.log.Error("an errand that is over stays in the file", "errand", o.ID, "error", err)
 	}
 }
 
 // end says that an errand is over, if nobody has said so. e.mu is held.
 func (e *errands) end(id, why, by string) bool {
 	r := e.runs[id]
-	if r == nil || r.over != "" {
+	if r == nil || r.o.Over != "" {
 		return false
 	}
-	r.over, r.by = why, by
+	r.o.Over, r.o.OverBy, e.moved = why, by, true
 	if r.stop != nil {
 		r.stop()
 	}

@@ -378,3 +378,47 @@ func TestErrandsFile(t *testing.T) {
 		}
 	}
 }
+
+// An errand that was canceled when the gateway was killed, and of whose end no
+// trace was kept yet, does not begin again: its end is told, and it is gone.
+func TestACanceledErrandStaysCanceledOverAKill(t *testing.T) {
+	g := startGateway(t, "near", strings.NewReplacer("NAME", "near", "LINK", freePort(t), "LIMIT", "0").Replace(errandConfig))
+	fillPress(t, g, 0, 10)
+	if _, err := g.client.Replay(t.Context(), "cloud", api.ReplayRequest{Stream: "press", By: "otto"}); err != nil {
+		t.Fatal(err)
+	}
+	g.kill()
+	path := filepath.Join(g.data, errandsFile)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := strings.Replace(string(text), `"orders":[{`, `"orders":[{"over":"canceled","over_by":"anna",`, 1)
+	if over == string(text) {
+		t.Fatalf("no order in %s", text)
+	}
+	if err := os.WriteFile(path, []byte(over), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g.start(t, "near")
+	eventually(t, 20*time.Second, "it is gone", func() bool {
+		text, err := os.ReadFile(path)
+		return err == nil && len(cloud(t, g).Errands) == 0 && !strings.Contains(string(text), "cloud~replay-1")
+	})
+	told := 0
+	for r, err := range g.client.Records(t.Context(), api.Tail{Stream: "audit"}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if data := string(r.Data); strings.Contains(data, "uplink-replay-ended") {
+			told++
+			if !strings.Contains(data, "canceled: 0 of 10 records") || !strings.Contains(data, `"anna"`) {
+				t.Errorf("its end was told as %s", data)
+			}
+		}
+	}
+	if told != 1 {
+		t.Errorf("its end was told %d times", told)
+	}
+	g.sound(t)
+}

@@ -134,11 +134,16 @@ func (p *plant) CancelErrand(ctx context.Context, id, by string) (api.Errand, er
 	e.mu.Lock()
 	var a api.Errand
 	ok := e.end(id, "canceled", by)
+	var err error
 	if ok {
 		a = e.runs[id].o.show()
 		a.State = "canceled"
+		err = e.write()
 	}
 	e.mu.Unlock()
+	if err != nil {
+		return a, fmt.Errorf("it has ended, but begins again if the gateway is killed before that can be noted: %w", err)
+	}
 	if !ok {
 		return a, fmt.Errorf("%q: %w", id, localapi.ErrNoErrand)
 	}

@@ -23,6 +23,7 @@ type Cursor struct {
 	losses []loss // reported by Next, ahead of the place
 	oldest oldestArrival
 	seen   []oldestArrival // some of what was yielded, from the place on
+	stride uint64          // how far apart they are at least
 	last   oldestArrival   // the last of it, seq behind that
 	read   int64           // when the place's arrival was read last, sp.Mono
 	ended  bool
@@ -237,23 +238,36 @@ func (c *Cursor) Backlog() record.Backlog {
 // again and again; so it goes by what it yielded, and reads every lookAgain.
 const lookAgain, seenMost = int64(10 * time.Second), 64
 
-// see notes when some of what is yielded arrived.
+// see notes when some of what is yielded arrived, evenly over what was read
+// ahead of the place.
 func (c *Cursor) see(recs []record.Record) {
+	at := c.Committed()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i := 0; i < len(recs); i += max(len(recs)/16, 1) {
-		c.seen = append(c.seen, oldestArrival{recs[i].Pos.Seq, recs[i].Arrived.UnixNano()})
+	if at >= c.last.seq { // all that was yielded before is passed
+		c.seen, c.stride = c.seen[:0], 1
 	}
-	end := &recs[len(recs)-1]
-	c.last = oldestArrival{end.Pos.Seq + 1, end.Arrived.UnixNano()}
-	for len(c.seen) > seenMost {
-		n := 0
-		for i := 0; i < len(c.seen); i += 2 {
-			c.seen[n] = c.seen[i]
-			n++
+	for i := range recs {
+		seq := recs[i].Pos.Seq
+		if n := len(c.seen); n > 0 && seq-c.seen[n-1].seq < c.stride {
+			continue
+		}
+		c.seen = append(c.seen, oldestArrival{seq, recs[i].Arrived.UnixNano()})
+		if len(c.seen) < seenMost {
+			continue
+		}
+		c.stride *= 2
+		n := 1
+		for _, o := range c.seen[1:] {
+			if o.seq-c.seen[n-1].seq >= c.stride {
+				c.seen[n] = o
+				n++
+			}
 		}
 		c.seen = c.seen[:n]
 	}
+	end := &recs[len(recs)-1]
+	c.last = oldestArrival{end.Pos.Seq + 1, end.Arrived.UnixNano()}
 }
 
 // oldestArrival is when the record with a number arrived, or, where that would

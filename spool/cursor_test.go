@@ -3,6 +3,7 @@ package spool_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -270,6 +271,40 @@ func TestACursorTellsOfItsShard(t *testing.T) {
 	for _, seq := range []uint64{0, 11, 1 << 60} {
 		if at, ok := c.Arrived(seq); ok {
 			t.Errorf("record %d arrived at %s", seq, at)
+		}
+	}
+}
+
+// The oldest arrival is told by samples of what was read ahead of the place,
+// however it was read: never one that is newer, and older by little.
+func TestTheOldestArrivalIsNear(t *testing.T) {
+	b := newBox(t, spool.Config{})
+	st := b.stream(spool.StreamConfig{Name: "mqtt"})
+	const n = 5000
+	base := time.Now().Add(-n * time.Minute).Truncate(time.Second)
+	recs := make([]record.Record, n)
+	for i := range recs {
+		recs[i] = record.Record{Key: "k", Arrived: base.Add(time.Duration(i) * time.Minute), Data: []byte("x")}
+	}
+	put(t, st, recs...)
+	for _, step := range []int{1, 7, 300, n} {
+		c := cursor(t, st, fmt.Sprint("up", step), spool.Oldest())
+		c.Backlog()
+		for read := 0; read < n; {
+			batch, err := c.Poll(t.Context(), step)
+			if err != nil || len(batch.Recs) == 0 {
+				t.Fatalf("%d of %d read, then %v", read, n, err)
+			}
+			read += len(batch.Recs)
+		}
+		for _, at := range []uint64{1, 100, 1000, 2500, 4000, 4900} {
+			if err := c.Commit(at, record.Tally{Delivered: at + 1 - c.Committed()}); err != nil {
+				t.Fatal(err)
+			}
+			late := base.Add(time.Duration(at+1) * time.Minute).Sub(c.Backlog().Oldest)
+			if late < -time.Minute || late > n/20*time.Minute {
+				t.Errorf("read by %d: at %d the oldest is said to be %v too old", step, at, late)
+			}
 		}
 	}
 }

@@ -38,8 +38,8 @@ type feeds struct {
 	mu  sync.Mutex
 	all map[*feed]struct{}
 
-	// lead is held by who reads for all.
-	lead sync.Mutex
+	// lead has room for one: who reads for all.
+	lead chan struct{}
 }
 
 // join adds a feed; leave ends it.
@@ -125,6 +125,7 @@ func (f *feed) offer(seg *segment, from int64, run []stored, thin []*block, limi
 			f.bytes += size
 			if thin[i] == nil {
 				thin[i] = st.blk.thin()
+				f.bytes += 64*len(thin[i].sources) + 16*len(thin[i].types)
 			}
 			st = stored{id: st.id, blk: thin[i], part: st.blk.part(g, n)}
 		}

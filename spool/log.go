@@ -125,7 +125,7 @@ func newCommitLog(sp *Spool, num uint32) *commitLog {
 		sp: sp, num: num, dir: filepath.Join(sp.dir, logDir(num)), log: sp.log.With("log", num),
 		enc: encoder{boot: sp.identity.Boot}, sources: map[string]sourceTotal{}, maxArr: minTime,
 		q: newFairQueue(queueBytes), waiting: map[*item]struct{}{}, room: make(chan struct{}), quiet: make(chan struct{}),
-		pipe: newPipeline(),
+		pipe: newPipeline(), feeds: feeds{lead: make(chan struct{}, 1)},
 	}
 	l.enc.pack.off = sp.cfg.NoPacking
 	l.cond = sync.NewCond(&l.qmu)

@@ -454,6 +454,7 @@ func (r *Reader) cold(ctx context.Context, segs []*segment, next uint64) (bool, 
 				if isDamage(err) || isForeign(r.seg.path) {
 					return false, r.damage(r.seg, 0, end, err)
 				}
+				r.seg = nil // it passes by itself
 				return false, err
 			}
 			r.follow()
@@ -529,8 +530,14 @@ func (r *Reader) takeFed() bool {
 // own part of them.
 func (r *Reader) lead(ctx context.Context, last int64) error {
 	l := r.sh.log
-	l.feeds.lead.Lock()
-	defer l.feeds.lead.Unlock()
+	select {
+	case l.feeds.lead <- struct{}{}:
+		defer func() { <-l.feeds.lead }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-r.closed:
+		return record.ErrClosed
+	}
 	if r.takeFed() || !r.fed.Load() || r.after > last {
 		return nil // others were faster
 	}

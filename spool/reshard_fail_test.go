@@ -17,10 +17,13 @@ import (
 )
 
 // A sender submits records in order, several under way, and after a failure
-// sends again from the first that was not stored, once all were answered.
+// sends again from the first that was not stored, once all were answered. What
+// it is about to submit when one fails it does not submit any more.
 type sender struct {
 	name   string
 	mu     sync.Mutex
+	life   context.Context // until one fails
+	end    context.CancelFunc
 	under  int
 	acked  uint64
 	failed bool
@@ -29,6 +32,8 @@ type sender struct {
 
 func (p *sender) run(ctx context.Context, t *testing.T, st *spool.Stream) {
 	p.idle = sync.NewCond(&p.mu)
+	p.life, p.end = context.WithCancel(context.Background())
+	defer func() { p.end() }()
 	for next := uint64(0); ctx.Err() == nil; next++ {
 		p.mu.Lock()
 		for p.under >= 8 || p.failed && p.under > 0 {
@@ -36,15 +41,18 @@ func (p *sender) run(ctx context.Context, t *testing.T, st *spool.Stream) {
 		}
 		if p.failed {
 			next, p.failed = p.acked, false
+			p.life, p.end = context.WithCancel(context.Background())
 		}
 		p.under++
+		life := p.life
 		p.mu.Unlock()
 		n := next
-		err := st.Append(context.Background(), []record.Record{{Key: fmt.Sprintf("%s-%d", p.name, n%4), Data: binary.BigEndian.AppendUint64(nil, n/4), Source: p.name}}, func(res []record.Result) {
+		err := st.Append(life, []record.Record{{Key: fmt.Sprintf("%s-%d", p.name, n%4), Data: binary.BigEndian.AppendUint64(nil, n/4), Source: p.name}}, func(res []record.Result) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			if res[0].Err != nil {
 				p.failed = true
+				p.end()
 			} else if p.acked == n {
 				p.acked++
 			} else {
@@ -56,6 +64,7 @@ func (p *sender) run(ctx context.Context, t *testing.T, st *spool.Stream) {
 		if err != nil {
 			p.mu.Lock()
 			p.failed = true
+			p.end()
 			p.under--
 			p.mu.Unlock()
 		}

@@ -48,6 +48,12 @@ type limit struct{ bytes, extra int }
 // holds reports whether the hold has as much as it may.
 func (h *hold) holds(l limit) bool { return h.bytes >= l.bytes || h.extra >= l.extra }
 
+// room is how many more records of a mean size it takes, at least one.
+func (h *hold) room(l limit, size int) int {
+	n := min((l.bytes-h.bytes)/max(size, 1), (l.extra-h.extra)/each)
+	return min(max(n+1, 1), maxRead)
+}
+
 // rest gives the memory back of a hold that has nothing to do: most lanes wait
 // most of the time.
 func (h *hold) rest() {
@@ -101,6 +107,13 @@ type interner struct {
 }
 
 const maxNames = 4096
+
+// rest forgets names that are many: they may never come again.
+func (n *interner) rest() {
+	if len(n.seen) > 64 {
+		*n = interner{}
+	}
+}
 
 func (n *interner) str(s string) string {
 	if s == "" {

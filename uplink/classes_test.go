@@ -24,10 +24,7 @@ func TestThrottleIsAdditiveIncreaseMultiplicativeDecrease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, sink := newLog(t), newSink(t)
 		c := log.shard("s")
-		many := 400_000
-		if testing.Short() {
-			many /= 2
-		}
+		const many = 400_000
 		c.put(many, "k")
 		const most = 40_000 // bytes at a time
 		type try struct {

@@ -169,9 +169,10 @@ func (l *laneRun) watch() {
 
 // await waits for the first records of a batch; false if there are none to come.
 func (l *laneRun) await(ctx context.Context) bool {
-	l.note(func() { l.busy = false })
+	l.note(func() { l.busy, l.batch = false, lane.Batch{} })
 	l.now.rest()
 	l.next.rest()
+	l.names.rest()
 	for l.next.empty() {
 		b, err := l.nextOrLook(ctx)
 		if errors.Is(err, errLook) {
@@ -252,7 +253,7 @@ func (l *laneRun) poll(ctx context.Context) bool {
 
 // room is how many records to ask for.
 func (l *laneRun) room() int {
-	return min(max((l.p.holdLimit().bytes-l.next.bytes)/max(l.size, 1)+1, 1), maxRead)
+	return l.next.room(l.p.holdLimit(), l.size)
 }
 
 // took copies a batch and deals with the errors of reading; false if reading

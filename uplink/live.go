@@ -201,8 +201,7 @@ func (l *laneRun) open(from uint64) bool {
 func (l *laneRun) follow(ctx context.Context) {
 	v, limit, first := l.live, l.p.holdLimit(), true
 	for !v.hold.holds(limit) {
-		room := min(max((limit.bytes-v.hold.bytes)/max(l.size, 1)+1, 1), maxRead)
-		b, err := v.f.Poll(ctx, room)
+		b, err := v.f.Poll(ctx, v.hold.room(limit, l.size))
 		if len(b.Recs) == 0 {
 			if isLoss(err) {
 				continue
