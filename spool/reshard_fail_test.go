@@ -22,8 +22,6 @@ import (
 type sender struct {
 	name   string
 	mu     sync.Mutex
-	life   context.Context // until one fails
-	end    context.CancelFunc
 	under  int
 	acked  uint64
 	failed bool
@@ -32,27 +30,32 @@ type sender struct {
 
 func (p *sender) run(ctx context.Context, t *testing.T, st *spool.Stream) {
 	p.idle = sync.NewCond(&p.mu)
-	p.life, p.end = context.WithCancel(context.Background())
-	defer func() { p.end() }()
-	for next := uint64(0); ctx.Err() == nil; next++ {
-		p.mu.Lock()
-		for p.under >= 8 || p.failed && p.under > 0 {
+	for ctx.Err() == nil {
+		p.untilOneFails(ctx, t, st)
+	}
+}
+
+func (p *sender) untilOneFails(ctx context.Context, t *testing.T, st *spool.Stream) {
+	life, end := context.WithCancel(context.Background())
+	defer end()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.failed = false
+	for n := p.acked; !p.failed && ctx.Err() == nil; n++ {
+		for p.under >= 8 && !p.failed {
 			p.idle.Wait()
 		}
 		if p.failed {
-			next, p.failed = p.acked, false
-			p.life, p.end = context.WithCancel(context.Background())
+			break
 		}
 		p.under++
-		life := p.life
 		p.mu.Unlock()
-		n := next
 		err := st.Append(life, []record.Record{{Key: fmt.Sprintf("%s-%d", p.name, n%4), Data: binary.BigEndian.AppendUint64(nil, n/4), Source: p.name}}, func(res []record.Result) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			if res[0].Err != nil {
 				p.failed = true
-				p.end()
+				end()
 			} else if p.acked == n {
 				p.acked++
 			} else {
@@ -61,19 +64,15 @@ func (p *sender) run(ctx context.Context, t *testing.T, st *spool.Stream) {
 			p.under--
 			p.idle.Signal()
 		})
+		p.mu.Lock()
 		if err != nil {
-			p.mu.Lock()
 			p.failed = true
-			p.end()
 			p.under--
-			p.mu.Unlock()
 		}
 	}
-	p.mu.Lock()
 	for p.under > 0 {
 		p.idle.Wait()
 	}
-	p.mu.Unlock()
 }
 
 // Commits that fail, changes that are given up and changes that are made: a
