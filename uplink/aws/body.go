@@ -1,10 +1,10 @@
 package aws
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 )
@@ -41,17 +41,64 @@ func (b *Buffer) Release() {
 // reader gives the transport its own hold on the buffer.
 func (b *Buffer) reader() io.ReadCloser {
 	b.refs.Add(1)
-	return &bodyReader{Reader: bytes.NewReader(b.B), buf: b}
+	return &bodyReader{left: b.B, buf: b}
 }
 
+// A bodyReader may be closed while it is read: an HTTP/2 transport does so when
+// the answer comes before the body's end, or a stream is given up. The buffer is
+// another request's from then on, so nothing of it is read any more.
 type bodyReader struct {
-	*bytes.Reader
-	buf  *Buffer
-	once sync.Once
+	buf *Buffer
+
+	mu     sync.Mutex
+	left   []byte
+	closed bool
+}
+
+func (r *bodyReader) Read(b []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.closed:
+		return 0, http.ErrBodyReadAfterClose
+	case len(r.left) == 0:
+		return 0, io.EOF
+	}
+	n := copy(b, r.left)
+	r.left = r.left[n:]
+	return n, nil
+}
+
+// WriteTo writes what is left. It keeps a hold of its own on the buffer, so that
+// Close does not wait for a connection that is stuck.
+func (r *bodyReader) WriteTo(w io.Writer) (int64, error) {
+	r.mu.Lock()
+	if r.closed {
+		r.mu.Unlock()
+		return 0, http.ErrBodyReadAfterClose
+	}
+	left := r.left
+	r.left = nil
+	r.buf.refs.Add(1)
+	r.mu.Unlock()
+	defer r.buf.Release()
+	n, err := w.Write(left)
+	return int64(n), err
+}
+
+func (r *bodyReader) size() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.left)
 }
 
 func (r *bodyReader) Close() error {
-	r.once.Do(r.buf.Release)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closed {
+		r.closed, r.left = true, nil
+		r.buf.Release()
+	}
 	return nil
 }
 
@@ -79,7 +126,7 @@ func (c wholeConn) ReadFrom(r io.Reader) (int64, error) {
 		return c.TCPConn.ReadFrom(r)
 	}
 	body, ok := l.R.(*bodyReader)
-	if !ok || int64(body.Len()) > l.N {
+	if !ok || int64(body.size()) > l.N {
 		return c.TCPConn.ReadFrom(r)
 	}
 	n, err := body.WriteTo(c.TCPConn)
