@@ -42,7 +42,7 @@ func read(h http.Header, body []byte) refusal {
 				r.code = msg.Code
 			}
 		}
-	case len(body) > 0 && body[0]&cbor.Major == cbor.Map:
+	case isCBOR(body):
 		kind, message := readCBOR(body)
 		r.message = message
 		if r.code == "" {
@@ -74,10 +74,19 @@ func read(h http.Header, body []byte) refusal {
 	return r
 }
 
+// isCBOR reports whether an answer is a map in CBOR, of which a tag may say that
+// it is CBOR.
+func isCBOR(body []byte) bool {
+	r := cbor.NewReader(body)
+	r.Untag()
+	return r.Peek()&cbor.Major == cbor.Map
+}
+
 // readCBOR finds code and message of an error in the form that AWS calls CBOR
 // 1.1: the members of awsJson1.1. Both are "" where it is none.
 func readCBOR(body []byte) (kind, message string) {
 	r := cbor.NewReader(body)
+	r.Untag()
 	code := ""
 	for n := r.Items(cbor.Map, maxMembers); r.Another(&n); {
 		var into *string

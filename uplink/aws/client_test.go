@@ -395,6 +395,7 @@ b</Message></Error>`), 503, "")
 	f.Add([]byte(`<ErrorResponse><Error><Code>X</Code></Error></ErrorResponse>`), 400, "")
 	f.Add([]byte(`<html>`), 302, "")
 	f.Add([]byte(``), 500, "InternalFailure:")
+	f.Add([]byte("\xd9\xd9\xf7\xa1\x66__type\x61x"), 400, "")
 	c, err := aws.NewClient(static("http://127.0.0.1:1"), aws.Options{Service: "kinesis", Name: "Kinesis"})
 	if err != nil {
 		f.Fatal(err)
