@@ -31,7 +31,7 @@ func scanAnswer(dst []entry, text string, n int) (entries []entry, ok bool) {
 				return nil, false
 			}
 		case "FailedRecordCount":
-			if !s.number() {
+			if !s.byte('0') { // how many are said to have failed, a full reader counts
 				return nil, false
 			}
 		case "EncryptionType":
@@ -99,17 +99,6 @@ func (s *answerScan) str() (string, bool) {
 	return v, true
 }
 
-// number takes a small number that is not negative.
-func (s *answerScan) number() bool {
-	l := s.space()
-	i := 0
-	for i < len(l) && i < 9 && '0' <= l[i] && l[i] <= '9' {
-		i++
-	}
-	s.left = l[i:]
-	return i == 1 || i > 1 && l[0] != '0'
-}
-
 func (s *answerScan) records(entries []entry, n int) ([]entry, bool) {
 	if n == 0 || !s.byte('[') {
 		return nil, false
@@ -139,15 +128,23 @@ func (s *answerScan) entry() (e entry, ok bool) {
 		if !ok {
 			return e, false
 		}
+		twice := value == "" // which would not be seen
 		switch name {
 		case "SequenceNumber":
-			e.numbered = value != ""
+			twice = twice || e.numbered
+			e.numbered = true
 		case "ShardId":
+			twice = false
 		case "ErrorCode":
+			twice = twice || e.code != ""
 			e.code = value
 		case "ErrorMessage":
+			twice = twice || e.message != ""
 			e.message = value
 		default:
+			return e, false
+		}
+		if twice { // a full reader minds that
 			return e, false
 		}
 		if !s.byte(',') {

@@ -3,6 +3,7 @@ package kinesis
 import (
 	"errors"
 	"fmt"
+	"unicode/utf8"
 
 	"forebay/uplink/cbor"
 )
@@ -27,13 +28,19 @@ func isCBOR(body []byte) bool {
 func readAnswer(dst []entry, body []byte, n int) ([]entry, error) {
 	r := cbor.NewReader(body)
 	r.Untag()
-	seen, had := false, len(dst)
+	seen, had, failed := false, len(dst), uint64(0)
 	for k := r.Items(cbor.Map, maxMembers); r.Another(&k); {
-		if string(r.Whole(cbor.Text)) != "Records" {
+		name := r.Whole(cbor.Text)
+		r.Untag()
+		if string(name) == "FailedRecordCount" && r.Peek()&cbor.Major == cbor.Uint {
+			_, count := r.Head()
+			failed = max(failed, count)
+			continue
+		}
+		if string(name) != "Records" {
 			r.Skip()
 			continue
 		}
-		r.Untag()
 		if seen { // it cannot be told which of them counts
 			r.Fail()
 		}
@@ -50,19 +57,38 @@ func readAnswer(dst []entry, body []byte, n int) ([]entry, error) {
 		return nil, errAnswer
 	case len(dst)-had != n:
 		return nil, fmt.Errorf("%d answers to %d records", len(dst)-had, n)
+	case failed > named(dst[had:]):
+		return nil, errFailed
 	}
 	return dst, nil
 }
 
+// readEntry reads an entry. One that says a thing twice is refused, as it
+// cannot be told which of them counts.
 func readEntry(r *cbor.Reader) (e entry) {
+	const number, code, message = 1, 2, 4
+	seen := 0
+	once := func(member int) {
+		if seen&member != 0 {
+			r.Fail()
+		}
+		seen |= member
+	}
 	r.Untag()
 	for k := r.Items(cbor.Map, maxMembers); r.Another(&k); {
 		switch string(r.Whole(cbor.Text)) {
 		case "SequenceNumber":
-			e.numbered = len(text(r)) > 0
+			once(number)
+			s := text(r)
+			if !utf8.Valid(s) {
+				r.Fail()
+			}
+			e.numbered = len(s) > 0
 		case "ErrorCode":
+			once(code)
 			e.code = string(text(r))
 		case "ErrorMessage":
+			once(message)
 			e.message = string(text(r))
 		default:
 			r.Skip()

@@ -52,10 +52,24 @@ type entry struct {
 	code, message string
 }
 
+// errFailed: a record that is called stored may be the one that failed.
+var errFailed = errors.New("FailedRecordCount is more than the records that are said to have failed")
+
+// named is how many of the entries are no acknowledgement.
+func named(entries []entry) (n uint64) {
+	for i := range entries {
+		if entries[i].code != "" || !entries[i].numbered {
+			n++
+		}
+	}
+	return n
+}
+
 // parsePutRecords reads the answer to a PutRecords request of n records and
 // appends their entries to dst. What is not exactly such an answer is no
 // acknowledgement, whatever its status. JSON is read as an answer to CBOR too;
-// asJSON tells. The entries do not point into the body.
+// asJSON tells. errFailed means that some of the records may be stored, any other
+// error that it was not the service. The entries do not point into the body.
 func parsePutRecords(dst []entry, body []byte, n int) (entries []entry, asJSON bool, err error) {
 	if isCBOR(body) {
 		entries, err = readAnswer(dst, body, n)
@@ -65,7 +79,8 @@ func parsePutRecords(dst []entry, body []byte, n int) (entries []entry, asJSON b
 		return entries, true, nil
 	}
 	var out struct {
-		Records []struct{ SequenceNumber, ErrorCode, ErrorMessage string }
+		FailedRecordCount failures
+		Records           []struct{ SequenceNumber, ErrorCode, ErrorMessage once }
 	}
 	if err := json.Unmarshal(body, &out); err != nil {
 		return nil, false, fmt.Errorf("neither the CBOR nor the JSON that Kinesis answers: %w", err)
@@ -73,10 +88,43 @@ func parsePutRecords(dst []entry, body []byte, n int) (entries []entry, asJSON b
 	if len(out.Records) != n {
 		return nil, false, fmt.Errorf("%d answers to %d records", len(out.Records), n)
 	}
+	had := len(dst)
 	for _, r := range out.Records {
-		dst = append(dst, entry{r.SequenceNumber != "", r.ErrorCode, r.ErrorMessage})
+		dst = append(dst, entry{r.SequenceNumber.text != "", r.ErrorCode.text, r.ErrorMessage.text})
+	}
+	if out.FailedRecordCount > failures(named(dst[had:])) {
+		return nil, true, errFailed
 	}
 	return dst, true, nil
+}
+
+// once is a string, or null, that is not said again: it could not be told which
+// of them counts.
+type once struct {
+	text string
+	said bool
+}
+
+func (o *once) UnmarshalJSON(b []byte) error {
+	if o.said {
+		return errors.New("a member of an entry is there twice")
+	}
+	o.said = true
+	return json.Unmarshal(b, &o.text)
+}
+
+// failures is the largest number that was said; what is no number says none.
+type failures float64
+
+func (f *failures) UnmarshalJSON(b []byte) error {
+	var v any
+	if err := json.Unmarshal(b, &v); err != nil {
+		return err
+	}
+	if n, ok := v.(float64); ok {
+		*f = max(*f, failures(n))
+	}
+	return nil
 }
 
 // outcome is what an entry says about its record: nil, or why it is not safe.

@@ -2,6 +2,7 @@ package kinesis
 
 import (
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"math/big"
 	"net/http"
@@ -75,6 +76,62 @@ func FuzzPutRecordsAnswer(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A count of failures that the entries do not bear out says that one of those
+// that look stored is not. Fewer than are named are no matter: these are named.
+func TestFailedRecordCount(t *testing.T) {
+	for body, want := range map[string]error{
+		`{"FailedRecordCount":1,"Records":[{"SequenceNumber":"1"},{"SequenceNumber":"2"}]}`:                       errFailed,
+		`{"Records":[{"SequenceNumber":"1"},{"ErrorCode":"x"}],"FailedRecordCount":2}`:                            errFailed,
+		`{"FailedRecordCount":1,"Records":[{"SequenceNumber":"1"},{"ErrorCode":"x"}]}`:                            nil,
+		`{"FailedRecordCount":0,"Records":[{"SequenceNumber":"1"},{"ErrorCode":"x"}]}`:                            nil,
+		`{"FailedRecordCount":null,"Records":[{"SequenceNumber":"1"},{"SequenceNumber":"2"}]}`:                    nil,
+		`{"FailedRecordCount":2,"FailedRecordCount":0,"Records":[{"SequenceNumber":"1"},{"SequenceNumber":"2"}]}`: errFailed,
+		"\xa2\x71FailedRecordCount\x01\x67Records\x82\xa1\x6eSequenceNumber\x611\xa1\x6eSequenceNumber\x612":      errFailed,
+		"\xa2\x67Records\x82\xa1\x6eSequenceNumber\x611\xa1\x69ErrorCode\x61x\x71FailedRecordCount\xc1\x02":       errFailed,
+		"\xa2\x71FailedRecordCount\x01\x67Records\x82\xa1\x6eSequenceNumber\x611\xa1\x69ErrorCode\x61x":           nil,
+		"\xa2\x71FailedRecordCount\xf6\x67Records\x82\xa1\x6eSequenceNumber\x611\xa1\x6eSequenceNumber\x612":      nil,
+	} {
+		entries, _, err := parsePutRecords(nil, []byte(body), 2)
+		if !errors.Is(err, want) || err == nil && len(entries) != 2 {
+			t.Errorf("%q: %+v, %v, want %v", body, entries, err, want)
+		}
+	}
+}
+
+// What an entry says twice does not count, in either order and form.
+func TestEntriesThatSayAThingTwice(t *testing.T) {
+	for _, entry := range []string{
+		`"ErrorCode":"x","ErrorCode":"","SequenceNumber":"1"`,
+		`"ErrorCode":"","ErrorCode":"x","SequenceNumber":"1"`,
+		`"ErrorCode":"x","ErrorCode":null,"SequenceNumber":"1"`,
+		`"ErrorCode":"x","errorcode":"","SequenceNumber":"1"`,
+		`"ErrorCode":"x","ErrorCode":"x"`,
+		`"SequenceNumber":"","SequenceNumber":"1"`,
+		`"SequenceNumber":null,"SequenceNumber":"1"`,
+		`"SequenceNumber":"1","SequenceNumber":"2"`,
+		`"ErrorCode":"x","ErrorMessage":"a","ErrorMessage":"b"`,
+		`"SequenceNumber":"1"}],"Records":[{"SequenceNumber":"2"`,
+	} {
+		if entries, _, err := parsePutRecords(nil, []byte(`{"Records":[{`+entry+`}]}`), 1); err == nil {
+			t.Errorf("%s: %+v", entry, entries)
+		}
+	}
+	for _, entry := range []string{
+		"\xa3\x69ErrorCode\x61x\x69ErrorCode\xf6\x6eSequenceNumber\x611",
+		"\xa3\x69ErrorCode\x60\x69ErrorCode\x61x\x6eSequenceNumber\x611",
+		"\xa2\x6eSequenceNumber\xf6\x6eSequenceNumber\x611",
+		"\xa3\x69ErrorCode\x61x\x6cErrorMessage\x61a\x6cErrorMessage\x61b",
+	} {
+		if entries, _, err := parsePutRecords(nil, []byte("\xa1\x67Records\x81"+entry), 1); err == nil {
+			t.Errorf("%q: %+v", entry, entries)
+		}
+	}
+	entries, asJSON, err := parsePutRecords(nil, []byte(`{"Records":[{"ErrorCode":null,"ErrorMessage":"","SequenceNumber":"1","ShardId":""}]}`), 1)
+	if err != nil || !asJSON || !slices.Equal(entries, []entry{{numbered: true}}) {
+		t.Errorf("each thing once: %+v, %v", entries, err)
+	}
 }
 
 // unmarshalled are the entries of an answer as a library reads them.

@@ -3,6 +3,7 @@ package kinesis
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
@@ -412,7 +413,9 @@ func (s *Sink) put(ctx context.Context, buf *aws.Buffer, p *packer, req []*work,
 		return status, err
 	}
 	var asJSON bool
-	if p.entries, asJSON, err = parsePutRecords(p.entries[:0], a.Body, len(req)); err != nil {
+	if p.entries, asJSON, err = parsePutRecords(p.entries[:0], a.Body, len(req)); errors.Is(err, errFailed) {
+		return a.Status, &Error{Class: lane.Ambiguous, Text: "the answer does not tell which record failed", Err: err}
+	} else if err != nil {
 		return a.Status, &Error{Class: lane.Offline, Text: s.aws.Portal(a.Status, a.Header), Err: err}
 	}
 	switch {

@@ -142,6 +142,12 @@ func TestStaysWithCBOR(t *testing.T) {
 		"too many":     {answering(200, cborMedia, "\xa1\x67Records\x82\xa1\x6eSequenceNumber\x611\xa1\x6eSequenceNumber\x611"), lane.Offline},
 		"two lists":    {answering(200, cborMedia, "\xa2\x67Records\x80\x67Records\x81\xa1\x6eSequenceNumber\x611"), lane.Offline},
 		"says nothing": {answering(200, cborMedia, "\xa1\x67Records\x81\xa1\x6eSequenceNumber\xf6"), lane.Ambiguous},
+		"tagged":       {answering(400, cborMedia, "\xd9\xd9\xf7\xa1\x66__type\x75ExpiredTokenException"), lane.Auth},
+		"code, none":   {answering(200, cborMedia, "\xa1\x67Records\x81\xa3\x69ErrorCode\x6fInternalFailure\x69ErrorCode\xf6\x6eSequenceNumber\x611"), lane.Offline},
+		"none, number": {answering(200, cborMedia, "\xa1\x67Records\x81\xa2\x6eSequenceNumber\xf6\x6eSequenceNumber\x611"), lane.Offline},
+		"no UTF-8":     {answering(200, cborMedia, "\xa1\x67Records\x81\xa1\x6eSequenceNumber\x61\xff"), lane.Offline},
+		"one failed":   {answering(200, cborMedia, "\xa2\x71FailedRecordCount\x01\x67Records\x81\xa1\x6eSequenceNumber\x611"), lane.Ambiguous},
+		"and is named": {answering(200, cborMedia, "\xa2\x67Records\x81\xa1\x69ErrorCode\x6fInternalFailure\x71FailedRecordCount\x01"), lane.Transient},
 		"an entry":     {answering(200, cborMedia, "\xa1\x67Records\x81\xa2\x6eSequenceNumber\xf6\x69ErrorCode\x6fInternalFailure"), lane.Transient},
 	} {
 		t.Run(name, func(t *testing.T) {
