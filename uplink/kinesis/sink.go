@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -29,8 +30,9 @@ type Sink struct {
 	rising  bool   // a lane's envelopes come in rising order: another gateway may drop what comes twice
 	series  string // for which that holds
 
-	json atomic.Bool // requests with records are JSON
-	cbor atomic.Bool // the target has understood one in CBOR
+	born time.Time
+	json atomic.Int64 // the age at which requests with records stop being JSON
+	cbor atomic.Bool  // the target has understood one in CBOR
 
 	packers sync.Pool // *packer
 	slabs   sync.Pool // *[]work
@@ -64,6 +66,7 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 		timeout: cfg.RequestTimeout.Or(defaultLimit),
 		pace:    aws.Pace{Most: maxRequest},
 		log:     home.Log,
+		born:    time.Now(),
 		rising:  home.Rising && cfg.Format != "raw",
 		series:  cmp.Or(home.Series, "0"),
 		many:    strings.Contains(cfg.Stream, streamMark),
@@ -77,7 +80,9 @@ func New(cfg Config, home lane.Home) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.json.Store(cfg.Wire == "json")
+	if cfg.Wire == "json" {
+		s.json.Store(math.MaxInt64)
+	}
 	s.slabs.New = func() any { return new([]work) }
 	s.packers.New = func() any {
 		p := &packer{aggregate: cfg.Aggregate != "off", maxUnit: s.maxUnit, claims: s.rising}
@@ -420,6 +425,7 @@ func (s *Sink) put(ctx context.Context, buf *aws.Buffer, p *packer, req []*work,
 	}
 	switch {
 	case form.media() != cborMedia:
+	case asJSON && s.cbor.Load(): // the request was taken, and was CBOR
 	case asJSON:
 		s.speaksJSON()
 	default:

@@ -3,8 +3,10 @@ package kinesis
 import (
 	"encoding/base64"
 	"encoding/binary"
+	"math"
 	"net/http"
 	"strconv"
+	"time"
 
 	"forebay/uplink/cbor"
 	"forebay/uplink/envelope"
@@ -80,26 +82,39 @@ func (cborWire) seal(dst []byte, at, n int) []byte {
 	return dst
 }
 
+// retryCBOR is how long a target that has taken CBOR before gets JSON.
+const retryCBOR = 10 * time.Minute
+
 // wire is the form of the next PutRecords request.
 func (s *Sink) wire() wire {
-	if s.json.Load() {
+	if time.Since(s.born) < time.Duration(s.json.Load()) {
 		return jsonWire{}
 	}
 	return cborWire{}
 }
 
 // speaksJSON is called when the target has taken records as JSON and has not
-// understood CBOR, or has answered it in JSON: it gets JSON from now on.
+// understood CBOR, or has answered it in JSON: it gets JSON from now on. One
+// that did understand CBOR before may have had something in front of it for a
+// moment: it gets CBOR again after some minutes.
 func (s *Sink) speaksJSON() {
-	if !s.json.Swap(true) {
-		s.log.Info("the target does not speak CBOR; it gets JSON from now on", "target", s.Target())
+	until := time.Duration(math.MaxInt64)
+	text := "the target does not speak CBOR; it gets JSON from now on"
+	if s.cbor.Load() {
+		until = time.Since(s.born) + retryCBOR
+		text = "the target does not take CBOR any more; it gets JSON for some minutes"
+	}
+	if was := time.Duration(s.json.Swap(int64(until))); was <= time.Since(s.born) {
+		s.log.Info(text, "target", s.Target())
 	}
 }
 
 // unread reports whether a request in CBOR may have been refused for being
 // CBOR, so that the same is worth another try as JSON. Once the target has
 // taken CBOR it has to say so; until then everything counts that may mean it.
-// None of these answers stands for a request that was done.
+// None of these answers stands for a request that was done. A 403 of the service
+// has a code, and another class; without one it may be a firewall's, that does
+// not list the media type.
 func (s *Sink) unread(form wire, status int, e *Error) bool {
 	switch {
 	case form.media() != cborMedia:
@@ -108,12 +123,14 @@ func (s *Sink) unread(form wire, status int, e *Error) bool {
 		return true
 	case s.cbor.Load() || e.Code == "ResourceNotFoundException":
 		return false
+	case status == http.StatusNotImplemented: // unlike other answers from 500 on
+		return true
 	case e.Class != lane.Poison && e.Class != lane.Misconfigured && e.Class != lane.Offline:
 		return false
 	}
 	switch status {
-	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotAcceptable,
-		http.StatusUnprocessableEntity, http.StatusNotImplemented:
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotAcceptable,
+		http.StatusUnprocessableEntity:
 		return true
 	}
 	return false

@@ -23,8 +23,9 @@ import (
 // asked by one Send at a time.
 type picky struct {
 	answer func(w http.ResponseWriter, in put) (taken bool)
-	forms  []string // of the PutRecords requests
-	taken  []string // payloads
+	plain  func(w http.ResponseWriter, in put) (taken bool) // of JSON; nil: it takes it
+	forms  []string                                         // of the PutRecords requests
+	taken  []string                                         // payloads
 }
 
 func (p *picky) serve(t *testing.T) *httptest.Server {
@@ -47,7 +48,7 @@ func (p *picky) serve(t *testing.T) *httptest.Server {
 			t.Errorf("request: %v", err)
 		}
 		p.forms = append(p.forms, form)
-		if form == "cbor" && !p.answer(w, in) {
+		if form == "cbor" && !p.answer(w, in) || form == "json" && p.plain != nil && !p.plain(w, in) {
 			return
 		}
 		for _, rec := range in.Records {
@@ -85,6 +86,10 @@ func TestFallsBackToJSON(t *testing.T) {
 		"400 serialization":     answering(400, "application/json", `{"__type":"com.amazon.coral.service#SerializationException"}`),
 		"415 of a server":       answering(415, "text/plain", "unsupported media type"),
 		"400 of a server":       answering(400, "text/html", "<h1>Bad Request</h1>"),
+		"501 of a server":       answering(501, "text/plain", "not implemented"),
+		"501 with a code":       answering(501, "application/json", `{"__type":"NotImplementedException"}`),
+		"403 of a firewall":     answering(403, "text/html", "<html>Request content type is not allowed by policy</html>"),
+		"403 with a message":    answering(403, "application/json", `{"message":"Forbidden"}`),
 		"nothing in the body":   answering(400, "application/json", `{"__type":"ValidationException","message":"1 validation error detected: Value null at 'records' failed to satisfy constraint"}`),
 		"in CBOR all the same":  answering(400, cborMedia, "\xa1\x66__type\x76SerializationException"),
 		"taken, said in JSON":   func(w http.ResponseWriter, in put) bool { accept(w, in); return true },
@@ -130,11 +135,12 @@ func TestStaysWithCBOR(t *testing.T) {
 		class  lane.Class
 	}{
 		"portal":       {answering(200, "text/html", "<html>Welcome</html>"), lane.Offline},
-		"forbidden":    {answering(403, "text/html", "<html>No</html>"), lane.Offline},
+		"forbidden":    {answering(403, "application/json", `{"__type":"AccessDeniedException"}`), lane.Auth}, // without a code it may be a firewall that minds the media type
 		"busy":         {answering(503, "", ""), lane.Transient},
 		"failure":      {answering(500, "application/json", `{"__type":"InternalFailure"}`), lane.Ambiguous},
 		"throttles":    {answering(400, cborMedia, "\xbf\x66__type\x76LimitExceededException\x67Message\x7f\x62no\xff\xff"), lane.Throttled},
 		"credentials":  {answering(400, cborMedia, "\xa1\x66__type\x75ExpiredTokenException"), lane.Auth},
+		"tagged":       {answering(400, cborMedia, "\xd9\xd9\xf7\xa1\x66__type\x75ExpiredTokenException"), lane.Auth},
 		"no stream":    {answering(400, cborMedia, "\xa1\x66__type\x78\x19ResourceNotFoundException"), lane.Misconfigured},
 		"too large":    {answering(413, "", ""), lane.Poison},
 		"cut CBOR":     {answering(200, cborMedia, "\xbf\x67Records\x9f\xa1\x6eSequenceNumber\x611"), lane.Offline},
@@ -142,7 +148,6 @@ func TestStaysWithCBOR(t *testing.T) {
 		"too many":     {answering(200, cborMedia, "\xa1\x67Records\x82\xa1\x6eSequenceNumber\x611\xa1\x6eSequenceNumber\x611"), lane.Offline},
 		"two lists":    {answering(200, cborMedia, "\xa2\x67Records\x80\x67Records\x81\xa1\x6eSequenceNumber\x611"), lane.Offline},
 		"says nothing": {answering(200, cborMedia, "\xa1\x67Records\x81\xa1\x6eSequenceNumber\xf6"), lane.Ambiguous},
-		"tagged":       {answering(400, cborMedia, "\xd9\xd9\xf7\xa1\x66__type\x75ExpiredTokenException"), lane.Auth},
 		"code, none":   {answering(200, cborMedia, "\xa1\x67Records\x81\xa3\x69ErrorCode\x6fInternalFailure\x69ErrorCode\xf6\x6eSequenceNumber\x611"), lane.Offline},
 		"none, number": {answering(200, cborMedia, "\xa1\x67Records\x81\xa2\x6eSequenceNumber\xf6\x6eSequenceNumber\x611"), lane.Offline},
 		"no UTF-8":     {answering(200, cborMedia, "\xa1\x67Records\x81\xa1\x6eSequenceNumber\x61\xff"), lane.Offline},
@@ -162,6 +167,48 @@ func TestStaysWithCBOR(t *testing.T) {
 				t.Errorf("requests %v", target.forms)
 			}
 		})
+	}
+}
+
+// What forbids JSON as well is no firewall that minds the form: what it says of
+// JSON counts, and CBOR is tried first the next time.
+func TestForbiddenInBothForms(t *testing.T) {
+	no := answering(403, "text/html", "<html>No</html>")
+	target := &picky{answer: no, plain: no}
+	s := open(t, config(target.serve(t).URL))
+	for range 2 {
+		if o := s.Send(t.Context(), []lane.Batch{batch(1, "1")})[0]; o.Done != 0 || o.Class != lane.Offline {
+			t.Fatalf("%+v", o)
+		}
+	}
+	if want := []string{"cbor", "json", "cbor", "json"}; !slices.Equal(target.forms, want) {
+		t.Errorf("requests %v, want %v", target.forms, want)
+	}
+}
+
+// One that understood CBOR is judged by what it said then, not by what stood in
+// front of it once.
+func TestForbiddenLater(t *testing.T) {
+	var target *picky
+	target = &picky{answer: func(w http.ResponseWriter, in put) bool {
+		switch len(target.forms) {
+		case 2:
+			return answering(403, "text/html", "<html>No</html>")(w, in)
+		case 3:
+			accept(w, in) // in JSON, of what came as CBOR
+			return true
+		}
+		accept(inCBOR{w}, in)
+		return true
+	}}
+	s := open(t, config(target.serve(t).URL))
+	for i, want := range []lane.Class{lane.OK, lane.Offline, lane.OK, lane.OK} {
+		if o := s.Send(t.Context(), []lane.Batch{batch(1, "1")})[0]; o.Class != want {
+			t.Fatalf("%d: %+v", i, o)
+		}
+	}
+	if slices.Contains(target.forms, "json") {
+		t.Errorf("requests %v", target.forms)
 	}
 }
 
