@@ -233,7 +233,7 @@ func sample(t *testing.T, far *gw, taken map[string]string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", "run", "./uplink/samples/consumer", "press-shop")
 	cmd.Dir = ".."
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "AWS_ENDPOINT_URL=http://"+far.kinesis, "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=any", "AWS_SECRET_ACCESS_KEY=any")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "AWS_ENDPOINT_URL=http://"+inPages(t, far.kinesis), "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=any", "AWS_SECRET_ACCESS_KEY=any")
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("the sample: %v", err)

@@ -46,7 +46,7 @@ func TestPeerPythonSample(t *testing.T) {
 	}
 	for _, python := range filepath.SplitList(os.Getenv("FOREBAY_PYTHONS")) {
 		cmd := exec.CommandContext(t.Context(), python, "../uplink/samples/consumer/consumer.py", "press-shop")
-		cmd.Env = append(os.Environ(), "AWS_ENDPOINT_URL=http://"+far.kinesis, "AWS_DEFAULT_REGION=us-east-1", "AWS_ACCESS_KEY_ID=any", "AWS_SECRET_ACCESS_KEY=any")
+		cmd.Env = append(os.Environ(), "AWS_ENDPOINT_URL=http://"+inPages(t, far.kinesis), "AWS_DEFAULT_REGION=us-east-1", "AWS_ACCESS_KEY_ID=any", "AWS_SECRET_ACCESS_KEY=any")
 		out, err := cmd.Output()
 		if err != nil {
 			t.Fatalf("%s: %v", python, err)

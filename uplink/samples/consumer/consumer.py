@@ -31,7 +31,12 @@ def records(key, data):  # an aggregate is {1 keys, 3 records {1 key's index, 3 
 
 seen = {}  # the highest number of each lane, GATEWAY/EPOCH/SHARD; keep it with your results
 kinesis, stream = get_session().create_client("kinesis", endpoint_url=os.environ.get("AWS_ENDPOINT_URL")), sys.argv[1]
-for shard in kinesis.list_shards(StreamName=stream)["Shards"]:  # parents come before their children
+page = kinesis.list_shards(StreamName=stream)
+shards = page["Shards"]  # parents come before their children
+while "NextToken" in page:
+    page = kinesis.list_shards(NextToken=page["NextToken"])
+    shards += page["Shards"]
+for shard in shards:
     it = kinesis.get_shard_iterator(StreamName=stream, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON")["ShardIterator"]
     while it:
         out = kinesis.get_records(ShardIterator=it)

@@ -26,7 +26,13 @@ func main() {
 	// print again.
 	seen := map[string]uint64{}
 	cl := kinesis.NewFromConfig(must(config.LoadDefaultConfig(ctx)))
-	for _, shard := range must(cl.ListShards(ctx, &kinesis.ListShardsInput{StreamName: stream})).Shards { // parents come before their children
+	page := must(cl.ListShards(ctx, &kinesis.ListShardsInput{StreamName: stream}))
+	shards := page.Shards // parents come before their children
+	for page.NextToken != nil {
+		page = must(cl.ListShards(ctx, &kinesis.ListShardsInput{NextToken: page.NextToken}))
+		shards = append(shards, page.Shards...)
+	}
+	for _, shard := range shards {
 		it := must(cl.GetShardIterator(ctx, &kinesis.GetShardIteratorInput{StreamName: stream, ShardId: shard.ShardId, ShardIteratorType: "TRIM_HORIZON"})).ShardIterator
 		for it != nil {
 			out := must(cl.GetRecords(ctx, &kinesis.GetRecordsInput{ShardIterator: it}))
