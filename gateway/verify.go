@@ -60,7 +60,7 @@ type verifyCmd struct {
 
 // Help is printed below the flags.
 func (verifyCmd) Help() string {
-	return "Exit codes: 0 no gap; 1 records are missing; 2 it could not be found out. Nothing is changed at either end; see docs/verify.md."
+	return "Exit codes: 0 no gap; 1 records are missing; 2 it could not be found out. Copies of a replay do not count for the records that they are copies of. Nothing is changed at either end; see docs/verify.md."
 }
 
 func (c verifyCmd) Run(ctx context.Context, e *env) error {
@@ -190,7 +190,7 @@ func verify(ctx context.Context, near nearEnd, up uplink.Config, w window, log *
 	if !from.IsZero() {
 		from = from.Add(-skew)
 	}
-	held := proof.NewHeld(sent)
+	held := proof.NewHeld(sent, far.Under)
 	if err := far.ReadBack(ctx, from, time.Time{}, held.Add); err != nil {
 		return nil, err
 	}
@@ -281,6 +281,12 @@ func printVerdict(w io.Writer, v *proof.Verdict) error {
 			fmt.Fprintf(w, "  %s: %s\n", printable(o.Lane), counted(o.Records, "record"))
 		}
 	}
+	if len(v.Names) > 0 {
+		fmt.Fprintln(w, "\nof the same records under other names, not compared:")
+		for _, n := range v.Names {
+			fmt.Fprintf(w, "  %s: %s\n", printable(n.Name), counted(n.Records, "record"))
+		}
+	}
 	for _, why := range v.Why {
 		fmt.Fprintf(w, "\nnote: %s\n", why)
 	}
@@ -301,11 +307,20 @@ func printVerdict(w io.Writer, v *proof.Verdict) error {
 	if v.GapsMore > 0 {
 		fmt.Fprintf(w, "and further gaps\n")
 	}
+	printResult(w, v)
+	return err
+}
+
+// printResult is the last line.
+func printResult(w io.Writer, v *proof.Verdict) {
 	order := fmt.Sprintf(", %d out of order", v.Disorder)
 	if v.Disorder < 0 {
 		order = ""
 	}
 	extra := fmt.Sprintf("%s twice or more%s", counted(v.Again, "record"), order)
+	if v.Elsewhere > 0 {
+		extra += fmt.Sprintf(", %d more under other names", v.Elsewhere)
+	}
 	switch v.Result {
 	case proof.NoGap:
 		fmt.Fprintf(w, "\nno gap: %d of %s found, %d explained by the ledger; %s\n", v.Found, counted(v.Compared, "record"), v.Explained, extra)
@@ -314,5 +329,4 @@ func printVerdict(w io.Writer, v *proof.Verdict) error {
 	default:
 		fmt.Fprintf(w, "\nnot proven: %s cannot be told; of %d compared none is missing; %s\n", counted(v.Unknown, "record"), v.Compared, extra)
 	}
-	return err
 }

@@ -27,16 +27,17 @@ const (
 	readPauseMax = 10 * time.Second
 )
 
-// ReadBack calls held with the id of every record with an envelope that the
-// target streams hold, of whatever gateway, up to what is there when it begins:
-// stream by stream and shard by shard, parents before their children, so that
-// each lane comes in its order. from and to are times of arrival at the target,
-// zero for no bound. Records without an envelope are passed over. An error of
-// held ends it and is returned; raw records hold no ids.
+// ReadBack calls held with the target stream and the id of every record with an
+// envelope that the target streams hold, of whatever gateway, up to what is there
+// when it begins: stream by stream and shard by shard, parents before their
+// children, so that each lane comes in its order. from and to are times of
+// arrival at the target, zero for no bound. Records without an envelope are
+// passed over. An error of held ends it and is returned; raw
+// records hold no ids.
 //
 // It needs the permissions kinesis:ListShards, GetShardIterator and GetRecords,
 // and ListStreams where the target's name has {stream} in it.
-func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(id string) error) error {
+func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(under, id string) error) error {
 	if s.cfg.Format == "raw" {
 		return &Error{Class: lane.Misconfigured, Text: "with format = \"raw\" records carry no ids, so that they cannot be read back"}
 	}
@@ -62,6 +63,9 @@ func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(id st
 	}
 	return nil
 }
+
+// Under is the target stream of a stream's records.
+func (s *Sink) Under(stream string) string { return s.cfg.stream(stream) }
 
 // Keeps is since when the target streams keep what arrived: the shortest of
 // their retention periods.
@@ -219,7 +223,7 @@ type reading struct {
 	s             *Sink
 	stream, shard string
 	from, to      time.Time
-	held          func(id string) error
+	held          func(under, id string) error
 	last          string // sequence number of the record that was read last
 }
 
@@ -289,7 +293,7 @@ func (r *reading) give(data []byte) error {
 	if at.Part > 0 {
 		id = fmt.Sprintf("%s/%d", id, at.Part)
 	}
-	return r.held(id)
+	return r.held(r.stream, id)
 }
 
 // iterator begins behind what was read.

@@ -45,12 +45,18 @@ type Verdict struct {
 	Older uint64 `json:"older"`
 	// Unknown cannot be compared.
 	Unknown uint64 `json:"unknown"`
-	// Again is how many came more than once, Disorder how many came first behind
-	// a later one of their lane; -1 where the target has no order.
+	// Again is how many came more than once under their name, however often,
+	// Disorder how many came first behind a later one of their lane; -1 where the
+	// target has no order.
 	Again    uint64 `json:"duplicates"`
 	Disorder int64  `json:"out_of_order"`
-	// Held is how many ids the target gave, of whatever gateway.
+	// Held is how many ids the target gave, of whatever gateway and name.
 	Held uint64 `json:"held"`
+	// Elsewhere is how many of these are of lanes that are compared and lie under
+	// other names than the uplink's own, as a replay's copies do. They stand in
+	// for nothing that is missing.
+	Elsewhere uint64 `json:"under_other_names"`
+	Names     []Name `json:"other_names,omitempty"` // those names
 
 	Shards []ShardVerdict `json:"shards"`
 	Gaps   []Gap          `json:"gaps"`
@@ -101,6 +107,12 @@ type Other struct {
 	Records uint64 `json:"records"`
 }
 
+// A Name is one of the far side, under which records lie.
+type Name struct {
+	Name    string `json:"name"`
+	Records uint64 `json:"records"`
+}
+
 // Terms are what a comparison takes into account.
 type Terms struct {
 	Window  bool // only records that arrived within some time are compared
@@ -123,6 +135,7 @@ func Compare(sent api.Sent, held *Held, terms Terms) *Verdict {
 		Verdict: &Verdict{At: sent.At, Gateway: sent.Gateway, Epoch: sent.Epoch, Uplink: sent.Uplink, Why: []string{}, Shards: []ShardVerdict{}, Gaps: []Gap{}, Held: held.all, Others: held.Others()},
 		sent:    sent, held: held, terms: terms, lanes: map[uint32][]api.SentLane{},
 	}
+	c.Names, c.Elsewhere = held.Elsewhere()
 	for _, l := range sent.Lanes {
 		c.lanes[l.Shard] = append(c.lanes[l.Shard], l)
 	}
@@ -259,7 +272,7 @@ func (c *comparison) gone(sh *api.SentShard, v *ShardVerdict, gaps []Gap) []Gap 
 	for _, e := range epochs {
 		name := laneName(c.sent.Gateway, e, sh.Number)
 		names = append(names, name)
-		if l := c.held.lanes[name]; l != nil {
+		if l := c.held.lane(sh.Far, name); l != nil {
 			sets, parts = append(sets, l.seqs), append(parts, l.parts)
 		}
 	}
@@ -302,16 +315,13 @@ func hasPart(parts []*Spans, seq uint64) bool {
 
 // lane compares what the log still has of one lane.
 func (c *comparison) lane(l *api.SentLane, sh *api.SentShard, v *ShardVerdict, gaps []Gap) []Gap {
-	have := c.held.lanes[l.Lane]
-	if have == nil {
-		have = &heldLane{}
-	}
+	have := c.held.lane(sh.Far, l.Lane)
 	v.Again += have.again
 	v.Disorder += have.disorder
 	ours := strings.HasPrefix(l.Lane, c.sent.Gateway+"/") && strings.HasSuffix(l.Lane, fmt.Sprintf("/%d", sh.Number))
 	for _, r := range l.Ranges {
 		v.Compared += r[1] - r[0] + 1
-		v.Found += have.seqs.countOr0(r[0], r[1])
+		v.Found += have.seqs.count(r[0], r[1])
 		missing(r[0], r[1], []*Set{have.seqs}, func(first, last uint64) {
 			if first <= l.Old {
 				n := min(last, l.Old) - first + 1
@@ -334,7 +344,7 @@ func (c *comparison) lane(l *api.SentLane, sh *api.SentShard, v *ShardVerdict, g
 		from := uint64(0) // the first absent part of a run
 		for part := p[1]; part <= p[2]+1; part++ {
 			at, ok := place(p[0], part)
-			absent := part <= p[2] && (!ok || have.parts == nil || !have.parts.Has(at))
+			absent := part <= p[2] && (!ok || !have.parts.Has(at))
 			if absent {
 				if n--; p[0] <= l.Old {
 					v.Older++
@@ -355,11 +365,4 @@ func (c *comparison) lane(l *api.SentLane, sh *api.SentShard, v *ShardVerdict, g
 		v.Found += n
 	}
 	return gaps
-}
-
-func (s *Set) countOr0(from, to uint64) uint64 {
-	if s == nil {
-		return 0
-	}
-	return s.count(from, to)
 }
