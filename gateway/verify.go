@@ -60,7 +60,7 @@ type verifyCmd struct {
 
 // Help is printed below the flags.
 func (verifyCmd) Help() string {
-	return "Exit codes: 0 no gap; 1 records are missing; 2 it could not be found out. Copies of a replay do not count for the records that they are copies of. Nothing is changed at either end; see docs/verify.md."
+	return "Exit codes: 0 no gap, or nothing to compare; 1 records are missing; 2 it could not be found out, or the time is reversed or has not come yet. Copies of a replay do not count for the records that they are copies of. Nothing is changed at either end; see docs/verify.md."
 }
 
 func (c verifyCmd) Run(ctx context.Context, e *env) error {
@@ -93,11 +93,8 @@ func (c verifyCmd) verify(ctx context.Context, e *env) (v *proof.Verdict, err er
 	if err != nil {
 		return nil, err
 	}
-	w := window{}
-	if w.from, err = momentOf("--from", c.From); err != nil {
-		return nil, err
-	}
-	if w.to, err = momentOf("--to", c.To); err != nil {
+	w, err := windowOf(c.From, c.To, time.Now())
+	if err != nil {
 		return nil, err
 	}
 	var near nearEnd
@@ -146,6 +143,26 @@ func momentOf(flag, text string) (time.Time, error) {
 }
 
 type window struct{ from, to time.Time }
+
+// windowOf reads the bounds of a time, which must be one that has passed: of
+// what is still to come nothing can be proven.
+func windowOf(from, to string, now time.Time) (w window, err error) {
+	if w.from, err = momentOf("--from", from); err != nil {
+		return w, err
+	}
+	if w.to, err = momentOf("--to", to); err != nil {
+		return w, err
+	}
+	switch {
+	case w.from.After(now):
+		return w, fmt.Errorf("%w: --from: %s has not come yet", errUsage, from)
+	case w.to.After(now):
+		return w, fmt.Errorf("%w: --to: %s has not come yet; leave --to out for all that there is", errUsage, to)
+	case !w.to.IsZero() && !w.from.Before(w.to):
+		return w, fmt.Errorf("%w: --from %s is not before --to %s; the records that are compared arrived from the one time on and before the other", errUsage, from, to)
+	}
+	return w, nil
+}
 
 func (w window) isSet() bool { return !w.from.IsZero() || !w.to.IsZero() }
 
@@ -311,7 +328,7 @@ func printVerdict(w io.Writer, v *proof.Verdict) error {
 	return err
 }
 
-// printResult is the last line.
+// printResult is the last lines: the result, and what still waits.
 func printResult(w io.Writer, v *proof.Verdict) {
 	order := fmt.Sprintf(", %d out of order", v.Disorder)
 	if v.Disorder < 0 {
@@ -326,7 +343,17 @@ func printResult(w io.Writer, v *proof.Verdict) {
 		fmt.Fprintf(w, "\nno gap: %d of %s found, %d explained by the ledger; %s\n", v.Found, counted(v.Compared, "record"), v.Explained, extra)
 	case proof.HasGap:
 		fmt.Fprintf(w, "\nGAP: %s of %d missing at the target; %s\n", counted(v.Missing, "record"), v.Compared, extra)
+	case proof.Nothing:
+		fmt.Fprintf(w, "\nnothing to compare: %s\n", extra)
 	default:
 		fmt.Fprintf(w, "\nnot proven: %s cannot be told; of %d compared none is missing; %s\n", counted(v.Unknown, "record"), v.Compared, extra)
+	}
+	switch v.Waiting {
+	case 0:
+		fmt.Fprintln(w, "no record waits to be handed on")
+	case 1:
+		fmt.Fprintln(w, "1 record still waits to be handed on and was not compared")
+	default:
+		fmt.Fprintf(w, "%d records still wait to be handed on and were not compared\n", v.Waiting)
 	}
 }

@@ -66,7 +66,8 @@ func TestVerifyAfterAReplayToKinesis(t *testing.T) {
 	far.stop()
 }
 
-// TestVerifyAfterAReplayToS3: as above, by folders.
+// TestVerifyAfterAReplayToS3: as above, by folders. What waits is told beside
+// the result, and so is that there was nothing to compare.
 func TestVerifyAfterAReplayToS3(t *testing.T) {
 	store := s3mem.New()
 	if err := store.CreateBucket("lake"); err != nil {
@@ -74,6 +75,7 @@ func TestVerifyAfterAReplayToS3(t *testing.T) {
 	}
 	srv := httptest.NewServer(gofakes3.New(store, gofakes3.WithTimeSkewLimit(0)).Server())
 	t.Cleanup(srv.Close)
+	before := time.Now().Add(-time.Hour)
 	near := startGateway(t, "near", verifyFar+"[[stream]]\nname = \"line\"\nshards = 2\n"+strings.ReplaceAll(s3Target, "S3", srv.URL))
 	args := []string{"verify", "--config", near.config, "--target", "lake", "--api", near.api}
 	says := func(want int, words string, more ...string) {
@@ -83,11 +85,25 @@ func TestVerifyAfterAReplayToS3(t *testing.T) {
 			t.Errorf("verify %v: exit code %d, want %d and %q:\n%s%s", more, code, want, words, out, errs)
 		}
 	}
+	says(0, "nothing to compare")
 	put(t, near.kinesis, 1000)
 	eventually(t, time.Minute, "the backlog is drained", func() bool { return waiting(t, near) == 0 })
 	replayed(t, near, "lake")
-	says(0, "no gap: 1000 of 1000 records found, 0 explained by the ledger; 0 records twice or more, 1000 more under other names\n")
+	says(0, "no gap: 1000 of 1000 records found, 0 explained by the ledger; 0 records twice or more, 1000 more under other names\nno record waits to be handed on\n")
 
+	at := func(x time.Time) string { return x.UTC().Format(time.RFC3339) }
+	says(0, "nothing to compare: ", "--to", at(before))
+	says(2, "--from "+at(before)+" is not before --to "+at(before.Add(-time.Hour)), "--from", at(before), "--to", at(before.Add(-time.Hour)))
+	says(2, "is not before", "--from", at(before), "--to", at(before))
+	tomorrow := at(time.Now().Add(24 * time.Hour))
+	says(2, "--from: "+tomorrow+" has not come yet", "--from", tomorrow)
+	says(2, "--to: "+tomorrow+" has not come yet", "--to", tomorrow)
+
+	if code, out, errs := forebay(t, "", "uplink", "pause", "lake", "--api", near.api); code != exitOK {
+		t.Fatalf("pause: %s%s", out, errs)
+	}
+	put(t, near.kinesis, 3)
+	says(0, "3 records still wait to be handed on and were not compared\n")
 	list, err := store.ListBucket("lake", &gofakes3.Prefix{HasPrefix: true, Prefix: "forebay/line/"}, gofakes3.ListBucketPage{})
 	if err != nil || len(list.Contents) < 2 {
 		t.Fatalf("%d objects, %v", len(list.Contents), err)
@@ -97,7 +113,7 @@ func TestVerifyAfterAReplayToS3(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	says(1, "GAP: 1000 records of 1000 missing at the target; 0 records twice or more, 1000 more under other names\n")
+	says(1, "GAP: 1000 records of 1000 missing at the target; 0 records twice or more, 1000 more under other names\n3 records still wait")
 	says(1, "replay-1-line: 1000 records")
 	near.sound(t)
 }

@@ -13,6 +13,7 @@ const (
 	NoGap     = "no gap"
 	HasGap    = "gap"
 	NotProven = "not proven"
+	Nothing   = "nothing to compare"
 )
 
 // maxGaps is how many gaps are named one by one.
@@ -30,7 +31,7 @@ type Verdict struct {
 	To      *time.Time `json:"to,omitempty"`
 	Seconds float64    `json:"seconds"`
 
-	Result string   `json:"result"` // NoGap, HasGap, NotProven
+	Result string   `json:"result"` // NoGap, HasGap, NotProven, Nothing
 	Why    []string `json:"why"`    // what qualifies the result, in words
 
 	// Compared is how many records the far side ought to hold, those that were
@@ -45,6 +46,8 @@ type Verdict struct {
 	Older uint64 `json:"older"`
 	// Unknown cannot be compared.
 	Unknown uint64 `json:"unknown"`
+	// Waiting are not handed on yet, of whatever time. They are not compared.
+	Waiting uint64 `json:"waiting"`
 	// Again is how many came more than once under their name, however often,
 	// Disorder how many came first behind a later one of their lane; -1 where the
 	// target has no order.
@@ -78,6 +81,7 @@ type ShardVerdict struct {
 	Explained uint64 `json:"explained"`
 	Older     uint64 `json:"older"`
 	Unknown   uint64 `json:"unknown"`
+	Waiting   uint64 `json:"waiting"`
 	Again     uint64 `json:"duplicates"`
 	Disorder  uint64 `json:"out_of_order"`
 	// ByCount says that of the absent records only the number can be told from
@@ -154,13 +158,19 @@ func Compare(sent api.Sent, held *Held, terms Terms) *Verdict {
 		c.Result = HasGap
 	case c.Unknown > 0:
 		c.Result = NotProven
+	case c.Compared == 0:
+		c.Result = Nothing
 	default:
 		c.Result = NoGap
 	}
 	if c.Older > 0 {
 		c.say("%d records are older than what the target keeps: that they are not there is no gap", c.Older)
 	}
-	if c.Compared == 0 && c.Unknown == 0 {
+	switch {
+	case c.Result != Nothing:
+	case terms.Window:
+		c.say("of that time the uplink has delivered nothing that could be compared")
+	default:
 		c.say("the uplink has delivered nothing that could be compared")
 	}
 	return c.Verdict
@@ -172,10 +182,11 @@ func (c *comparison) say(format string, args ...any) {
 
 // shard compares what one shard's cursor has passed.
 func (c *comparison) shard(sh *api.SentShard) {
+	c.Waiting += sh.Waiting
 	if sh.Next <= sh.Start {
 		return
 	}
-	v := ShardVerdict{Stream: sh.Stream, Shard: sh.ID, Number: sh.Number, First: sh.Start, Last: sh.Next - 1}
+	v := ShardVerdict{Stream: sh.Stream, Shard: sh.ID, Number: sh.Number, First: sh.Start, Last: sh.Next - 1, Waiting: sh.Waiting}
 	if sum := sh.Delivered + sh.Filtered + sh.Refused + sh.Expired + sh.Corrupt; sum != sh.Next-sh.Start {
 		c.say("the ledger itself does not add up for stream %s, %s: %d records were passed, and %d are accounted for", sh.Stream, sh.ID, sh.Next-sh.Start, sum)
 		v.Unknown++

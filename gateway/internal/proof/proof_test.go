@@ -206,6 +206,22 @@ func TestOtherNames(t *testing.T) {
 	}
 }
 
+// TestNothingToCompare: nothing is no proof.
+func TestNothingToCompare(t *testing.T) {
+	for name, change := range map[string]func(*api.Sent){
+		"of that time":       func(s *api.Sent) { s.Lanes = nil },
+		"nothing passed yet": func(s *api.Sent) { s.Lanes, s.Shards[0].Next, s.Shards[0].Delivered = nil, 1, 0 },
+	} {
+		sent := one(4)
+		sent.Shards[0].Waiting = 7
+		change(&sent)
+		v := proof.Compare(sent, proof.NewHeld(sent, under), proof.Terms{Window: name == "of that time"})
+		if v.Result != proof.Nothing || len(v.Why) != 1 || v.Waiting != 7 || v.Elsewhere != 0 {
+			t.Errorf("%s: %+v", name, v)
+		}
+	}
+}
+
 // TestMemoryIsBounded: numbers that lie far apart end with an error, and not
 // with the machine's memory.
 func TestMemoryIsBounded(t *testing.T) {
@@ -326,6 +342,7 @@ func TestJudge(t *testing.T) {
 		"lost here":        {func(r *proof.Report) { r.Figures.LostHere = 1 }, proof.Failed},
 		"a gap":            {func(r *proof.Report) { r.Verdict.Result, r.Verdict.Missing = proof.HasGap, 1 }, proof.Failed},
 		"not proven":       {func(r *proof.Report) { r.Verdict.Result = proof.NotProven }, proof.Failed},
+		"nothing compared": {func(r *proof.Report) { r.Verdict.Result, r.Verdict.Found = proof.Nothing, 0 }, proof.Failed},
 		"nothing found":    {func(r *proof.Report) { r.Verdict.Found = 0 }, proof.Failed},
 		"not verified":     {func(r *proof.Report) { r.Verdict = nil }, proof.Failed},
 		"unbalanced":       {func(r *proof.Report) { r.Figures.Balanced = false }, proof.Failed},
