@@ -167,7 +167,7 @@ func (s *sentScan) shard(ctx context.Context, t *spool.Stream, sh spool.Shard, c
 	s.out.Shards = append(s.out.Shards, api.SentShard{
 		Stream: cl.Stream, Far: c.Far(lane.Lane{Stream: cl.Stream}).Stream, Number: uint32(cl.Shard), ID: localapi.ShardName(sh.Index),
 		Start: cl.Start, Next: cl.Next, First: sh.First, Delivered: cl.Delivered, Filtered: cl.Filtered, Refused: cl.Refused,
-		Expired: cl.Expired, Corrupt: cl.Corrupt, Oldest: moment(sh.Oldest),
+		Expired: cl.Expired, Corrupt: cl.Corrupt, Waiting: sh.Next - min(max(cl.Next, sh.First), sh.Next), Oldest: moment(sh.Oldest),
 	})
 	out := &s.out.Shards[len(s.out.Shards)-1]
 	s.last = nil

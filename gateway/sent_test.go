@@ -97,12 +97,12 @@ func TestSentOfALogThatWasTrimmed(t *testing.T) {
 		t.Fatalf("%+v", sent)
 	}
 	held := func(without ...string) *proof.Verdict {
-		h := proof.NewHeld(sent)
+		h := proof.NewHeld(sent, func(stream string) string { return stream })
 		for id := range all {
 			if len(without) > 0 && (id == without[0] || id == without[1]) {
 				continue
 			}
-			if err := h.Add(id); err != nil {
+			if err := h.Add("line", id); err != nil {
 				t.Fatal(err)
 			}
 		}

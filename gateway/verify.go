@@ -60,7 +60,7 @@ type verifyCmd struct {
 
 // Help is printed below the flags.
 func (verifyCmd) Help() string {
-	return "Exit codes: 0 no gap; 1 records are missing; 2 it could not be found out. Nothing is changed at either end; see docs/verify.md."
+	return "Exit codes: 0 no gap, or nothing to compare; 1 records are missing; 2 it could not be found out, or the time is reversed or has not come yet. Copies of a replay do not count for the records that they are copies of. Nothing is changed at either end; see docs/verify.md."
 }
 
 func (c verifyCmd) Run(ctx context.Context, e *env) error {
@@ -93,11 +93,8 @@ func (c verifyCmd) verify(ctx context.Context, e *env) (v *proof.Verdict, err er
 	if err != nil {
 		return nil, err
 	}
-	w := window{}
-	if w.from, err = momentOf("--from", c.From); err != nil {
-		return nil, err
-	}
-	if w.to, err = momentOf("--to", c.To); err != nil {
+	w, err := windowOf(c.From, c.To, time.Now())
+	if err != nil {
 		return nil, err
 	}
 	var near nearEnd
@@ -147,6 +144,26 @@ func momentOf(flag, text string) (time.Time, error) {
 
 type window struct{ from, to time.Time }
 
+// windowOf reads the bounds of a time, which must be one that has passed: of
+// what is still to come nothing can be proven.
+func windowOf(from, to string, now time.Time) (w window, err error) {
+	if w.from, err = momentOf("--from", from); err != nil {
+		return w, err
+	}
+	if w.to, err = momentOf("--to", to); err != nil {
+		return w, err
+	}
+	switch {
+	case w.from.After(now):
+		return w, fmt.Errorf("%w: --from: %s has not come yet", errUsage, from)
+	case w.to.After(now):
+		return w, fmt.Errorf("%w: --to: %s has not come yet; leave --to out for all that there is", errUsage, to)
+	case !w.to.IsZero() && !w.from.Before(w.to):
+		return w, fmt.Errorf("%w: --from %s is not before --to %s; the records that are compared arrived from the one time on and before the other", errUsage, from, to)
+	}
+	return w, nil
+}
+
 func (w window) isSet() bool { return !w.from.IsZero() || !w.to.IsZero() }
 
 // A nearEnd is where the ledger and the log are asked.
@@ -190,7 +207,7 @@ func verify(ctx context.Context, near nearEnd, up uplink.Config, w window, log *
 	if !from.IsZero() {
 		from = from.Add(-skew)
 	}
-	held := proof.NewHeld(sent)
+	held := proof.NewHeld(sent, far.Under)
 	if err := far.ReadBack(ctx, from, time.Time{}, held.Add); err != nil {
 		return nil, err
 	}
@@ -281,6 +298,12 @@ func printVerdict(w io.Writer, v *proof.Verdict) error {
 			fmt.Fprintf(w, "  %s: %s\n", printable(o.Lane), counted(o.Records, "record"))
 		}
 	}
+	if len(v.Names) > 0 {
+		fmt.Fprintln(w, "\nof the same records under other names, not compared:")
+		for _, n := range v.Names {
+			fmt.Fprintf(w, "  %s: %s\n", printable(n.Name), counted(n.Records, "record"))
+		}
+	}
 	for _, why := range v.Why {
 		fmt.Fprintf(w, "\nnote: %s\n", why)
 	}
@@ -301,18 +324,36 @@ func printVerdict(w io.Writer, v *proof.Verdict) error {
 	if v.GapsMore > 0 {
 		fmt.Fprintf(w, "and further gaps\n")
 	}
+	printResult(w, v)
+	return err
+}
+
+// printResult is the last lines: the result, and what still waits.
+func printResult(w io.Writer, v *proof.Verdict) {
 	order := fmt.Sprintf(", %d out of order", v.Disorder)
 	if v.Disorder < 0 {
 		order = ""
 	}
 	extra := fmt.Sprintf("%s twice or more%s", counted(v.Again, "record"), order)
+	if v.Elsewhere > 0 {
+		extra += fmt.Sprintf(", %d more under other names", v.Elsewhere)
+	}
 	switch v.Result {
 	case proof.NoGap:
 		fmt.Fprintf(w, "\nno gap: %d of %s found, %d explained by the ledger; %s\n", v.Found, counted(v.Compared, "record"), v.Explained, extra)
 	case proof.HasGap:
 		fmt.Fprintf(w, "\nGAP: %s of %d missing at the target; %s\n", counted(v.Missing, "record"), v.Compared, extra)
+	case proof.Nothing:
+		fmt.Fprintf(w, "\nnothing to compare: %s\n", extra)
 	default:
 		fmt.Fprintf(w, "\nnot proven: %s cannot be told; of %d compared none is missing; %s\n", counted(v.Unknown, "record"), v.Compared, extra)
 	}
-	return err
+	switch v.Waiting {
+	case 0:
+		fmt.Fprintln(w, "no record waits to be handed on")
+	case 1:
+		fmt.Fprintln(w, "1 record still waits to be handed on and was not compared")
+	default:
+		fmt.Fprintf(w, "%d records still wait to be handed on and were not compared\n", v.Waiting)
+	}
 }

@@ -14,8 +14,14 @@ type Verifier interface {
 	// gateway, and perhaps of others, in the far side's order where it has one,
 	// within [from, to) by arrival where the target can tell (zero: no bound).
 	// An error of held ends it and is returned. Nothing is changed at the far
-	// side.
-	ReadBack(ctx context.Context, from, to time.Time, held func(id string) error) error
+	// side. under is the name that the record lies under, as Under writes it: a
+	// replay's copy has the same id and another name.
+	ReadBack(ctx context.Context, from, to time.Time, held func(under, id string) error) error
+	// Under is the name that the records of a stream lie under, given what the
+	// stream is called at the far side (lane.Lane.Stream). It may be that of the
+	// target's stream or topic, or a part of the target's names; empty where all
+	// streams lie in one place and nothing tells them apart.
+	Under(stream string) string
 }
 
 // A Keeper is a Verifier whose far side forgets: it keeps what arrived since

@@ -38,6 +38,8 @@ type SentShard struct {
 	Refused   uint64 `json:"refused"`
 	Expired   uint64 `json:"expired"`
 	Corrupt   uint64 `json:"corrupt"`
+	// Waiting is how many records the log has that the cursor has not passed.
+	Waiting uint64 `json:"waiting"`
 	// RefusedKnown is how many of the refused ones are known by their ids, from
 	// the stream "refused"; those are in no lane.
 	RefusedKnown uint64 `json:"refused_known"`

@@ -14,13 +14,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// ReadBack calls held with the id of every record of this gateway that the
-// topics hold at this moment, partition by partition, in the order of their
-// logs. Records of transactions that were not committed are left out. With
+// ReadBack calls held with the topic and the id of every record of this gateway
+// that the topics hold at this moment, partition by partition, in the order of
+// their logs. Records of transactions that were not committed are left out. With
 // from or to, only those that arrived at their gateway in [from, to) count; a
 // record's time in Kafka is its sender's and may be anything, so that the
 // topics are read from their beginning all the same.
-func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(id string) error) error {
+func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(under, id string) error) error {
 	topics, err := s.topics(ctx)
 	if err != nil {
 		return err
@@ -31,13 +31,16 @@ func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(id st
 			if !mine || !within(r, from, to) {
 				return nil
 			}
-			return held(id)
+			return held(r.Topic, id)
 		}); err != nil {
 			return fmt.Errorf("read back: %w", err)
 		}
 	}
 	return nil
 }
+
+// Under is the topic of a stream's records.
+func (s *Sink) Under(stream string) string { return s.cfg.topic(stream) }
 
 // topics are the target's.
 func (s *Sink) topics(ctx context.Context) ([]kadm.TopicDetail, error) {

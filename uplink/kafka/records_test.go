@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -169,7 +170,10 @@ func TestReadBack(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, kfake.SeedTopics(3, "t-mqtt", "t-serial", "other"))
 	ids := func(s *kafka.Sink, from, to time.Time) (ids []string) {
-		if err := s.ReadBack(t.Context(), from, to, func(id string) error {
+		if err := s.ReadBack(t.Context(), from, to, func(under, id string) error {
+			if stream := map[bool]string{true: "mqtt", false: "serial"}[strings.Contains(id, "1234/1/")]; under != "t-"+stream || under != s.Under(stream) {
+				t.Errorf("%s lies under %s", id, under)
+			}
 			ids = append(ids, id)
 			return nil
 		}); err != nil {

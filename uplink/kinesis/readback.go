@@ -27,16 +27,18 @@ const (
 	readPauseMax = 10 * time.Second
 )
 
-// ReadBack calls held with the id of every record with an envelope that the
-// target streams hold, of whatever gateway, up to what is there when it begins:
-// stream by stream and shard by shard, parents before their children, so that
-// each lane comes in its order. from and to are times of arrival at the target,
-// zero for no bound. Records without an envelope are passed over. An error of
-// held ends it and is returned; raw records hold no ids.
+// ReadBack calls held with the target stream and the id of every record with an
+// envelope that the target streams hold, of whatever gateway: stream by stream
+// and shard by shard, parents before their children, so that each lane comes in
+// its order. from and to are times of arrival at the target, zero for no bound.
+// Each shard is read until the target says that nothing is behind, or to the
+// first record behind to: what clock we have does not end it. Records without an
+// envelope are passed over. An error of held ends it and is returned; raw
+// records hold no ids.
 //
 // It needs the permissions kinesis:ListShards, GetShardIterator and GetRecords,
 // and ListStreams where the target's name has {stream} in it.
-func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(id string) error) error {
+func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(under, id string) error) error {
 	if s.cfg.Format == "raw" {
 		return &Error{Class: lane.Misconfigured, Text: "with format = \"raw\" records carry no ids, so that they cannot be read back"}
 	}
@@ -44,17 +46,14 @@ func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(id st
 	if err != nil {
 		return fmt.Errorf("read back: %w", err)
 	}
-	now := s.aws.Now()
-	if to.IsZero() || to.After(now) {
-		to = now
-	}
+	began := s.aws.Now()
 	for _, name := range streams {
 		shards, err := s.shards(ctx, name)
 		if err != nil {
 			return fmt.Errorf("read stream %s back: %w", name, err)
 		}
 		for _, sh := range shards {
-			r := reading{s: s, stream: name, shard: sh, from: from, to: to, held: held}
+			r := reading{s: s, stream: name, shard: sh, from: from, to: to, began: began, held: held}
 			if err := r.run(ctx); err != nil {
 				return fmt.Errorf("read %s of stream %s back: %w", sh, name, err)
 			}
@@ -62,6 +61,9 @@ func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(id st
 	}
 	return nil
 }
+
+// Under is the target stream of a stream's records.
+func (s *Sink) Under(stream string) string { return s.cfg.stream(stream) }
 
 // Keeps is since when the target streams keep what arrived: the shortest of
 // their retention periods.
@@ -219,7 +221,8 @@ type reading struct {
 	s             *Sink
 	stream, shard string
 	from, to      time.Time
-	held          func(id string) error
+	began         time.Time // the whole reading, by the target's clock as far as it is known
+	held          func(under, id string) error
 	last          string // sequence number of the record that was read last
 }
 
@@ -245,12 +248,13 @@ func (r *reading) run(ctx context.Context) error {
 			}
 			break
 		}
-		late := false
+		late, young := false, false
 		for i := range page.Records {
 			rec := &page.Records[i]
 			at := time.UnixMilli(int64(rec.ApproximateArrivalTimestamp * 1e3))
 			r.last = rec.SequenceNumber
-			late = at.After(r.to.Add(time.Minute))
+			young = at.After(r.began.Add(time.Minute))
+			late = !r.to.IsZero() && at.After(r.to.Add(time.Minute))
 			if late || !r.from.IsZero() && at.Before(r.from) {
 				continue
 			}
@@ -258,7 +262,10 @@ func (r *reading) run(ctx context.Context) error {
 				return err
 			}
 		}
-		if late || page.MillisBehindLatest == 0 && len(page.Records) == 0 {
+		// At the tip nothing is behind and nothing comes. A stream that is written
+		// to all the time never gives such an answer; there records that came after
+		// the reading began show that it is past what was there then.
+		if late || page.MillisBehindLatest == 0 && (young || len(page.Records) == 0) {
 			return nil
 		}
 		it = page.NextShardIterator
@@ -289,7 +296,7 @@ func (r *reading) give(data []byte) error {
 	if at.Part > 0 {
 		id = fmt.Sprintf("%s/%d", id, at.Part)
 	}
-	return r.held(id)
+	return r.held(r.stream, id)
 }
 
 // iterator begins behind what was read.

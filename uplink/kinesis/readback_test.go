@@ -138,7 +138,10 @@ func (f *shelf) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func TestReadBack(t *testing.T) {
 	_, s := newShelf(t)
 	var got []string
-	err := s.ReadBack(t.Context(), time.Time{}, time.Time{}, func(id string) error {
+	err := s.ReadBack(t.Context(), time.Time{}, time.Time{}, func(under, id string) error {
+		if of := map[bool]string{true: "b", false: "a"}[strings.Contains(id, "/9/")]; under != s.Under(of) || under != "plant-"+of {
+			t.Errorf("%s lies under %s", id, under)
+		}
 		got = append(got, strings.TrimPrefix(id, "edge/0123456789abcdef/"))
 		return nil
 	})
@@ -146,10 +149,10 @@ func TestReadBack(t *testing.T) {
 		t.Errorf("%v, %v; want %v", got, err, want)
 	}
 	enough := errors.New("enough")
-	if err := s.ReadBack(t.Context(), time.Time{}, time.Time{}, func(string) error { return enough }); !errors.Is(err, enough) {
+	if err := s.ReadBack(t.Context(), time.Time{}, time.Time{}, func(string, string) error { return enough }); !errors.Is(err, enough) {
 		t.Errorf("%v", err)
 	}
-	if err := s.ReadBack(t.Context(), time.Now(), time.Time{}, func(id string) error { return fmt.Errorf("%s is old", id) }); err != nil {
+	if err := s.ReadBack(t.Context(), time.Now(), time.Time{}, func(_, id string) error { return fmt.Errorf("%s is old", id) }); err != nil {
 		t.Error(err)
 	}
 }
@@ -170,7 +173,7 @@ func TestRawHasNoIDs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.ReadBack(t.Context(), time.Time{}, time.Time{}, func(string) error { return nil }); err == nil || !strings.Contains(err.Error(), "no ids") {
+	if err := s.ReadBack(t.Context(), time.Time{}, time.Time{}, func(string, string) error { return nil }); err == nil || !strings.Contains(err.Error(), "no ids") {
 		t.Errorf("%v", err)
 	}
 	if err := s.Close(); err != nil {

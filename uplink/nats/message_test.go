@@ -3,6 +3,7 @@ package nats_test
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"slices"
 	"strings"
@@ -149,6 +150,50 @@ func TestForwarded(t *testing.T) {
 	}
 }
 
+// What a replay has sent is read back with the ids that it always had, under its
+// own name.
+func TestReadBackTellsAReplayApart(t *testing.T) {
+	for subject, names := range map[string][2]string{
+		"": {"mqtt", "replay-1-mqtt"},
+		"forebay.{gateway}.{stream}.{shard}.{key}": {"mqtt", "replay-1-mqtt"},
+		"forebay.{gateway}.{shard}":                {"", ""},
+	} {
+		srv := start(t, options(t.TempDir()))
+		create(t, client(t, srv.ClientURL()), `"allow_atomic":true`)
+		cfg := nats.Config{Subject: subject}
+		s := sink(t, identity, cfg, srv.ClientURL())
+		if own, other := s.Under("mqtt"), s.Under("replay-1-mqtt"); own != names[0] || other != names[1] {
+			t.Errorf("%q: records lie under %q and %q, want %q", subject, own, other, names)
+		}
+		wantDone(t, send(t, s, batch(1, 1, 2)), 2)
+		var want []string
+		for seq := range uint64(2) {
+			want = append(want, names[0]+" "+identity.ID(record.Pos{Shard: 1, Seq: seq + 1}))
+		}
+		if names[0] != "" {
+			cfg.Servers, cfg.Stream = []string{srv.ClientURL()}, "TARGET"
+			beside, err := nats.New(cfg, lane.Home{Uplink: "cloud~replay-1", ID: identity, Apart: true, Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			again := batch(1, 1, 1)
+			again.Lane.Stream = "replay-1-mqtt"
+			wantDone(t, send(t, beside, again), 1)
+			if err := beside.Close(); err != nil {
+				t.Error(err)
+			}
+			want = append(want, names[1]+" "+identity.ID(record.Pos{Shard: 1, Seq: 1}))
+		}
+		var got []string
+		if err := s.ReadBack(t.Context(), time.Time{}, time.Time{}, func(under, id string) error {
+			got = append(got, under+" "+id)
+			return nil
+		}); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%q: %q, %v; want %q", subject, got, err, want)
+		}
+	}
+}
+
 // ReadBack gives the ids of this gateway, within bounds of time, and no others.
 func TestReadBack(t *testing.T) {
 	srv := start(t, options(t.TempDir()))
@@ -157,7 +202,10 @@ func TestReadBack(t *testing.T) {
 	s := sink(t, identity, nats.Config{}, srv.ClientURL())
 	back := func(from, to time.Time) (ids []string) {
 		t.Helper()
-		if err := s.ReadBack(t.Context(), from, to, func(id string) error {
+		if err := s.ReadBack(t.Context(), from, to, func(under, id string) error {
+			if under != "mqtt" {
+				t.Errorf("%s lies under %q", id, under)
+			}
 			ids = append(ids, id)
 			return nil
 		}); err != nil {
@@ -203,13 +251,13 @@ func TestReadBack(t *testing.T) {
 		t.Errorf("from tomorrow: %v", ids)
 	}
 	enough := errors.New("enough")
-	if err := s.ReadBack(t.Context(), time.Time{}, time.Time{}, func(string) error { return enough }); !errors.Is(err, enough) {
+	if err := s.ReadBack(t.Context(), time.Time{}, time.Time{}, func(string, string) error { return enough }); !errors.Is(err, enough) {
 		t.Errorf("%v, want the callback's error", err)
 	}
 	if _, err := nc.Request("forebay.edge-07.mqtt.1", []byte("x"), 5*time.Second); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.ReadBack(t.Context(), between, time.Time{}, func(string) error { return nil }); err == nil || !strings.Contains(err.Error(), "has no id") {
+	if err := s.ReadBack(t.Context(), between, time.Time{}, func(string, string) error { return nil }); err == nil || !strings.Contains(err.Error(), "has no id") {
 		t.Errorf("a stranger's message: %v", err)
 	}
 }

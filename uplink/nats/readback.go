@@ -3,18 +3,20 @@ package nats
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// ReadBack calls held with the id of every record of this gateway that the
-// stream holds, in the stream's order, up to what is there when it begins: those
-// that the stream took within [from, to), where a zero time is no bound. A
-// record that was opened into parts has an id for each, ID/1 and so on. A
-// message on the gateway's subjects that has no id is an error, and so is one of
-// held's. It needs the permission to make consumers of the stream.
-func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(id string) error) error {
+// ReadBack calls held with the token for {stream} and the id of every record of
+// this gateway that the stream holds, in the stream's order, up to what is there
+// when it begins: those that the stream took within [from, to), where a zero
+// time is no bound. A record that was opened into parts has an id for each, ID/1
+// and so on; one that a replay sent has the id that it always had. A message on
+// the gateway's subjects that has no id is an error, and so is one of held's. It
+// needs the permission to make consumers of the stream.
+func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(under, id string) error) error {
 	l, err := s.acquire(ctx)
 	if err != nil {
 		return err
@@ -61,13 +63,32 @@ func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(id st
 		if id == "" {
 			return fmt.Errorf("message %d on %s has no id: no gateway of ours wrote it", meta.Sequence.Stream, m.Subject())
 		}
-		if err := held(id); err != nil {
+		if err := held(s.subjects.stream(m.Subject()), plainID(id)); err != nil {
 			return err
 		}
 		if meta.Sequence.Stream == last.seq || meta.NumPending == 0 {
 			return nil
 		}
 	}
+}
+
+// plainID is a message's id without what stands in front of it where the message
+// was sent beside an uplink's own: UPLINK~replay-1: . The name of a gateway has
+// no ~ in it.
+func plainID(id string) string {
+	if by, own, ok := strings.Cut(id, ":"); ok && strings.Contains(by, "~") {
+		return own
+	}
+	return id
+}
+
+// Under is the token of a stream's name in its subjects, empty where they have
+// none.
+func (s *Sink) Under(stream string) string {
+	if s.subjects.stream(s.subjects.base) == "" {
+		return ""
+	}
+	return token(stream)
 }
 
 func (s *Sink) jetstream(l *link) (jetstream.JetStream, error) {

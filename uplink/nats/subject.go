@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,6 +22,16 @@ func newSubjects(c Config, gateway string) subjects {
 // lane is where a lane's records go; with keyed, what their keys stand behind.
 func (s subjects) lane(stream string, shard record.ShardID) string {
 	return strings.NewReplacer("{stream}", token(stream), "{shard}", strconv.FormatUint(uint64(shard), 10)).Replace(s.base)
+}
+
+// stream is the token of the stream's name in a subject, empty where the
+// template has none.
+func (s subjects) stream(subject string) string {
+	at := slices.Index(strings.Split(s.base, "."), "{stream}")
+	if tokens := strings.Split(subject, "."); at >= 0 && at < len(tokens) {
+		return tokens[at]
+	}
+	return ""
 }
 
 // family matches all subjects of a lane, and no other's.

@@ -10,6 +10,7 @@ import (
 // A name makes the names of indices.
 type name struct {
 	parts []namePart
+	read  *regexp.Regexp // finds the stream's name in a name; nil where none is in it
 }
 
 // A namePart is a text, the stream's name, or a layout of package time.
@@ -21,7 +22,10 @@ type namePart struct {
 var (
 	nameRE  = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]*$`)
 	layouts = strings.NewReplacer("yyyy", "2006", "MM", "01", "dd", "02", "HH", "15")
-	dateRE  = regexp.MustCompile(`^(yyyy|MM|dd|HH)([._-]?(yyyy|MM|dd|HH))*$`)
+	digits  = regexp.MustCompile(`\d`)
+	// generation ends the name of an index behind a data stream or an alias.
+	generation = regexp.MustCompile(`-(?:\d{4}\.\d\d\.\d\d-)?\d{6,}$`)
+	dateRE     = regexp.MustCompile(`^(yyyy|MM|dd|HH)([._-]?(yyyy|MM|dd|HH))*$`)
 )
 
 // parseName reads a pattern such as "forebay-{stream}-{yyyy.MM.dd}".
@@ -51,7 +55,54 @@ func parseName(pattern string) (name, error) {
 	if len(n.parts) == 0 || n.parts[0].text == "" || !nameRE.MatchString(n.of("x", time.Unix(0, 0))) {
 		return n, fmt.Errorf("%q is not the name of an index; use a-z, 0-9, -, _ and ., the first of them a letter or digit and no mark in braces", pattern)
 	}
+	n.read = n.reader()
 	return n, nil
+}
+
+// reader finds the stream's name in a name of the pattern.
+func (n name) reader() *regexp.Regexp {
+	var b strings.Builder
+	b.WriteByte('^')
+	found := false
+	for _, p := range n.parts {
+		switch {
+		case p.stream:
+			b.WriteString(`(.+)`)
+			found = true
+		case p.layout != "":
+			b.WriteString(digits.ReplaceAllString(p.layout, `\d`))
+		default:
+			b.WriteString(regexp.QuoteMeta(p.text))
+		}
+	}
+	if !found {
+		return nil
+	}
+	b.WriteByte('$')
+	return regexp.MustCompile(b.String())
+}
+
+// stream is the stream's name in the name of an index, empty where the pattern
+// has none; false for an index whose name is not of the pattern. It may be one
+// behind a data stream or a rolled-over alias, so that a stream whose name ends
+// as theirs do goes without that end.
+func (n name) stream(index string) (string, bool) {
+	if n.read == nil {
+		return "", true
+	}
+	plain, behind := strings.CutPrefix(index, ".ds-")
+	if behind {
+		plain = generation.ReplaceAllString(plain, "")
+	}
+	for _, x := range []string{plain, generation.ReplaceAllString(plain, "")} {
+		if m := n.read.FindStringSubmatch(x); m != nil {
+			if n.parts[len(n.parts)-1].stream {
+				return generation.ReplaceAllString(m[1], ""), true
+			}
+			return m[1], true
+		}
+	}
+	return "", false
 }
 
 // of is the index for a record: it depends on nothing but the stream and the

@@ -161,11 +161,11 @@ func (s *Sink) template() []byte {
 // pageSize is how many documents ReadBack asks for at a time.
 const pageSize = 5000
 
-// ReadBack calls held with the id of every record that this gateway has sent
-// and that the target holds now, of each shard in the order of its sequence
-// numbers; from and to bound the arrival, zero is no bound. It needs the
-// mappings of the uplink's own template.
-func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(id string) error) error {
+// ReadBack calls held with the stream's name in the index and the id of every
+// record that this gateway has sent and that the target holds now, of each shard
+// in the order of its sequence numbers; from and to bound the arrival, zero is no
+// bound. It needs the mappings of the uplink's own template.
+func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(under, id string) error) error {
 	index := "/" + s.name.all()
 	const open = "?ignore_unavailable=true&allow_no_indices=true"
 	if !s.to.serverless() {
@@ -191,7 +191,7 @@ func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(id st
 		sort = append(sort, m{f.name: m{"order": "asc", "unmapped_type": f.kind}})
 	}
 	query := m{
-		"size": pageSize, "_source": []string{"id"}, "track_total_hits": false,
+		"size": pageSize, "_source": []string{"id", "stream"}, "track_total_hits": false,
 		"query": m{"bool": m{"filter": filter}}, "sort": sort,
 	}
 	for {
@@ -208,7 +208,11 @@ func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(id st
 			return fmt.Errorf("search %s: %w", index, err)
 		}
 		for _, h := range hits {
-			if err := held(h.Source.ID); err != nil {
+			under, ok := s.name.stream(h.Index)
+			if !ok { // an alias, with an index of any name behind it
+				under = s.Under(h.Source.Stream)
+			}
+			if err := held(under, h.Source.ID); err != nil {
 				return err
 			}
 		}
@@ -219,10 +223,19 @@ func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(id st
 	}
 }
 
+// Under is a stream's name as it stands in the names of indices, empty where
+// it does not.
+func (s *Sink) Under(stream string) string {
+	under, _ := s.name.stream(s.name.of(stream, time.Unix(0, 0)))
+	return under
+}
+
 // A hit is a document that was found.
 type hit struct {
+	Index  string `json:"_index"`
 	Source struct {
-		ID string `json:"id"`
+		ID     string `json:"id"`
+		Stream string `json:"stream"`
 	} `json:"_source"`
 	Sort json.RawMessage `json:"sort"`
 }

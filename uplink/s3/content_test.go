@@ -130,7 +130,7 @@ func TestRawLines(t *testing.T) {
 	gap := batchOf(l, 9, 20)
 	gap.Recs = slices.Delete(gap.Recs, 3, 4)
 	sendAll(t, s, gap)
-	if err := s.ReadBack(t.Context(), time.Time{}, time.Time{}, func(string) error { return nil }); err == nil {
+	if err := s.ReadBack(t.Context(), time.Time{}, time.Time{}, func(string, string) error { return nil }); err == nil {
 		t.Error("ids are told of raw records with a gap among them")
 	}
 }

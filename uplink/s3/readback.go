@@ -23,24 +23,26 @@ import (
 	"forebay/uplink/lane"
 )
 
-// ReadBack calls held with the id of every record in the bucket's objects that
-// this gateway wrote, under whatever epoch: hour by hour, and within an hour
-// each lane in its order. Records of [from, to) by arrival are given, where a
-// zero time is no bound; of raw objects, and of records that came here in
-// another gateway's envelope, the hour counts. The parts of an aggregate have ids of their own, ending
-// with "/" and their place. An error of held ends it and is returned.
+// ReadBack calls held with the folder and the id of every record in the bucket's
+// objects that this gateway wrote, under whatever epoch: folder by folder, hour by
+// hour, and within an hour each lane in its order. Records of [from, to) by
+// arrival are given, where a zero time is no bound; of raw objects, and of
+// records that came here in another gateway's envelope, the hour counts. The
+// parts of an aggregate have ids of their own, ending with "/" and their place. An error of held ends it and is returned.
 //
 // Raw objects hold no ids; those are told from names and metadata, where the
 // object holds every record from its first to its last.
-func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(id string) error) error {
+func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(under, id string) error) error {
 	streams, err := s.prefixes(ctx, s.names.prefix)
 	if err != nil {
 		return err
 	}
 	for _, p := range streams {
-		if name := strings.TrimPrefix(p, s.names.prefix); name == "_chunks/" || name == "_forebay/" {
+		name := strings.TrimSuffix(strings.TrimPrefix(p, s.names.prefix), "/")
+		if name == "_chunks" || name == "_forebay" {
 			continue
 		}
+		here := func(id string) error { return held(name, id) }
 		days, err := s.prefixes(ctx, p+"dt=")
 		if err != nil {
 			return err
@@ -51,7 +53,7 @@ func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(id st
 				return err
 			}
 			for _, h := range hours {
-				if err := s.readHour(ctx, h, from, to, held); err != nil {
+				if err := s.readHour(ctx, h, from, to, here); err != nil {
 					return err
 				}
 			}
@@ -59,6 +61,9 @@ func (s *Sink) ReadBack(ctx context.Context, from, to time.Time, held func(id st
 	}
 	return nil
 }
+
+// Under is the folder of a stream's records.
+func (s *Sink) Under(stream string) string { return escape(stream, true) }
 
 // prefixes lists the parts of names up to the next slash.
 func (s *Sink) prefixes(ctx context.Context, prefix string) ([]string, error) {

@@ -14,10 +14,44 @@ import (
 
 func readBack(t *testing.T, s *s3.Sink, from, to time.Time) (ids []string) {
 	t.Helper()
-	if err := s.ReadBack(t.Context(), from, to, func(id string) error { ids = append(ids, id); return nil }); err != nil {
+	if err := s.ReadBack(t.Context(), from, to, func(under, id string) error {
+		if under != s.Under("press") {
+			t.Errorf("%s lies under %s", id, under)
+		}
+		ids = append(ids, id)
+		return nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	return ids
+}
+
+// The same records under two names are told apart by the names.
+func TestReadBackTellsNamesApart(t *testing.T) {
+	for _, cfg := range []s3.Config{{}, {Objects: "parquet"}, {Format: "raw"}} {
+		f := newFar(t)
+		s := f.open(cfg)
+		b := batchOf(laneOf(1), 1, 2)
+		sendAll(t, s, b)
+		b.Lane.Stream = "replay-1"
+		sendAll(t, s, b)
+		var got []string
+		if err := s.ReadBack(t.Context(), time.Time{}, time.Time{}, func(under, id string) error {
+			got = append(got, under+" "+id)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		var want []string
+		for _, stream := range []string{"press", "replay-1"} {
+			for seq := range 2 {
+				want = append(want, fmt.Sprintf("%s edge-07/0000000000001234/1/%d", s.Under(stream), seq+1))
+			}
+		}
+		if !slices.Equal(got, want) || s.Under("press") == s.Under("replay-1") {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
 }
 
 func TestReadBack(t *testing.T) {
@@ -69,7 +103,7 @@ func TestReadBack(t *testing.T) {
 		t.Errorf("%d objects are read for one hour, want 8", n)
 	}
 	enough := errors.New("enough")
-	if err := s.ReadBack(t.Context(), time.Time{}, time.Time{}, func(string) error { return enough }); !errors.Is(err, enough) {
+	if err := s.ReadBack(t.Context(), time.Time{}, time.Time{}, func(string, string) error { return enough }); !errors.Is(err, enough) {
 		t.Errorf("%v", err)
 	}
 }
@@ -84,7 +118,7 @@ func TestReadBackOfDamage(t *testing.T) {
 		o := f.objects[key]
 		o.body = o.body[:len(o.body)*2/3]
 		f.objects[key] = o
-		if err := s.ReadBack(t.Context(), time.Time{}, time.Time{}, func(string) error { return nil }); err == nil {
+		if err := s.ReadBack(t.Context(), time.Time{}, time.Time{}, func(string, string) error { return nil }); err == nil {
 			t.Errorf("half of %s is read", key)
 		}
 	}

@@ -13,6 +13,7 @@ const (
 	NoGap     = "no gap"
 	HasGap    = "gap"
 	NotProven = "not proven"
+	Nothing   = "nothing to compare"
 )
 
 // maxGaps is how many gaps are named one by one.
@@ -30,7 +31,7 @@ type Verdict struct {
 	To      *time.Time `json:"to,omitempty"`
 	Seconds float64    `json:"seconds"`
 
-	Result string   `json:"result"` // NoGap, HasGap, NotProven
+	Result string   `json:"result"` // NoGap, HasGap, NotProven, Nothing
 	Why    []string `json:"why"`    // what qualifies the result, in words
 
 	// Compared is how many records the far side ought to hold, those that were
@@ -45,12 +46,20 @@ type Verdict struct {
 	Older uint64 `json:"older"`
 	// Unknown cannot be compared.
 	Unknown uint64 `json:"unknown"`
-	// Again is how many came more than once, Disorder how many came first behind
-	// a later one of their lane; -1 where the target has no order.
+	// Waiting are not handed on yet, of whatever time. They are not compared.
+	Waiting uint64 `json:"waiting"`
+	// Again is how many came more than once under their name, however often,
+	// Disorder how many came first behind a later one of their lane; -1 where the
+	// target has no order.
 	Again    uint64 `json:"duplicates"`
 	Disorder int64  `json:"out_of_order"`
-	// Held is how many ids the target gave, of whatever gateway.
+	// Held is how many ids the target gave, of whatever gateway and name.
 	Held uint64 `json:"held"`
+	// Elsewhere is how many of these are of lanes that are compared and lie under
+	// other names than the uplink's own, as a replay's copies do. They stand in
+	// for nothing that is missing.
+	Elsewhere uint64 `json:"under_other_names"`
+	Names     []Name `json:"other_names,omitempty"` // those names
 
 	Shards []ShardVerdict `json:"shards"`
 	Gaps   []Gap          `json:"gaps"`
@@ -72,6 +81,7 @@ type ShardVerdict struct {
 	Explained uint64 `json:"explained"`
 	Older     uint64 `json:"older"`
 	Unknown   uint64 `json:"unknown"`
+	Waiting   uint64 `json:"waiting"`
 	Again     uint64 `json:"duplicates"`
 	Disorder  uint64 `json:"out_of_order"`
 	// ByCount says that of the absent records only the number can be told from
@@ -101,6 +111,12 @@ type Other struct {
 	Records uint64 `json:"records"`
 }
 
+// A Name is one of the far side, under which records lie.
+type Name struct {
+	Name    string `json:"name"`
+	Records uint64 `json:"records"`
+}
+
 // Terms are what a comparison takes into account.
 type Terms struct {
 	Window  bool // only records that arrived within some time are compared
@@ -123,6 +139,7 @@ func Compare(sent api.Sent, held *Held, terms Terms) *Verdict {
 		Verdict: &Verdict{At: sent.At, Gateway: sent.Gateway, Epoch: sent.Epoch, Uplink: sent.Uplink, Why: []string{}, Shards: []ShardVerdict{}, Gaps: []Gap{}, Held: held.all, Others: held.Others()},
 		sent:    sent, held: held, terms: terms, lanes: map[uint32][]api.SentLane{},
 	}
+	c.Names, c.Elsewhere = held.Elsewhere()
 	for _, l := range sent.Lanes {
 		c.lanes[l.Shard] = append(c.lanes[l.Shard], l)
 	}
@@ -141,13 +158,19 @@ func Compare(sent api.Sent, held *Held, terms Terms) *Verdict {
 		c.Result = HasGap
 	case c.Unknown > 0:
 		c.Result = NotProven
+	case c.Compared == 0:
+		c.Result = Nothing
 	default:
 		c.Result = NoGap
 	}
 	if c.Older > 0 {
 		c.say("%d records are older than what the target keeps: that they are not there is no gap", c.Older)
 	}
-	if c.Compared == 0 && c.Unknown == 0 {
+	switch {
+	case c.Result != Nothing:
+	case terms.Window:
+		c.say("of that time the uplink has delivered nothing that could be compared")
+	default:
 		c.say("the uplink has delivered nothing that could be compared")
 	}
 	return c.Verdict
@@ -159,10 +182,11 @@ func (c *comparison) say(format string, args ...any) {
 
 // shard compares what one shard's cursor has passed.
 func (c *comparison) shard(sh *api.SentShard) {
+	c.Waiting += sh.Waiting
 	if sh.Next <= sh.Start {
 		return
 	}
-	v := ShardVerdict{Stream: sh.Stream, Shard: sh.ID, Number: sh.Number, First: sh.Start, Last: sh.Next - 1}
+	v := ShardVerdict{Stream: sh.Stream, Shard: sh.ID, Number: sh.Number, First: sh.Start, Last: sh.Next - 1, Waiting: sh.Waiting}
 	if sum := sh.Delivered + sh.Filtered + sh.Refused + sh.Expired + sh.Corrupt; sum != sh.Next-sh.Start {
 		c.say("the ledger itself does not add up for stream %s, %s: %d records were passed, and %d are accounted for", sh.Stream, sh.ID, sh.Next-sh.Start, sum)
 		v.Unknown++
@@ -259,7 +283,7 @@ func (c *comparison) gone(sh *api.SentShard, v *ShardVerdict, gaps []Gap) []Gap 
 	for _, e := range epochs {
 		name := laneName(c.sent.Gateway, e, sh.Number)
 		names = append(names, name)
-		if l := c.held.lanes[name]; l != nil {
+		if l := c.held.lane(sh.Far, name); l != nil {
 			sets, parts = append(sets, l.seqs), append(parts, l.parts)
 		}
 	}
@@ -302,16 +326,13 @@ func hasPart(parts []*Spans, seq uint64) bool {
 
 // lane compares what the log still has of one lane.
 func (c *comparison) lane(l *api.SentLane, sh *api.SentShard, v *ShardVerdict, gaps []Gap) []Gap {
-	have := c.held.lanes[l.Lane]
-	if have == nil {
-		have = &heldLane{}
-	}
+	have := c.held.lane(sh.Far, l.Lane)
 	v.Again += have.again
 	v.Disorder += have.disorder
 	ours := strings.HasPrefix(l.Lane, c.sent.Gateway+"/") && strings.HasSuffix(l.Lane, fmt.Sprintf("/%d", sh.Number))
 	for _, r := range l.Ranges {
 		v.Compared += r[1] - r[0] + 1
-		v.Found += have.seqs.countOr0(r[0], r[1])
+		v.Found += have.seqs.count(r[0], r[1])
 		missing(r[0], r[1], []*Set{have.seqs}, func(first, last uint64) {
 			if first <= l.Old {
 				n := min(last, l.Old) - first + 1
@@ -334,7 +355,7 @@ func (c *comparison) lane(l *api.SentLane, sh *api.SentShard, v *ShardVerdict, g
 		from := uint64(0) // the first absent part of a run
 		for part := p[1]; part <= p[2]+1; part++ {
 			at, ok := place(p[0], part)
-			absent := part <= p[2] && (!ok || have.parts == nil || !have.parts.Has(at))
+			absent := part <= p[2] && (!ok || !have.parts.Has(at))
 			if absent {
 				if n--; p[0] <= l.Old {
 					v.Older++
@@ -355,11 +376,4 @@ func (c *comparison) lane(l *api.SentLane, sh *api.SentShard, v *ShardVerdict, g
 		v.Found += n
 	}
 	return gaps
-}
-
-func (s *Set) countOr0(from, to uint64) uint64 {
-	if s == nil {
-		return 0
-	}
-	return s.count(from, to)
 }

@@ -25,18 +25,21 @@ const epoch = "0123456789abcdef"
 func one(last uint64) api.Sent {
 	return api.Sent{
 		Gateway: "edge", Epoch: epoch, Epochs: []string{epoch}, Uplink: "cloud",
-		Shards: []api.SentShard{{Stream: "line", ID: "shardId-000000000000", Number: 9, Start: 1, Next: last + 1, First: 1, Delivered: last}},
+		Shards: []api.SentShard{{Stream: "line", Far: "line", ID: "shardId-000000000000", Number: 9, Start: 1, Next: last + 1, First: 1, Delivered: last}},
 		Lanes:  []api.SentLane{{Lane: "edge/" + epoch + "/9", Stream: "line", Shard: 9, Ranges: [][2]uint64{{1, last}}}},
 	}
 }
 
 func id(seq uint64) string { return fmt.Sprintf("edge/%s/9/%d", epoch, seq) }
 
+// under is how the far side of these tests names what it holds.
+func under(stream string) string { return stream }
+
 func hold(t *testing.T, sent api.Sent, ids ...string) *proof.Held {
 	t.Helper()
-	h := proof.NewHeld(sent)
+	h := proof.NewHeld(sent, under)
 	for _, s := range ids {
-		if err := h.Add(s); err != nil {
+		if err := h.Add("line", s); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -57,13 +60,13 @@ func TestCompareFindsWhatIsMissing(t *testing.T) {
 			}
 		}
 		sent, again := one(last), uint64(0)
-		h := proof.NewHeld(sent)
+		h := proof.NewHeld(sent, under)
 		for v := uint64(1); v <= last; v++ {
 			if out[v] {
 				continue
 			}
 			for n := range 1 + rng.IntN(10)/9 {
-				if err := h.Add(id(v)); err != nil {
+				if err := h.Add("line", id(v)); err != nil {
 					t.Fatal(err)
 				}
 				again += uint64(min(n, 1))
@@ -176,8 +179,46 @@ func TestOthersAreCountedApart(t *testing.T) {
 	if len(v.Others) != 2 || v.Others[0].Lane != "a/00000000000000aa/1" || v.Others[0].Records != 2 || v.Held != 4 {
 		t.Errorf("%+v", v)
 	}
-	if err := h.Add("no id"); err == nil {
+	if err := h.Add("line", "no id"); err == nil {
 		t.Error("what is no id was taken")
+	}
+}
+
+// TestOtherNames: what lies under another name stands in for nothing, makes
+// nothing doubled, and is counted apart.
+func TestOtherNames(t *testing.T) {
+	sent := one(4)
+	h := hold(t, sent, id(1), id(4), id(4), id(4))
+	for _, x := range [][2]string{{"replay-1-line", id(1)}, {"replay-1-line", id(2)}, {"replay-2-line", id(2)}, {"replay-1-line", id(2)}, {"replay-1-line", "cell/00000000000000aa/1/1"}} {
+		if err := h.Add(x[0], x[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v := proof.Compare(sent, h, proof.Terms{Ordered: true})
+	if v.Result != proof.HasGap || v.Missing != 2 || v.Found != 2 || len(v.Gaps) != 1 || v.Gaps[0].First != id(2) || v.Gaps[0].Last != id(3) {
+		t.Errorf("a gap that copies would hide: %+v", v)
+	}
+	if want := []proof.Name{{"replay-1-line", 3}, {"replay-2-line", 1}}; v.Elsewhere != 4 || !slices.Equal(v.Names, want) {
+		t.Errorf("%d under other names: %v, want %v", v.Elsewhere, v.Names, want)
+	}
+	if v.Again != 1 || v.Disorder != 0 || v.Held != 9 || len(v.Others) != 1 {
+		t.Errorf("one record is there three times under its name: %+v", v)
+	}
+}
+
+// TestNothingToCompare: nothing is no proof.
+func TestNothingToCompare(t *testing.T) {
+	for name, change := range map[string]func(*api.Sent){
+		"of that time":       func(s *api.Sent) { s.Lanes = nil },
+		"nothing passed yet": func(s *api.Sent) { s.Lanes, s.Shards[0].Next, s.Shards[0].Delivered = nil, 1, 0 },
+	} {
+		sent := one(4)
+		sent.Shards[0].Waiting = 7
+		change(&sent)
+		v := proof.Compare(sent, proof.NewHeld(sent, under), proof.Terms{Window: name == "of that time"})
+		if v.Result != proof.Nothing || len(v.Why) != 1 || v.Waiting != 7 || v.Elsewhere != 0 {
+			t.Errorf("%s: %+v", name, v)
+		}
 	}
 }
 
@@ -234,9 +275,9 @@ func TestSpans(t *testing.T) {
 func sample() *proof.Report {
 	at := time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
 	sent := one(4)
-	h := proof.NewHeld(sent)
+	h := proof.NewHeld(sent, under)
 	for _, v := range []uint64{1, 2, 4, 4} {
-		if err := h.Add(id(v)); err != nil {
+		if err := h.Add("line", id(v)); err != nil {
 			panic(err)
 		}
 	}
@@ -301,6 +342,7 @@ func TestJudge(t *testing.T) {
 		"lost here":        {func(r *proof.Report) { r.Figures.LostHere = 1 }, proof.Failed},
 		"a gap":            {func(r *proof.Report) { r.Verdict.Result, r.Verdict.Missing = proof.HasGap, 1 }, proof.Failed},
 		"not proven":       {func(r *proof.Report) { r.Verdict.Result = proof.NotProven }, proof.Failed},
+		"nothing compared": {func(r *proof.Report) { r.Verdict.Result, r.Verdict.Found = proof.Nothing, 0 }, proof.Failed},
 		"nothing found":    {func(r *proof.Report) { r.Verdict.Found = 0 }, proof.Failed},
 		"not verified":     {func(r *proof.Report) { r.Verdict = nil }, proof.Failed},
 		"unbalanced":       {func(r *proof.Report) { r.Figures.Balanced = false }, proof.Failed},

@@ -101,7 +101,7 @@ func (r *Report) Judge() {
 	if v := r.Verdict; v != nil {
 		note(&bad, v.Result == HasGap, "%d delivered records are not at the target", v.Missing)
 		note(&bad, v.Result == NotProven, "the far end is not proven: %d records cannot be told", v.Unknown)
-		note(&bad, v.Result == NoGap && v.Found == 0, "nothing was found at the target")
+		note(&bad, (v.Result == NoGap || v.Result == Nothing) && v.Found == 0, "nothing was found at the target")
 	}
 	note(&bad, !f.Balanced, "the ledger does not balance")
 	note(&bad, f.Problems > 0, "the spool has %d problems", f.Problems)
