@@ -404,7 +404,7 @@ func New(c Config, home lane.Home) (Sink, error) {
 }
 
 func open(c Config, home lane.Home) (Sink, error) {
-	home.Uplink = string(c.ID)
+	home.Uplink, home.Newest = string(c.ID), c.From == "newest"
 	k, err := c.kind()
 	if err != nil {
 		return nil, err

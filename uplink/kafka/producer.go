@@ -259,6 +259,7 @@ func (p *producer) skip(works []*work) {
 				}
 				sure = at
 			}
+			w.out.Left += w.Unwanted(&p.s.home, m.Cover, w.left()[:1])
 			w.out.Done++
 		}
 	}

@@ -18,9 +18,10 @@ type place struct {
 }
 
 func (p place) Began() uint64 { return p.began }
+func (p place) Again() bool   { return false }
 func (p place) End() uint64   { return p.end }
-func (p place) Arrived(seq uint64) (time.Time, bool) {
-	return p.arrived, seq < p.end
+func (p place) Arrived(seq uint64) (time.Time, bool, error) {
+	return p.arrived, seq < p.end, nil
 }
 
 var sound = place{began: 1, end: 1000, arrived: time.Unix(1763800000, 0)} // as rec has it

@@ -231,6 +231,7 @@ func (s *Sink) sendLane(ctx context.Context, l *link, in *info, w *work) {
 				w.stop(e)
 				return
 			}
+			w.out.Left += w.Unwanted(&s.home, pl.cover, w.left()[:held])
 		}
 		w.out.Done += held
 		if len(p.msgs) > 0 {
