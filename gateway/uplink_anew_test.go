@@ -179,7 +179,7 @@ func TestAnUplinkAfterALostState(t *testing.T) {
 	fillPress(t, g, 300, 200)
 	eventually(t, 30*time.Second, "the newest are handed on", func() bool { return count("TARGET", all) == 200 && cloud(t, g).Waiting == 0 })
 	g.stop()
-	lost, err := filepath.Glob(filepath.Join(g.data, "state.db*"))
+	lost, err := filepath.Glob(filepath.Join(g.data, "spool", "state.db*"))
 	if err != nil || len(lost) == 0 {
 		t.Fatalf("no state.db: %v", err)
 	}

@@ -21,6 +21,7 @@ type log struct {
 
 func (l log) Began() uint64 { return l.began }
 func (l log) Again() bool   { return false }
+func (l log) Since() uint64 { return l.Began() }
 func (l log) End() uint64   { return l.end }
 func (l log) Arrived(seq uint64) (time.Time, bool, error) {
 	return time.Unix(1_700_000_000, 0).Add(time.Duration(seq)*time.Millisecond + l.late), seq < l.end, nil
@@ -148,4 +149,30 @@ func TestALostPlace(t *testing.T) {
 		t.Errorf("%d records, want 29", got)
 	}
 	want(t, do(false, log{1, 1000, 0}, 299, 10), 0, lane.Misconfigured, "but only from 301 on")
+}
+
+// A topic that was created anew while the uplink went on speaks of what came
+// since.
+func TestAPlaceOfATopicCreatedAgain(t *testing.T) {
+	t.Parallel()
+	cluster := newCluster(t, kfake.SeedTopics(2, "target"))
+	do := func(from, n int) lane.Outcome {
+		b := batchOf(laneOf(1), from, n)
+		b.Place = log{1, 1000, 0}
+		return send(t, sinkOf(t, cluster, "site", "aa", false), b)
+	}
+	want(t, do(1, 20), 20, lane.OK, "")
+	if err := cluster.DeleteTopic("target"); err != nil {
+		t.Fatal(err)
+	}
+	if err := cluster.CreateTopic("target", 2, nil); err != nil {
+		t.Fatal(err)
+	}
+	want(t, do(21, 5), 5, lane.OK, "")
+	want(t, do(26, 5), 5, lane.OK, "")
+	want(t, do(1, 30), 0, lane.Misconfigured, "but only from 21 on")
+	want(t, do(21, 11), 11, lane.OK, "")
+	if got := count(t, cluster); got != 11 {
+		t.Errorf("%d records, want 11", got)
+	}
 }

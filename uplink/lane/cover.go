@@ -13,6 +13,9 @@ import (
 type Place interface {
 	// Began is the sequence number at which the cursor began when it was new.
 	Began() uint64
+	// Since is the sequence number from which on the uplink has gone on as it
+	// does now, with this shape and to this far side; Began or behind it.
+	Since() uint64
 	// Again reports whether the cursor was new because where it stood was lost,
 	// and so began at the oldest record, whatever the uplink is to begin with.
 	Again() bool
@@ -66,8 +69,9 @@ func ParseCover(s string) Cover {
 
 // Cover is the cover of a watermark that moves on from upTo, where it had the
 // cover was, to the record last; first is the first one behind it. Where the
-// uplink did not go on where the watermark stood, or makes other records of
-// the lane now, it speaks of the new ones only, and goes on to do so.
+// uplink did not go on where the watermark stood, makes other records of the
+// lane now, or brought some to another far side on the way, it speaks of the
+// new ones only, and goes on to do so.
 func (b *Batch) Cover(h *Home, was Cover, upTo uint64, first, last *record.Record) Cover {
 	c := Cover{Shape: h.Shape}
 	if !last.Arrived.IsZero() {
@@ -77,10 +81,12 @@ func (b *Batch) Cover(h *Home, was Cover, upTo uint64, first, last *record.Recor
 		return c
 	}
 	c.Began = b.Place.Began()
-	switch {
+	switch since := b.Place.Since(); {
 	case was.Shape != "" && was.Shape != h.Shape:
 		c.Began = max(c.Began, first.Pos.Seq)
-	case was.Began > 0 && c.Began <= upTo+1:
+	case since > upTo+1:
+		c.Began = since
+	case was.Began > 0:
 		c.Began = was.Began
 	}
 	return c

@@ -30,14 +30,16 @@ func TestCoverText(t *testing.T) {
 	}
 }
 
-// A place is a lane whose cursor began at began, and which holds 999 records.
+// A place is a lane whose cursor began at began, whose uplink goes on in one way
+// since since, and which holds 999 records.
 type place struct {
-	began uint64
-	again bool
-	err   error
+	began, since uint64
+	again        bool
+	err          error
 }
 
 func (p place) Began() uint64 { return p.began }
+func (p place) Since() uint64 { return max(p.began, p.since) }
 func (p place) Again() bool   { return p.again }
 func (p place) End() uint64   { return 1000 }
 func (p place) Arrived(uint64) (time.Time, bool, error) {
@@ -48,25 +50,29 @@ func at(seq uint64) record.Record { return record.Record{Pos: record.Pos{Seq: se
 
 // A step is a run of records, and the cover that a watermark has behind it.
 type step struct {
-	began, from, to uint64 // where the cursor began; the records
-	shape           string
-	covers          uint64
+	began, since, from, to uint64 // where the cursor began, and the way; the records
+	shape                  string
+	covers                 uint64
 }
 
 func TestACoverIsHandedOn(t *testing.T) {
 	for name, steps := range map[string][]step{
-		"goes on":                   {{1, 1, 510, "aa", 1}, {1, 511, 520, "aa", 1}, {1, 521, 530, "aa", 1}},
-		"another shape":             {{1, 1, 510, "aa", 1}, {1, 511, 520, "bb", 511}, {1, 521, 530, "bb", 511}, {1, 531, 540, "bb", 511}},
-		"two other shapes":          {{1, 1, 510, "aa", 1}, {1, 511, 520, "bb", 511}, {1, 521, 530, "aa", 521}, {1, 531, 540, "aa", 521}},
-		"a gap":                     {{1, 1, 20, "aa", 1}, {500, 500, 520, "aa", 500}, {500, 521, 530, "aa", 500}, {1, 531, 540, "aa", 500}},
-		"newest, then set back":     {{301, 301, 500, "aa", 301}, {1, 501, 510, "aa", 301}, {1, 511, 520, "aa", 301}},
-		"what it did not know then": {{0, 1, 20, "", 0}, {5, 21, 30, "aa", 5}, {5, 31, 40, "aa", 5}},
+		"goes on":                    {{1, 0, 1, 510, "aa", 1}, {1, 0, 511, 520, "aa", 1}, {1, 0, 521, 530, "aa", 1}},
+		"another shape":              {{1, 0, 1, 510, "aa", 1}, {1, 0, 511, 520, "bb", 511}, {1, 0, 521, 530, "bb", 511}, {1, 0, 531, 540, "bb", 511}},
+		"two other shapes":           {{1, 0, 1, 510, "aa", 1}, {1, 0, 511, 520, "bb", 511}, {1, 0, 521, 530, "aa", 521}, {1, 0, 531, 540, "aa", 521}},
+		"a gap":                      {{1, 0, 1, 20, "aa", 1}, {500, 0, 500, 520, "aa", 500}, {500, 0, 521, 530, "aa", 500}, {1, 0, 531, 540, "aa", 500}},
+		"newest, then set back":      {{301, 0, 301, 500, "aa", 301}, {1, 0, 501, 510, "aa", 301}, {1, 0, 511, 520, "aa", 301}},
+		"what it did not know then":  {{0, 0, 1, 20, "", 0}, {5, 0, 21, 30, "aa", 5}, {5, 0, 31, 40, "aa", 5}},
+		"another shape left out all": {{1, 1, 1, 510, "aa", 1}, {1, 601, 601, 610, "aa", 601}, {1, 601, 611, 620, "aa", 601}},
+		"left out some at the end":   {{1, 1, 1, 510, "aa", 1}, {1, 1, 601, 610, "aa", 1}},
+		"began elsewhere":            {{1, 511, 515, 520, "aa", 511}, {1, 511, 521, 530, "aa", 511}},
+		"went elsewhere for nothing": {{1, 1, 1, 510, "aa", 1}, {1, 511, 511, 520, "aa", 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var c lane.Cover
 			var upTo uint64
 			for _, s := range steps {
-				b, h := lane.Batch{Place: place{began: s.began}}, lane.Home{Shape: s.shape}
+				b, h := lane.Batch{Place: place{began: s.began, since: s.since}}, lane.Home{Shape: s.shape}
 				first, last := at(s.from), at(s.to)
 				c, upTo = b.Cover(&h, c, upTo, &first, &last), s.to
 				if c.Began != s.covers {
