@@ -268,6 +268,9 @@ func (g *gateway) buildUplinks(ctx context.Context) error {
 		if err := view.shapeWith(g.cfg.Path("shape-" + string(c.ID) + ".json")); err != nil {
 			return fmt.Errorf("uplink %s: %w", c.ID, err)
 		}
+		if err := view.noteWay(g.cfg.Path("way-" + string(c.ID) + ".json")); err != nil {
+			return fmt.Errorf("uplink %s: %w", c.ID, err)
+		}
 		sink, err := uplink.New(c, lane.Home{ID: g.sp.Identity(), Chunk: view.openChunk, Log: log})
 		if err != nil {
 			return fmt.Errorf("uplink %s: %w", c.ID, err)

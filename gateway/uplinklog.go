@@ -28,6 +28,7 @@ type forUplink struct {
 	wait  []*spool.Cursor                  // of lanes that wait for their parents
 	read  map[*spool.Stream]bool           // streams that are followed
 	shape *shaping                         // what is done to records before they are sent; nil for nothing
+	way   *way                             // since when it goes on as it does now
 	seen  bool                             // the streams were listed once: what is made later is handed on from its first record
 }
 
@@ -60,7 +61,7 @@ func (l *forUplink) Lanes(ctx context.Context) ([]uplink.LaneCursor, error) {
 				}
 			case cur == nil: // it waits without holding anything
 			case ready:
-				out = append(out, uplink.LaneCursor{Lane: lane.Lane{Stream: t.Name(), Shard: sh.ID, Hash: laneHash(t.Name(), sh)}, Class: t.Config().Class, Cursor: l.shaped(t, sh.ID, cur), Place: cur})
+				out = append(out, uplink.LaneCursor{Lane: lane.Lane{Stream: t.Name(), Shard: sh.ID, Hash: laneHash(t.Name(), sh)}, Class: t.Config().Class, Cursor: l.shaped(t, sh.ID, cur), Place: l.way.at(sh.ID, cur)})
 			default:
 				l.wait = append(l.wait, cur)
 			}
@@ -73,6 +74,7 @@ func (l *forUplink) Lanes(ctx context.Context) ([]uplink.LaneCursor, error) {
 	}
 	l.seen, l.read = true, read
 	l.shape.save(there)
+	l.way.save(there)
 	return out, l.forget(there)
 }
 

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"maps"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 
 	"forebay/spool"
@@ -84,14 +83,7 @@ func (l *forUplink) shapeWith(path string) error {
 }
 
 func forgetShape(path string) error {
-	err := os.Remove(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
-	if err != nil {
+	if err := forgetNote(path); err != nil {
 		return fmt.Errorf("forget how records were shaped before: %w", err)
 	}
 	return nil
@@ -133,7 +125,7 @@ func (s *shaping) save(there map[record.ShardID]bool) {
 		return
 	}
 	maps.DeleteFunc(s.since, func(id record.ShardID, _ uint64) bool { return !there[id] })
-	if err := s.write(); err != nil {
+	if err := writeNote(s.path, sinceFile{s.print, s.since}); err != nil {
 		if !s.said {
 			s.log.Warn("cannot note from where on records are shaped; after a restart the next record of every key is sent", "file", s.path, "error", err)
 		}
@@ -141,25 +133,6 @@ func (s *shaping) save(there map[record.ShardID]bool) {
 		return
 	}
 	s.changed, s.said = false, false
-}
-
-func (s *shaping) write() error {
-	text, err := json.Marshal(sinceFile{s.print, s.since})
-	if err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(s.path), filepath.Base(s.path)+"-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(append(text, '\n'))
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), s.path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return syncDir(filepath.Dir(s.path))
 }
 
 // Filtered is how many records were left out since the start.

@@ -2,6 +2,7 @@ package spool
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -53,7 +54,8 @@ func (t *Stream) Cursor(ctx context.Context, name string, shard record.ShardID, 
 	if t.shape.Load().gone {
 		return nil, t.deleted()
 	}
-	if t.beginsAgain() {
+	again := t.beginsAgain()
+	if again {
 		from = Oldest() // where it stood was lost with state.db
 	}
 	start, err := sh.resolve(ctx, from)
@@ -70,7 +72,7 @@ func (t *Stream) Cursor(ctx context.Context, name string, shard record.ShardID, 
 	p := st.cursors[key]
 	fresh := p == nil
 	if fresh {
-		p = &place{start: start, next: start, moved: sp.clock.now()}
+		p = &place{start: start, next: start, moved: sp.clock.now(), again: again}
 		p.refusedBefore = st.refusedLocked(t.name, key)
 		st.cursors[key] = p
 		st.dirtyC[key] = struct{}{}
@@ -201,6 +203,15 @@ func (c *Cursor) Began() uint64 {
 	return c.p.start
 }
 
+// Again reports whether it began at the oldest record, whatever it was to begin
+// with, because state.db had been lost: a cursor of the name may have been
+// further.
+func (c *Cursor) Again() bool {
+	c.sp.state.mu.Lock()
+	defer c.sp.state.mu.Unlock()
+	return c.p.again
+}
+
 // End is the sequence number that the shard's next record will get.
 func (c *Cursor) End() uint64 {
 	next, _ := c.sh.end()
@@ -208,14 +219,25 @@ func (c *Cursor) End() uint64 {
 }
 
 // Arrived is when the record with a sequence number arrived; false where the
-// log does not hold it, or not any more.
-func (c *Cursor) Arrived(seq uint64) (time.Time, bool) {
+// log does not hold it, or not any more, or holds it damaged. An error says
+// that it cannot be read now.
+func (c *Cursor) Arrived(seq uint64) (time.Time, bool, error) {
 	r := newReader(c.sh, seq)
 	b, err := r.Poll(context.Background(), 1)
-	if err != nil || len(b.Recs) == 0 || b.Recs[0].Pos.Seq != seq {
-		return time.Time{}, false
+	var (
+		trimmed *record.TrimmedError
+		corrupt *record.CorruptError
+		end     *record.ShardEndError
+	)
+	switch {
+	case errors.As(err, &trimmed), errors.As(err, &corrupt), errors.As(err, &end):
+		return time.Time{}, false, nil
+	case err != nil:
+		return time.Time{}, false, fmt.Errorf("read when record %d of shard %d arrived: %w", seq, c.key.shard, err)
+	case len(b.Recs) == 0 || b.Recs[0].Pos.Seq != seq:
+		return time.Time{}, false, nil
 	}
-	return b.Recs[0].Arrived, true
+	return b.Recs[0].Arrived, true, nil
 }
 
 // Backlog is what lies between the place and the newest record.

@@ -261,17 +261,24 @@ func TestACursorTellsOfItsShard(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range batch.Recs {
-		if at, ok := c.Arrived(r.Pos.Seq); !ok || !at.Equal(r.Arrived) {
-			t.Errorf("record %d arrived at %s, %t; want %s", r.Pos.Seq, at, ok, r.Arrived)
+		if at, ok, err := c.Arrived(r.Pos.Seq); !ok || err != nil || !at.Equal(r.Arrived) {
+			t.Errorf("record %d arrived at %s, %t, %v; want %s", r.Pos.Seq, at, ok, err, r.Arrived)
 		}
 	}
-	if _, ok := c.Arrived(1); !ok {
-		t.Error("a record in front of the cursor is not known")
+	if _, ok, err := c.Arrived(1); !ok || err != nil {
+		t.Errorf("a record in front of the cursor is not known: %v", err)
 	}
 	for _, seq := range []uint64{0, 11, 1 << 60} {
-		if at, ok := c.Arrived(seq); ok {
-			t.Errorf("record %d arrived at %s", seq, at)
+		if at, ok, err := c.Arrived(seq); ok || err != nil {
+			t.Errorf("record %d arrived at %s, %v", seq, at, err)
 		}
+	}
+	if c.Again() {
+		t.Error("it did not begin again")
+	}
+	b.close()
+	if _, ok, err := c.Arrived(1); ok || !errors.Is(err, record.ErrClosed) {
+		t.Errorf("read from a closed spool: %t, %v", ok, err)
 	}
 }
 

@@ -312,3 +312,12 @@ func DeleteAndSweep(t *testing.T, s *Spool, st *Stream, between func()) {
 
 // ForgetRead drops what was read for the stream's readers, as an erasure does.
 func ForgetRead(t *Stream) { t.log.forgetCached() }
+
+// Again counts the cursors of which state.db says that they began again.
+func Again(s *Spool) (n int) {
+	err := s.state.db.QueryRowContext(context.Background(), "SELECT count(*) FROM meta WHERE key LIKE 'again %'").Scan(&n)
+	if err != nil {
+		return -1
+	}
+	return n
+}

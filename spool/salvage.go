@@ -411,6 +411,24 @@ func (t *Stream) beginsAgain() bool {
 	return at != nil && t.created.UnixNano() <= t.sp.salvagedWall && t.sp.clock.now()-*at < int64(salvageCursors)
 }
 
+// again is the key in the table meta of a cursor that began again.
+func (k cursorKey) again() string { return fmt.Sprintf("again %d %s", k.shard, k.name) }
+
+// loadAgain reads which cursors began again.
+func (s *stateDB) loadAgain(ctx context.Context) error {
+	keys := map[string]bool{}
+	err := each(ctx, s.db, "SELECT key FROM meta WHERE key LIKE 'again %'", func(scan func(...any) error) error {
+		var key string
+		err := scan(&key)
+		keys[key] = true
+		return err
+	})
+	for k, p := range s.cursors {
+		p.again = keys[k.again()]
+	}
+	return err
+}
+
 // nameShards writes shards that the active segment's head does not list into
 // it, so that state.db can be made again from the segments. wmu is held and
 // nothing is under way. The end of ctx does not end it: half a transaction would

@@ -111,8 +111,8 @@ func TestALostStateIsMadeAgain(t *testing.T) {
 					}
 				}
 				cur := cursor(t, st, "up", spool.Newest())
-				if cur.Committed() != 1 {
-					t.Errorf("the cursor begins at %d", cur.Committed())
+				if cur.Committed() != 1 || !cur.Again() {
+					t.Errorf("the cursor begins at %d, again %t", cur.Committed(), cur.Again())
 				}
 				if res := put(t, st, record.Record{Key: "k", HashKey: &st.Shards()[0].From, Source: "src", Data: []byte("later")}); res[0].Pos.Seq != 21 {
 					t.Errorf("the next number is %d", res[0].Pos.Seq)
@@ -125,6 +125,19 @@ func TestALostStateIsMadeAgain(t *testing.T) {
 			b.reopen()
 			if b.Identity().Epoch == epoch {
 				t.Error("the old epoch is back")
+			}
+			if cur := cursor(t, b.stream(configs[0]), "up", spool.Newest()); !cur.Again() {
+				t.Error("after a restart the cursor does not say that it began again")
+			}
+			if err := b.DropCursor(t.Context(), "up"); !errors.Is(err, record.ErrInUse) {
+				t.Errorf("drop a cursor in use: %v", err)
+			}
+			b.reopen()
+			if err := b.DropCursor(t.Context(), "up"); err != nil {
+				t.Fatal(err)
+			}
+			if n := spool.Again(b.Spool); n != 0 {
+				t.Errorf("state.db keeps %d notes of cursors that are dropped", n)
 			}
 		})
 	}

@@ -60,6 +60,7 @@ type place struct {
 	// of the same name.
 	refusedBefore uint64
 	moved         int64 // when it moved last, retention clock
+	again         bool  // it was new when state.db had been lost, and began at the oldest record for that
 	inUse         bool
 }
 
@@ -230,6 +231,9 @@ func (s *stateDB) load(ctx context.Context) error {
 		return nil
 	})
 	if err != nil {
+		return err
+	}
+	if err := s.loadAgain(ctx); err != nil {
 		return err
 	}
 	if err := s.loadErased(ctx); err != nil {
@@ -478,7 +482,12 @@ func (s *stateDB) flush(ctx context.Context) error {
 
 func (s *stateDB) writeCursor(ctx context.Context, k cursorKey, p *place) error {
 	if p == nil {
-		return s.exec(ctx, "DELETE FROM cursors WHERE name=? AND shard=?", k.name, k.shard)
+		return errors.Join(s.exec(ctx, "DELETE FROM cursors WHERE name=? AND shard=?", k.name, k.shard), s.exec(ctx, "DELETE FROM meta WHERE key=?", k.again()))
+	}
+	if p.again {
+		if err := s.setMeta(ctx, k.again(), 1); err != nil {
+			return err
+		}
 	}
 	return s.exec(ctx, "INSERT OR REPLACE INTO cursors(name, shard, start, next, delivered, filtered, refused, expired, corrupt, refused_before, moved) VALUES(?,?,?,?,?,?,?,?,?,?,?)", k.name, k.shard,
 		int64(p.start), int64(p.next), int64(p.delivered), int64(p.filtered), int64(p.refused), int64(p.expired), int64(p.corrupt), int64(p.refusedBefore), p.moved)

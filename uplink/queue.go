@@ -274,6 +274,7 @@ func (p *Pump) send(ctx context.Context, f *flight) {
 	for i := range out {
 		n := len(batches[i].Recs)
 		out[i].Done = min(max(out[i].Done, 0), n)
+		out[i].Left = min(max(out[i].Left, 0), out[i].Done)
 		if out[i].Class == lane.OK && out[i].Done < n {
 			out[i].Class = lane.Transient
 		}

@@ -14,7 +14,12 @@ import (
 func (l *laneRun) settle(ctx context.Context, sent int, out lane.Outcome) bool {
 	if out.Done > 0 {
 		l.backoff.reset()
-		l.pass(out.Done, record.Tally{Delivered: uint64(out.Done)})
+		if out.Left > 0 {
+			l.pass(out.Left, record.Tally{Filtered: uint64(out.Left)})
+		}
+		if n := out.Done - out.Left; n > 0 {
+			l.pass(n, record.Tally{Delivered: uint64(n)})
+		}
 	}
 	l.adapt(out)
 	l.repeat(sent, out)

@@ -404,7 +404,7 @@ func New(c Config, home lane.Home) (Sink, error) {
 }
 
 func open(c Config, home lane.Home) (Sink, error) {
-	home.Uplink = string(c.ID)
+	home.Uplink, home.Newest = string(c.ID), c.From == "newest"
 	k, err := c.kind()
 	if err != nil {
 		return nil, err
@@ -430,6 +430,21 @@ func (c *Config) series() (series, print string, err error) {
 	}
 	sum := sha256.Sum256([]byte(string(c.ID) + "\x00" + print))
 	return hex.EncodeToString(sum[:8]), print, nil
+}
+
+// Way tells apart what uplinks do to records and where they bring them: it is
+// another one where the shape or the far side is. 32 letters and digits.
+func (c Config) Way() (string, error) {
+	_, print, err := c.series()
+	if err != nil {
+		return "", err
+	}
+	_, name, _ := c.names()
+	if c.Kafka != nil {
+		name += "\x00" + c.Kafka.TransactionalID
+	}
+	sum := sha256.Sum256([]byte(print + "\x00" + c.Kind() + "\x00" + c.Target() + "\x00" + name))
+	return hex.EncodeToString(sum[:16]), nil
 }
 
 // WithDefaults fills in what was left out.

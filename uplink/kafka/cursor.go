@@ -123,6 +123,15 @@ func (c *cursors) held(p place, id string) mark {
 	return mark{}
 }
 
+// renewed reports whether the topic with that id was created anew since it took
+// records of a place: it holds none of them.
+func (c *cursors) renewed(p place, id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m, ok := c.marks[p]
+	return ok && m.TopicID != id
+}
+
 // set takes marks that are committed.
 func (c *cursors) set(list []said) {
 	c.mu.Lock()

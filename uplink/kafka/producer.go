@@ -259,6 +259,7 @@ func (p *producer) skip(works []*work) {
 				}
 				sure = at
 			}
+			w.out.Left += w.Unwanted(&p.s.home, m.Cover, w.left()[:1])
 			w.out.Done++
 		}
 	}
@@ -355,9 +356,11 @@ func (p *producer) mark(w *work) {
 		for i++; i < len(recs) && p.placeOf(w, &recs[i]) == at; i++ {
 		}
 		last, was := &recs[i-1], p.s.cursors.held(at, id)
-		p.said = append(p.said, said{place: at, mark: mark{
-			Seq: last.Pos.Seq, TopicID: id, Cover: w.Cover(&p.s.home, was.Cover, was.Seq, first, last),
-		}})
+		cover := w.Cover(&p.s.home, was.Cover, was.Seq, first, last)
+		if cover.Began > 0 && p.s.cursors.renewed(at, id) {
+			cover.Began = max(cover.Began, first.Pos.Seq)
+		}
+		p.said = append(p.said, said{place: at, mark: mark{Seq: last.Pos.Seq, TopicID: id, Cover: cover}})
 	}
 }
 

@@ -13,11 +13,17 @@ import (
 type Place interface {
 	// Began is the sequence number at which the cursor began when it was new.
 	Began() uint64
+	// Since is the sequence number from which on the uplink has gone on as it
+	// does now, with this shape and to this far side; Began or behind it.
+	Since() uint64
+	// Again reports whether the cursor was new because where it stood was lost,
+	// and so began at the oldest record, whatever the uplink is to begin with.
+	Again() bool
 	// End is the sequence number that the next record will get.
 	End() uint64
 	// Arrived is when the record of a sequence number arrived; false where it
-	// is not there, or not any more.
-	Arrived(seq uint64) (time.Time, bool)
+	// is not there, or not any more. An error says that nobody can tell now.
+	Arrived(seq uint64) (time.Time, bool, error)
 }
 
 // A Cover says of which records a far side's watermark speaks: of those from
@@ -63,8 +69,9 @@ func ParseCover(s string) Cover {
 
 // Cover is the cover of a watermark that moves on from upTo, where it had the
 // cover was, to the record last; first is the first one behind it. Where the
-// uplink did not go on where the watermark stood, or makes other records of
-// the lane now, it speaks of the new ones only.
+// uplink did not go on where the watermark stood, makes other records of the
+// lane now, or brought some to another far side on the way, it speaks of the
+// new ones only, and goes on to do so.
 func (b *Batch) Cover(h *Home, was Cover, upTo uint64, first, last *record.Record) Cover {
 	c := Cover{Shape: h.Shape}
 	if !last.Arrived.IsZero() {
@@ -74,10 +81,12 @@ func (b *Batch) Cover(h *Home, was Cover, upTo uint64, first, last *record.Recor
 		return c
 	}
 	c.Began = b.Place.Began()
-	switch {
+	switch since := b.Place.Since(); {
 	case was.Shape != "" && was.Shape != h.Shape:
 		c.Began = max(c.Began, first.Pos.Seq)
-	case was.Began > 0 && was.Began <= c.Began && c.Began <= upTo+1:
+	case since > upTo+1:
+		c.Began = since
+	case was.Began > 0:
 		c.Began = was.Began
 	}
 	return c
@@ -100,18 +109,42 @@ func (b *Batch) Doubt(h *Home, c Cover, upTo, seq uint64, own bool, remedy strin
 		if end := b.Place.End(); upTo >= end {
 			return no("and the newest that is here is %d: %s", end-1, copied)
 		}
-		if at, ok := b.Place.Arrived(upTo); ok && c.Arrived != 0 && at.UnixNano() != c.Arrived {
+		at, ok, err := b.Place.Arrived(upTo)
+		if err != nil {
+			return &Error{Class: Transient, Text: "what the target says that it holds cannot be compared with what is here", Err: err}
+		}
+		if ok && c.Arrived != 0 && at.UnixNano() != c.Arrived {
 			return no("and that one arrived at %s there, at %s here: %s",
 				time.Unix(0, c.Arrived).UTC().Format(time.RFC3339Nano), at.UTC().Format(time.RFC3339Nano), copied)
 		}
 	}
 	switch {
+	case b.unwanted(h, c, seq):
+	case c.Began > seq && b.Place != nil && b.Place.Again():
+		return no("but only from %d on, and state.db was lost, so that nobody knows what became of those from %d on. "+
+			"To have them there too, %s; or let the uplink begin with the newest (from = \"newest\"), and those in front of %d count as left out",
+			c.Began, seq, remedy, c.Began)
 	case c.Began > seq:
 		return no("but only from %d on: the uplink began there then (from = \"newest\"), and is to send from %d on now. "+
 			"To have the older ones there too, %s; or replay them under another name and let the uplink begin with the newest", c.Began, seq, remedy)
-	case c.Shape != "" && h.Shape != "" && c.Shape != h.Shape:
+	}
+	if c.Shape != "" && h.Shape != "" && c.Shape != h.Shape {
 		return no("but as another shape made them: what that left out is not there, and %d and those behind it would not be sent. "+
 			"Put the shape back until the uplink is past %d, or %s", seq, upTo, remedy)
 	}
 	return nil
+}
+
+// Unwanted is how many of the records, which lie at or below a watermark with
+// the cover c, the uplink was never to send: it begins with the newest, which
+// c.Began was then, and was set back to the oldest because its place was lost.
+func (b *Batch) Unwanted(h *Home, c Cover, recs []record.Record) (n int) {
+	for n < len(recs) && b.unwanted(h, c, recs[n].Pos.Seq) {
+		n++
+	}
+	return n
+}
+
+func (b *Batch) unwanted(h *Home, c Cover, seq uint64) bool {
+	return seq < c.Began && h.Newest && b.Place != nil && b.Place.Again()
 }

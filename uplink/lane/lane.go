@@ -72,6 +72,9 @@ func (c Class) String() string {
 type Outcome struct {
 	// Done counts the records from the front that the far side acknowledged.
 	Done int
+	// Left counts those of Done that the uplink was not to send, and that the
+	// far side need not have.
+	Left int
 	// Class and Err tell about the first record that is not done; OK and nil
 	// when Done is the whole batch.
 	Class Class
@@ -112,6 +115,8 @@ type Home struct {
 	// Shape names what this uplink leaves out and changes, "" where that is not
 	// known. It has letters and digits alone, 32 of them at most.
 	Shape string
+	// Newest says that the uplink is to begin with the newest records.
+	Newest bool
 	// Chunk opens the bytes that belong to a record and lie beside the log.
 	// Reading them to the end fails with a *record.CorruptError where they are
 	// damaged; fs.ErrNotExist means that they are kept no longer. nil where

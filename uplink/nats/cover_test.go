@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"forebay/gateway/conf"
+	"forebay/spool/record"
 	"forebay/uplink/lane"
 	"forebay/uplink/nats"
 )
@@ -18,9 +19,11 @@ type place struct {
 }
 
 func (p place) Began() uint64 { return p.began }
+func (p place) Again() bool   { return false }
+func (p place) Since() uint64 { return p.began }
 func (p place) End() uint64   { return p.end }
-func (p place) Arrived(seq uint64) (time.Time, bool) {
-	return p.arrived, seq < p.end
+func (p place) Arrived(seq uint64) (time.Time, bool, error) {
+	return p.arrived, seq < p.end, nil
 }
 
 var sound = place{began: 1, end: 1000, arrived: time.Unix(1763800000, 0)} // as rec has it
@@ -119,4 +122,21 @@ func TestAGapInWhatWasSent(t *testing.T) {
 	if o.Err == nil || strings.ContainsAny(o.Err.Error(), "\r\n") {
 		t.Errorf("%v", o.Err)
 	}
+}
+
+// Numbers of another epoch do not tell that an uplink went on: after a restored
+// backup, and a new cursor at the newest, the watermark speaks of what lies
+// behind that alone.
+func TestAWatermarkOfAnotherEpoch(t *testing.T) {
+	srv := start(t, options(t.TempDir()))
+	create(t, client(t, srv.ClientURL()), `"allow_atomic":true`)
+	before := at(sound, 1, 20)
+	for i := range before.Recs {
+		before.Recs[i].Origin = &record.Origin{Gateway: identity.Gateway, Epoch: 7}
+	}
+	wantDone(t, send(t, shaped(t, srv.ClientURL(), "", "aa"), before), 20)
+	late := place{15, 1000, sound.arrived} // restored with 10 of them; 11 to 14 are new, and not sent
+	wantDone(t, send(t, shaped(t, srv.ClientURL(), "", "aa"), at(late, 15, 10)), 10)
+	wantDone(t, send(t, shaped(t, srv.ClientURL(), "", "aa"), at(late, 25, 10)), 10)
+	wantClass(t, send(t, shaped(t, srv.ClientURL(), "", "aa"), at(sound, 11, 30)), 0, lane.Misconfigured, "but only from 15 on")
 }

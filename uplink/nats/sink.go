@@ -231,6 +231,7 @@ func (s *Sink) sendLane(ctx context.Context, l *link, in *info, w *work) {
 				w.stop(e)
 				return
 			}
+			w.out.Left += w.Unwanted(&s.home, pl.cover, w.left()[:held])
 		}
 		w.out.Done += held
 		if len(p.msgs) > 0 {
@@ -292,7 +293,13 @@ func (s *Sink) coverOf(w *work, p *packer) lane.Cover {
 		}
 	}
 	recs := w.left()
-	return w.Cover(&s.home, w.place.cover, w.place.mark.seq, &recs[0], &recs[n])
+	c := w.Cover(&s.home, w.place.cover, w.place.mark.seq, &recs[0], &recs[n])
+	if m := w.place.mark; w.Place != nil && m.seq > 0 && m.origin != p.origin(&recs[0]) {
+		// Numbers of another epoch do not tell whether the uplink went on where
+		// the watermark stands.
+		c.Began = max(c.Began, w.Place.Since())
+	}
+	return c
 }
 
 // limits is what the target takes of the lane now.

@@ -113,9 +113,11 @@ type log struct {
 }
 
 func (l log) Began() uint64 { return 1 }
+func (l log) Again() bool   { return false }
+func (l log) Since() uint64 { return l.Began() }
 func (l log) End() uint64   { return l.end }
-func (l log) Arrived(seq uint64) (time.Time, bool) {
-	return noon.Add(time.Duration(seq)*time.Second + l.late), seq < l.end
+func (l log) Arrived(seq uint64) (time.Time, bool, error) {
+	return noon.Add(time.Duration(seq)*time.Second + l.late), seq < l.end, nil
 }
 
 // An object that another log has made, or another shape, is not taken for what
