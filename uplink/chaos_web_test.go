@@ -93,7 +93,7 @@ func wantAll(t *testing.T, log *memLog, got func(l lane.Lane) []uint64) {
 func TestChaosHTTP(t *testing.T) {
 	cfg := http.Config{Compression: "gzip"}
 	c := newCollector(t, &cfg)
-	log := drain(t, uplink.Config{HTTP: &cfg}, c.misbehave, []string{"500 after", "cut after", "other answer", "429", "429", "408", "html"})
+	log := drain(t, uplink.Config{HTTP: &cfg}, c.misbehave, []string{"500 after", "cut after", "html after", "other answer", "429", "429", "408", "html"})
 	wantAll(t, log, func(l lane.Lane) (seqs []uint64) {
 		for _, r := range c.recs {
 			var shard record.ShardID

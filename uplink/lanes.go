@@ -45,6 +45,7 @@ type laneRun struct {
 	window    int  // bytes that a batch may have: less after throttling
 	unclear   int  // records from the front that are offered together: the target may have them
 	unclears  int  // how often that was so
+	whole     bool // it knows them again only if nothing of the lane goes before them
 	size      int  // bytes of a record, running mean
 	backoff   backoff
 	tally     record.Tally // passed, but not yet in a Commit that worked

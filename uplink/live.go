@@ -227,6 +227,9 @@ func (l *laneRun) follow(ctx context.Context) {
 // sendLive sends what is newest, until no more of it waits than came
 // meanwhile; then a batch of the backlog has its turn. false if ctx has ended.
 func (l *laneRun) sendLive(ctx context.Context) bool {
+	if l.whole && l.hand == l.now {
+		return true
+	}
 	for l.fresh(ctx) {
 		v := l.live
 		full := v.hold.full

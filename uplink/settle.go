@@ -53,16 +53,26 @@ const unclearMax = 10
 // batches by a key of the whole can tell then. A link that never gets it
 // through, and a target that asks for less, get smaller ones.
 func (l *laneRun) repeat(sent int, out lane.Outcome) {
-	switch {
-	case out.Done > 0, out.Class == lane.Throttled, out.Class == lane.Poison:
+	if out.Done > 0 || out.Class == lane.Throttled || out.Class == lane.Poison {
 		l.unclear, l.unclears = 0, 0
+	}
+	// What lies behind records that were taken may be there as well.
+	left := sent - out.Done
+	if out.Again = min(out.Again, left); out.Again > 0 {
+		left = out.Again
+	}
+	switch {
+	case left == 0, out.Class == lane.Throttled, out.Class == lane.Poison:
 	case out.Class == lane.Ambiguous:
 		if l.unclears++; l.unclears < unclearMax {
-			l.unclear = sent
+			l.unclear = left
 		} else {
 			l.unclear, l.unclears = 0, 0
 		}
+	case out.Again > 0:
+		l.unclear = left
 	}
+	l.whole = l.unclear > 0 && out.Again > 0
 }
 
 // fail notes that the lane does not get on. p.mu is held.

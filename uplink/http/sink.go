@@ -3,6 +3,7 @@ package http
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -169,6 +170,7 @@ func (r *run) send(ctx context.Context) {
 	}
 	if left := r.left(); len(left) > 0 {
 		r.mem.front = left[0].Pos
+		r.out.Again = r.held(left)
 	} else {
 		r.mem = memory{narrow: r.mem.narrow}
 	}
@@ -228,6 +230,15 @@ func (r *run) again(recs []record.Record) place {
 		}
 	}
 	return place{}
+}
+
+// held counts the records in front that are in a batch which the target may
+// have.
+func (r *run) held(left []record.Record) int {
+	if until := r.again(left); until != (place{}) {
+		return 1 + slices.IndexFunc(left, func(x record.Record) bool { return x.Pos == until.pos })
+	}
+	return 0
 }
 
 // hold notes that the target may have the batch. One that never gets through

@@ -79,6 +79,10 @@ type Outcome struct {
 	// when Done is the whole batch.
 	Class Class
 	Err   error
+	// Again counts the records from there on that the far side may have as one
+	// batch, which it knows again only as a whole: the pump offers them together
+	// next, no fewer, and nothing else of the lane before. 0: none.
+	Again int
 	// RetryAfter is the target's own wish, if it gave one.
 	RetryAfter time.Duration
 	// Bytes is what went over the link for this batch, headers not counted.
