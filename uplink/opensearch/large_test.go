@@ -1,6 +1,8 @@
 package opensearch_test
 
 import (
+	"encoding/hex"
+	"math/rand/v2"
 	"net/http"
 	"strings"
 	"testing"
@@ -43,7 +45,7 @@ func TestTooLarge(t *testing.T) {
 	want(t, send(t, s, batch(3, 101, text(5000))), 0, lane.Poison, "larger than the target takes")
 	c.above(-1, &largest, &refused)
 	for range 8 {
-		want(t, send(t, s, batch(3, 102, numbers(100)...)), 0, lane.Misconfigured, "calls one of")
+		want(t, send(t, s, batch(3, 102, numbers(100)...)), 0, lane.Misconfigured, "refuses everything")
 		want(t, send(t, s, batch(3, 102, text(5000), "1")), 0, lane.Misconfigured, "refuses everything")
 	}
 	c.above(1<<20, &largest, &refused)
@@ -82,4 +84,109 @@ func TestRequestsGrowAgain(t *testing.T) {
 	if largest < 120<<10 {
 		t.Errorf("the largest has %d bytes when the limit is gone", largest)
 	}
+}
+
+// travels has a proxy answer 413 to bulk requests with more than so many bytes
+// as they travel.
+func (c *cluster) travels(limit int64) {
+	c.answer = func(w http.ResponseWriter, r *http.Request, _ []byte) bool {
+		if r.URL.Path != "/_bulk" || r.ContentLength <= limit {
+			return false
+		}
+		w.WriteHeader(413)
+		return true
+	}
+}
+
+// What was taken says nothing of what is too large: a proxy counts what
+// travels, and limits are lowered.
+func TestTooLargeThoughLargerWasTaken(t *testing.T) {
+	text := func(s string) string { return `{"text":"` + s + `"}` }
+	noise := make([]byte, 100_000)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(noise) // it never fails
+	for _, compression := range []string{"gzip", "off"} {
+		for _, control := range []bool{true, false} {
+			c := newCluster(t)
+			s := open(t, opensearch.Config{URL: c.URL, Compression: compression})
+			want(t, send(t, s, batch(3, 1, text(strings.Repeat("x", 600_000)))), 1, lane.OK, "")
+			if control {
+				want(t, send(t, s, batch(4, 1, "1")), 1, lane.OK, "")
+			}
+			c.travels(64 << 10)
+			if hard := text(hex.EncodeToString(noise)); control || compression == "gzip" {
+				want(t, send(t, s, batch(3, 2, hard, "1")), 0, lane.Poison, "larger than the target takes")
+			} else {
+				// Nothing proves that it takes others, but white space.
+				for range 5 {
+					want(t, send(t, s, batch(3, 2, hard, "1")), 0, lane.Misconfigured, "calls one of")
+				}
+				want(t, send(t, s, batch(3, 2, hard, "1")), 0, lane.Poison, "larger than the target takes")
+			}
+			want(t, send(t, s, batch(3, 3, "1")), 1, lane.OK, "")
+		}
+	}
+}
+
+// What called a document too large may be gone when the control is taken.
+func TestWhatCalledItTooLargeIsGone(t *testing.T) {
+	c := newCluster(t)
+	s := open(t, opensearch.Config{URL: c.URL})
+	want(t, send(t, s, batch(3, 1, "1")), 1, lane.OK, "")
+	for i, then := range []int{200, 503} {
+		n := 0
+		c.answer = func(w http.ResponseWriter, _ *http.Request, _ []byte) bool {
+			status := []int{413, 200, then}[n]
+			n++
+			if status != 200 {
+				w.WriteHeader(status)
+			}
+			return status != 200
+		}
+		o := send(t, s, batch(3, 2+i, strings.Repeat("x", 5000)))
+		if then == 200 {
+			want(t, o, 1, lane.OK, "")
+		} else {
+			want(t, o, 0, lane.Transient, "503")
+		}
+	}
+}
+
+// One lane, whose first document is too large for a target that has taken
+// nothing yet.
+func TestTheFirstDocumentIsTooLarge(t *testing.T) {
+	c := newCluster(t)
+	s := open(t, opensearch.Config{URL: c.URL})
+	limit := func(w http.ResponseWriter, r *http.Request, body []byte) bool {
+		switch {
+		case r.URL.Path != "/_bulk":
+			return false
+		case len(body) > 32<<10:
+			w.WriteHeader(413)
+		case !strings.HasSuffix(string(body), "\n"):
+			fail(w, 400, "illegal_argument_exception", "The bulk request must be terminated by a newline [\\n]")
+		default:
+			return false
+		}
+		return true
+	}
+	c.answer = limit
+	for range 5 {
+		want(t, send(t, s, batch(3, 1, strings.Repeat("x", 40_000), "1")), 0, lane.Misconfigured, "http.max_content_length")
+	}
+	c.travels(500)
+	for range 8 {
+		want(t, send(t, s, batch(3, 1, strings.Repeat("x", 40_000), "1")), 0, lane.Misconfigured, "http.max_content_length")
+		want(t, send(t, s, batch(3, 1, strings.Repeat("x", 100_000), "1")), 0, lane.Misconfigured, "http.max_content_length")
+	}
+	c.answer = func(w http.ResponseWriter, r *http.Request, body []byte) bool {
+		if strings.TrimSpace(string(body)) != "" {
+			return limit(w, r, body)
+		}
+		_, _ = w.Write([]byte("<!DOCTYPE html><title>Welcome</title>"))
+		return true
+	}
+	want(t, send(t, s, batch(3, 1, strings.Repeat("x", 40_000), "1")), 0, lane.Offline, "portal")
+	c.answer = limit
+	want(t, send(t, s, batch(3, 1, strings.Repeat("x", 40_000), "1")), 0, lane.Poison, "larger than the target takes")
+	want(t, send(t, s, batch(3, 2, "1")), 1, lane.OK, "")
 }

@@ -39,7 +39,7 @@ type Sink struct {
 
 	mu       sync.Mutex
 	limit    *web.Limit // bytes of a request that the target takes
-	largest  int        // bytes of a document that it took
+	largest  int        // bytes of a request that it took, as it travelled
 	known    map[lane.Lane]memory
 	controls map[string][]byte // by stream: a document that the target took last, as a request
 	ready    bool              // the template is there, or nobody's business
@@ -161,36 +161,40 @@ func (s *Sink) step(ctx context.Context, p *packer, works []*work) bool {
 	items, e := s.bulk(ctx, p.text, len(p.entries), p)
 	switch {
 	case e == nil:
-		s.limit.Took(len(p.text))
-		s.settle(ctx, p, items)
+		s.passed(ctx, p, items)
 		return true
 	case e.Class == lane.Poison && len(p.entries) > 1: // 413
 		s.limit.Refused(len(p.text))
 		return true
 	case e.Class == lane.Poison:
-		e.Text = "the document is larger than the target takes: " + e.Text
-		w := p.entries[0].w
-		if e = s.tooLarge(ctx, w, len(p.text), e); e.Class == lane.Poison {
-			w.mem = memory{}
-		}
-		w.stop(e)
+		s.large(ctx, p, e)
 		return true
 	}
 	stopAll(works, e)
 	return false
 }
 
+// passed learns from a request that was answered document by document.
+func (s *Sink) passed(ctx context.Context, p *packer, items []item) {
+	s.limit.Took(len(p.text))
+	s.mu.Lock()
+	s.largest = max(s.largest, p.sent)
+	s.mu.Unlock()
+	s.settle(ctx, p, items)
+}
+
 // bulkPath asks for no more than is read of an answer.
-const bulkPath = "/_bulk?filter_path=errors,items.*.status,items.*.error"
+func (c *client) bulkPath() string {
+	if c.serverless() {
+		return "/_bulk"
+	}
+	return "/_bulk?filter_path=errors,items.*.status,items.*.error"
+}
 
 // bulk makes a bulk request of n documents. p, which may be nil, is told what
 // went over the link.
 func (s *Sink) bulk(ctx context.Context, text []byte, n int, p *packer) ([]item, *lane.Error) {
-	path := bulkPath
-	if s.to.serverless() {
-		path = "/_bulk"
-	}
-	a, sent, e := s.to.call(ctx, http.MethodPost, path, text)
+	a, sent, e := s.to.call(ctx, http.MethodPost, s.to.bulkPath(), text)
 	if p != nil {
 		p.share(sent)
 	}
@@ -276,33 +280,10 @@ func (s *Sink) blame(ctx context.Context, w *work, why *lane.Error) *lane.Error 
 	return e
 }
 
-// tooLarge says whose fault it is that a document of n bytes was called too
-// large alone: something in between may say so of everything.
-func (s *Sink) tooLarge(ctx context.Context, w *work, n int, why *lane.Error) *lane.Error {
-	s.mu.Lock()
-	most, control := s.largest, s.controls[w.Lane.Stream]
-	s.mu.Unlock()
-	all := *why
-	all.Class = lane.Misconfigured
-	switch {
-	case n <= most:
-		all.Text = fmt.Sprintf("the target has taken a document of %d bytes, and calls one of %d too large; something in between may answer so: %s", most, n, all.Text)
-		return &all
-	case control != nil:
-		return s.blame(ctx, w, why)
-	case n < web.PlausiblyLarge:
-		all.Text = fmt.Sprintf("the target takes nothing of this stream now, and calls a document of %d bytes too large; "+
-			"look at http.max_content_length of it, and at the limits of what stands in between: %s", n, all.Text)
-		return &all
-	}
-	return why
-}
-
 // took keeps a document that the target took, as a control.
 func (s *Sink) took(stream string, text []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.largest = max(s.largest, len(text))
 	if len(text) > maxControl {
 		return
 	}
@@ -336,6 +317,7 @@ type packer struct {
 	w       writer
 	text    []byte
 	entries []entry
+	sent    int // bytes of the last request as it travelled
 }
 
 // An entry is a document of a request.
@@ -405,6 +387,7 @@ func (p *packer) add(w *work, r *record.Record, part int, last bool, limit int) 
 // share divides what went over the link among the lanes of the request, by
 // what they have in it.
 func (p *packer) share(sent int) {
+	p.sent = sent
 	left := sent
 	for i := range p.entries {
 		x := &p.entries[i]

@@ -2,6 +2,7 @@ package opensearch_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -53,7 +54,16 @@ func fail(w http.ResponseWriter, status int, kind, reason string) {
 }
 
 func (c *cluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(r.Body)
+	in := io.Reader(r.Body)
+	if r.Header.Get("Content-Encoding") == "gzip" {
+		z, err := gzip.NewReader(in)
+		if err != nil {
+			c.t.Errorf("body: %v", err)
+			return
+		}
+		in = z
+	}
+	body, err := io.ReadAll(in)
 	if err != nil {
 		return // the client has gone
 	}
