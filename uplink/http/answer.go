@@ -23,6 +23,9 @@ type verdict struct {
 	maybe bool
 	// refused: the target does not like what is in it; large: how much it is.
 	refused, large bool
+	// other: it was answered as what is taken is, but for what expect names.
+	other bool
+	sent  int // bytes of the body as it travelled
 }
 
 // judge says what an answer means for the batch.
@@ -42,7 +45,7 @@ func (c *Config) judge(a *web.Answer) verdict {
 		return verdict{err: a.Portal(), maybe: true}
 	case accepted:
 		if miss := c.Expect.missing(a); miss != "" {
-			return verdict{err: said(lane.Ambiguous, "the answer is not the acknowledgement that is expected, "+miss), maybe: true}
+			return verdict{err: said(lane.Ambiguous, "the answer is not the acknowledgement that is expected, "+miss), maybe: true, other: true}
 		}
 		return verdict{}
 	}

@@ -38,7 +38,6 @@ type request struct {
 	text        []byte            // the body before compression; the packer's
 	first, last place
 	parts       int // of records, in it
-	largest     int // bytes of the largest of them
 	done        int // records of the lane that are complete with it
 	skip        int // parts of the record after them that it holds, and before it held
 }
@@ -125,7 +124,6 @@ func (p *packer) record(q *request, stream string, r *record.Record, in []part, 
 			p.text = p.text[:before]
 			return false, nil
 		}
-		q.largest = max(q.largest, len(p.text)-before)
 		if q.parts == 0 {
 			q.first = at
 		}

@@ -25,10 +25,11 @@ func (s *Sink) post(ctx context.Context, q *request, out *lane.Outcome) verdict 
 	p := &parcel{key: q.key, contentType: q.contentType, extra: q.extra, body: body, size: len(q.text)}
 	v := s.deliver(ctx, q.url, p, out)
 	if v.err == nil {
-		s.accept(q.url, p, q.largest)
+		s.accept(q.url, p)
 	} else {
 		s.doubt(q.url)
 	}
+	v.sent = len(body)
 	return v
 }
 

@@ -53,7 +53,7 @@ type memory struct {
 // A target is what is known of one URL.
 type target struct {
 	limit    *web.Limit
-	largest  int     // bytes of a record that it took, as it travelled
+	largest  int     // bytes of a request that it took, as it travelled
 	accepted uint64  // requests
 	control  *parcel // the last one of those that was small, or the last
 	// seen is what it answered to HEAD last, and normal what it answered when it
@@ -193,17 +193,21 @@ func (r *run) step(ctx context.Context, p *packer) bool {
 		return false
 	}
 	q.url = r.url
-	v := s.post(ctx, &q, r.out)
+	return r.answered(ctx, &q, s.post(ctx, &q, r.out))
+}
+
+// answered draws the consequences of an answer; false if the lane stops.
+func (r *run) answered(ctx context.Context, q *request, v verdict) bool {
 	if v.err == nil {
-		r.took(&q)
+		r.took(q)
 		return true
 	}
 	switch {
 	case v.refused || v.large:
 		r.mem.first, r.mem.last, r.mem.slow = place{}, place{}, 0
-		return r.narrow(ctx, &q, v)
+		return r.narrow(ctx, q, v)
 	case v.maybe:
-		r.hold(&q, v.err)
+		r.hold(q, v.err)
 	}
 	if v.err.Class == lane.Throttled && r.mem.last != (place{}) {
 		// The batch must not become smaller, which is what the pump makes of
@@ -283,7 +287,15 @@ func (r *run) narrow(ctx context.Context, q *request, v verdict) bool {
 		v.err = r.blame(ctx, v.err)
 		r.mem.narrow = 1
 	case v.large:
-		v.err = r.tooLarge(ctx, len(q.text), v.err)
+		if v.err = r.tooLarge(ctx, q, v); v.err.Class != lane.Poison {
+			break
+		}
+		// What called it too large may have gone before the proof.
+		v = r.s.post(ctx, q, r.out)
+		if !v.large {
+			return r.answered(ctx, q, v)
+		}
+		r.s.refuses(r.url, v.sent)
 	}
 	if v.err.Class == lane.Poison {
 		r.mem.skip, r.mem.alone = 0, 0
@@ -334,24 +346,6 @@ func (r *run) blame(ctx context.Context, why *lane.Error) *lane.Error {
 	return v.err // later, then
 }
 
-// tooLarge says whose fault it is that a record of n bytes was called too large
-// alone: something in between may say so of everything.
-func (r *run) tooLarge(ctx context.Context, n int, why *lane.Error) *lane.Error {
-	all := *why
-	all.Class = lane.Misconfigured
-	switch most := r.s.largest(r.url); {
-	case n <= most:
-		all.Text = fmt.Sprintf("the target has taken a record of %d bytes, and calls one of %d too large; something in between may answer so: %s", most, n, all.Text)
-		return &all
-	case r.refusing && r.s.accepted(r.url) > r.before || r.s.control(r.url) != nil:
-		return r.blame(ctx, why)
-	case n < web.PlausiblyLarge:
-		all.Text = fmt.Sprintf("the target takes nothing now, and calls a record of %d bytes too large; look at the limits for a request of it, and of what stands in between: %s", n, all.Text)
-		return &all
-	}
-	return why
-}
-
 // recall gives what is remembered of a lane, as far as it is about the batch.
 func (s *Sink) recall(b *lane.Batch) memory {
 	s.mu.Lock()
@@ -397,13 +391,6 @@ func (s *Sink) limit(url string) int {
 	return s.at(url).limit.Size()
 }
 
-// largest is how large a record was at most that a target took.
-func (s *Sink) largest(url string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.at(url).largest
-}
-
 // shrink notes that a request of n bytes was too large.
 func (s *Sink) shrink(url string, n int) {
 	s.mu.Lock()
@@ -436,7 +423,7 @@ func (s *Sink) control(url string) *parcel {
 	return s.at(url).control
 }
 
-func (s *Sink) accept(url string, p *parcel, largest int) {
+func (s *Sink) accept(url string, p *parcel) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.at(url)
@@ -444,7 +431,7 @@ func (s *Sink) accept(url string, p *parcel, largest int) {
 	if t.seen != (greeting{}) {
 		t.normal = t.seen
 	}
-	t.largest = max(t.largest, largest)
+	t.largest = max(t.largest, len(p.body))
 	t.limit.Took(p.size)
 	old := 0
 	if t.control != nil {
