@@ -210,7 +210,8 @@ func TestProbe(t *testing.T) {
 }
 
 // A redirect or a page in the place of what the target answered to HEAD when it
-// took batches is a portal's; a target that always answers so is one.
+// took batches is a portal's, once a batch does not get through; a target that
+// always answers so is one.
 func TestProbeKnowsHowTheTargetAnswers(t *testing.T) {
 	for _, normal := range []int{405, 404, 200, 302} {
 		status, kind, take := normal, "", true
@@ -249,10 +250,10 @@ func TestProbeKnowsHowTheTargetAnswers(t *testing.T) {
 		}{{200, "text/html"}, {302, ""}, {307, "text/html"}} {
 			status, kind, take = portal.status, portal.kind, false
 			same := status == normal && kind == was
-			probe(same)
 			if !same {
 				want(t, send(t, s, batch(2, "1")), 0, lane.Offline, "portal")
 			}
+			probe(same)
 		}
 		status, kind, take = normal, was, true
 		probe(true)

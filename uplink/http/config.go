@@ -81,8 +81,9 @@ type Config struct {
 	Expect Expect `toml:"expect"`
 	// ProbeURL is asked with GET whether the target is there; any 2xx that is
 	// no web page says so. Default: url is asked with HEAD, and every answer
-	// says so; over plain HTTP, a redirect or a web page only as long as url has
-	// not answered otherwise before.
+	// says so; over plain HTTP, after a batch that did not get through, a
+	// redirect or a web page where url has answered otherwise before only at the
+	// fourth time: then a batch decides.
 	ProbeURL string `toml:"probe_url"`
 
 	web.Access

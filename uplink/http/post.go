@@ -27,7 +27,7 @@ func (s *Sink) post(ctx context.Context, q *request, out *lane.Outcome) verdict 
 	if v.err == nil {
 		s.accept(q.url, p)
 	} else {
-		s.doubt(q.url)
+		s.doubt(q.url, v.err.Class)
 	}
 	v.sent = len(body)
 	return v

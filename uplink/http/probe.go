@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"time"
 
 	"forebay/uplink/lane"
 	"forebay/uplink/web"
@@ -15,12 +16,23 @@ type greeting struct {
 	page   bool
 }
 
+const (
+	// maxDoubts is how many probes in a row may say that there is a portal only
+	// because HEAD is answered otherwise than before. Then a batch decides: the
+	// target itself may answer otherwise by now.
+	maxDoubts = 3
+	// freshTime is how soon after an answer to HEAD a batch must be taken for
+	// both to be of the same one.
+	freshTime = 2 * time.Minute
+)
+
 // Probe asks whether the target is there. nil means, of probe_url, that it
 // answered with success and no page. Without one it means no more than that
 // something answers and nothing tells that it is another one than took the
-// last batch: over plain HTTP a redirect or a page may be anybody's, but is a
-// portal's where the same address has answered otherwise to HEAD and then taken
-// a batch.
+// last batch: over plain HTTP a redirect or a page may be anybody's, but is
+// likely a portal's where the same address has answered otherwise to HEAD and
+// then taken a batch. That is said only after a batch that did not get through,
+// and of at most maxDoubts probes until the next one.
 func (s *Sink) Probe(ctx context.Context) error {
 	if s.cfg.ProbeURL != "" {
 		a, e := s.ask(ctx, http.MethodGet, s.cfg.ProbeURL)
@@ -45,21 +57,36 @@ func (s *Sink) Probe(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := s.at(url)
-	t.seen = greeting{a.Status, a.Page()}
+	t.seen, t.seenAt = greeting{a.Status, a.Page()}, time.Now()
 	redirect := a.Status >= 300 && a.Status < 400
-	if page := t.seen.page && a.Status < 300; !a.TLS && (redirect || page) && t.normal != (greeting{}) && t.normal != t.seen {
+	page := t.seen.page && a.Status < 300
+	if !a.TLS && (redirect || page) && t.normal != (greeting{}) && t.normal != t.seen && t.doubts > 0 {
 		t.seen = greeting{}
+		t.doubts--
 		return a.Portal()
 	}
 	return nil
 }
 
-// doubt forgets what was answered to HEAD last: it need not have been the
-// target.
-func (s *Sink) doubt(url string) {
+// doubt notes that a batch was not taken. What was answered to HEAD last need
+// not have been the target.
+func (s *Sink) doubt(url string, class lane.Class) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.at(url).seen = greeting{}
+	t := s.at(url)
+	t.seen = greeting{}
+	if class == lane.Offline || class == lane.Ambiguous {
+		t.doubts = maxDoubts
+	}
+}
+
+// settled takes what was answered to HEAD just before a batch was taken for the
+// target's own answer. s.mu is held.
+func (t *target) settled() {
+	if t.seen != (greeting{}) && time.Since(t.seenAt) < freshTime {
+		t.normal = t.seen
+	}
+	t.doubts = 0
 }
 
 // ask makes a request without a body.

@@ -57,8 +57,10 @@ type target struct {
 	accepted uint64  // requests
 	control  *parcel // the last one of those that was small, or the last
 	// seen is what it answered to HEAD last, and normal what it answered when it
-	// took a batch afterwards; zero: nothing.
+	// took a batch soon afterwards; zero: nothing.
 	seen, normal greeting
+	seenAt       time.Time
+	doubts       int // probes that may still take it for a portal, see maxDoubts
 }
 
 const (
@@ -428,9 +430,7 @@ func (s *Sink) accept(url string, p *parcel) {
 	defer s.mu.Unlock()
 	t := s.at(url)
 	t.accepted++
-	if t.seen != (greeting{}) {
-		t.normal = t.seen
-	}
+	t.settled()
 	t.largest = max(t.largest, len(p.body))
 	t.limit.Took(p.size)
 	old := 0
