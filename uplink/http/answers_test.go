@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -265,10 +266,15 @@ func TestProbeKnowsHowTheTargetAnswers(t *testing.T) {
 // A request that takes too long is Ambiguous and repeated as it was. A batch
 // that never gets through in time gives way to smaller ones.
 func TestTooSlow(t *testing.T) {
+	var mu sync.Mutex
 	var keys []string
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) // the client may have gone
-		if keys = append(keys, r.Header.Get("Idempotency-Key")); len(keys) <= 3 {
+		mu.Lock()
+		keys = append(keys, r.Header.Get("Idempotency-Key"))
+		n := len(keys)
+		mu.Unlock()
+		if n <= 3 {
 			<-r.Context().Done()
 		}
 	}))
@@ -280,6 +286,8 @@ func TestTooSlow(t *testing.T) {
 		want(t, send(t, s, b), 0, lane.Ambiguous, "request_timeout")
 	}
 	want(t, send(t, s, b), 5, lane.OK, "")
+	mu.Lock()
+	defer mu.Unlock()
 	if len(keys) < 5 || keys[0] != keys[1] || keys[1] != keys[2] || keys[2] == keys[3] || !strings.Contains(keys[0], "/1-5-") {
 		t.Errorf("%q", keys)
 	}
