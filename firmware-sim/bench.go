@@ -45,12 +45,13 @@ type benchPutCmd struct {
 	Batch       int     `help:"Records of a request." default:"500"`
 	Size        int     `help:"Bytes of a record." default:"100"`
 	Count       int     `help:"Records in all." default:"1000000"`
+	Keys        int     `help:"Partition keys; as many as 64,000 are used." default:"1000"`
 	Rate        float64 `help:"Records per second; 0 is as fast as they are taken. With a rate, latency counts from when a request was due." default:"0"`
 }
 
 func (c benchPutCmd) Run(ctx context.Context, e *env) error {
 	r, err := load.RunKinesisPut(ctx, load.KinesisPut{
-		KinesisConfig: c.config(), Connections: c.Connections, Batch: c.Batch, Size: c.Size, Count: c.Count, Rate: c.Rate,
+		KinesisConfig: c.config(), Connections: c.Connections, Batch: c.Batch, Size: c.Size, Count: c.Count, Keys: c.Keys, Rate: c.Rate,
 	})
 	if err != nil {
 		return fmt.Errorf("bench kinesis put: %w", err)

@@ -87,7 +87,7 @@ func fill(b *testing.B, g *gw, n, size, publishers int) {
 // door, under keys that spread evenly over its shards.
 func fillEvenly(b *testing.B, g *gw, n, size int) {
 	b.Helper()
-	out, err := exec.CommandContext(b.Context(), program(b, "forebay-sim"), "bench", "kinesis", "put", "--endpoint", "http://"+g.kinesis, "--stream", "line", "--count", strconv.Itoa(n), "--size", strconv.Itoa(size)).CombinedOutput()
+	out, err := exec.CommandContext(b.Context(), program(b, "forebay-sim"), "bench", "kinesis", "put", "--endpoint", "http://"+g.kinesis, "--stream", "line", "--keys", "64000", "--count", strconv.Itoa(n), "--size", strconv.Itoa(size)).CombinedOutput()
 	if err != nil {
 		b.Fatalf("%v\n%s", err, out)
 	}

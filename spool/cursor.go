@@ -93,7 +93,7 @@ func (t *Stream) Cursor(ctx context.Context, name string, shard record.ShardID, 
 		}
 	}
 	c := &Cursor{Reader: newReader(sh, next), sp: sp, key: key, p: p}
-	c.lost, c.saw, c.feed = c.lose, c.see, &feed{shard: sh}
+	c.lost, c.saw, c.feed = c.lose, c.see, newFeed(sh)
 	return c, nil
 }
 

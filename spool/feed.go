@@ -11,6 +11,9 @@ const (
 	// leastFeed in any case and mostFeed at most.
 	feedBytes           = 32 << 20
 	leastFeed, mostFeed = 64 << 10, 1 << 20
+	// leadReach is how many blocks before its own place a cursor begins to read
+	// for others; leadMost is how many runs of blocks it reads from there on.
+	leadReach, leadMost = 64, 64
 	// partOverhead is about what a part takes beside its bytes.
 	partOverhead = 128
 )
@@ -20,17 +23,37 @@ const (
 // of cursors pass the same blocks. Whoever reads some hands each follower that
 // stands there its part of them, so that they are read about once and not once
 // by every cursor, and each cursor holds on to its own records only.
-//
-// A feed stands before block after of a segment: parts hold all of the shard
-// that lies before it and that the cursor has not taken.
 type feed struct {
 	shard *shard
 
-	mu    sync.Mutex
-	seg   *segment // nil: it stands nowhere
+	mu sync.Mutex
+	// here is where its cursor reads; ahead is in the next segment, for one
+	// that has all of here and has not passed it yet.
+	here, ahead spot
+
+	came chan struct{} // room for one: there is something to take
+}
+
+// A spot is before block after of a segment: parts hold all of the shard that
+// lies before it and that the cursor has not taken.
+type spot struct {
+	seg   *segment // nil: it is nowhere
 	after int64
 	parts []stored
 	bytes int
+	next  *segment // where seg goes on; nil until all of seg was seen
+}
+
+// A stretch is what one cursor reads for all: of a segment that has last blocks,
+// and goes on in next, nil if it is not full yet.
+type stretch struct {
+	seg  *segment
+	last int64
+	next *segment
+}
+
+func newFeed(s *shard) *feed {
+	return &feed{shard: s, came: make(chan struct{}, 1)}
 }
 
 // feeds are those of a log.
@@ -67,26 +90,85 @@ func (s *feeds) forget() {
 	}
 }
 
-// share hands every follower its parts of blocks that were read from a
-// segment, from block from on.
-func (s *feeds) share(seg *segment, from int64, run []stored) {
+// limit is what each may hold; s.mu is held.
+func (s *feeds) limit() int {
+	return min(max(feedBytes/max(len(s.all), 1), leastFeed), mostFeed)
+}
+
+// share hands every follower its parts of blocks that were read, from block
+// from on. It reports whether as many took some that the next blocks are worth
+// reading for them.
+func (s *feeds) share(x stretch, from int64, run []stored) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(run) == 0 || len(s.all) == 0 {
-		return
+	if len(run) == 0 {
+		return false
 	}
-	limit := min(max(feedBytes/len(s.all), leastFeed), mostFeed)
+	limit, took := s.limit(), 0
 	thin := make([]*block, len(run))
 	for f := range s.all {
-		f.offer(seg, from, run, thin, limit)
+		if f.offer(x, from, run, thin, limit) {
+			took++
+		}
 	}
+	return took > 1 && took >= len(s.all)/4
+}
+
+// hindmost is where to begin so that those who stand shortly before a block, and
+// have nothing much to take, are served too.
+func (s *feeds) hindmost(seg *segment, after int64) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	limit, first := s.limit(), after
+	for f := range s.all {
+		f.mu.Lock()
+		if p := f.in(seg); p != nil && p.after >= after-leadReach && f.here.bytes+f.ahead.bytes < limit/2 {
+			first = min(first, p.after)
+		}
+		f.mu.Unlock()
+	}
+	return first
+}
+
+// reached reports whether the feed has taken all of a segment before a block.
+func (f *feed) reached(seg *segment, after int64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.in(seg)
+	return p != nil && p.after >= after
+}
+
+// in is the feed's place in a segment; f.mu is held.
+func (f *feed) in(seg *segment) *spot {
+	switch {
+	case seg == nil:
+		return nil
+	case f.here.seg == seg:
+		return &f.here
+	case f.ahead.seg == seg:
+		return &f.ahead
+	case f.here.next == seg:
+		f.ahead = spot{seg: seg, after: 1}
+		return &f.ahead
+	}
+	return nil
 }
 
 // stand puts the feed before a block, with nothing to take.
 func (f *feed) stand(seg *segment, after int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.seg, f.after, f.parts, f.bytes = seg, after, nil, 0
+	f.here, f.ahead = spot{seg: seg, after: after}, spot{}
+}
+
+// enter is stand for a cursor that enters a segment: it has what came ahead.
+func (f *feed) enter(seg *segment, after int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ahead.seg != seg || after != 1 {
+		f.ahead = spot{seg: seg, after: after}
+	}
+	f.here, f.ahead = f.ahead, spot{}
 }
 
 // take gives what came for the cursor and where the feed stands now; false if
@@ -94,44 +176,54 @@ func (f *feed) stand(seg *segment, after int64) {
 func (f *feed) take(seg *segment) (parts []stored, after int64, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	parts = f.parts
-	f.parts, f.bytes = nil, 0
-	return parts, f.after, f.seg == seg
+	parts = f.here.parts
+	f.here.parts, f.here.bytes = nil, 0
+	return parts, f.here.after, f.here.seg == seg
 }
 
-// offer takes what follows where the feed stands, as far as there is room.
+// offer takes what follows where the feed stands, as far as there is room; false
+// if that is nothing.
 // thin are the blocks without what is not the follower's, made when one is
 // needed first.
-func (f *feed) offer(seg *segment, from int64, run []stored, thin []*block, limit int) {
+func (f *feed) offer(x stretch, from int64, run []stored, thin []*block, limit int) (took bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.seg != seg || f.after < from {
-		return
+	p := f.in(x.seg)
+	if p == nil || p.after < from {
+		return false
 	}
 	for i, st := range run {
-		if st.id < f.after {
+		if st.id < p.after {
 			continue
 		}
 		if st.blk != nil && st.err == nil {
 			g, n, ok := st.blk.groupAt(f.shard.id)
 			if !ok {
-				f.after = st.id + 1
+				p.after = st.id + 1
 				continue
 			}
 			size := int(st.blk.raw(n)) + partOverhead
-			if f.bytes+size > limit {
-				return
+			if f.here.bytes+f.ahead.bytes+size > limit {
+				return took
 			}
-			f.bytes += size
+			p.bytes += size
 			if thin[i] == nil {
 				thin[i] = st.blk.thin()
-				f.bytes += 64*len(thin[i].sources) + 16*len(thin[i].types)
+				p.bytes += 64*len(thin[i].sources) + 16*len(thin[i].types)
 			}
 			st = stored{id: st.id, blk: thin[i], part: st.blk.part(g, n)}
 		}
-		f.after = st.id + 1
-		f.parts = append(f.parts, st)
+		p.after = st.id + 1
+		p.parts, took = append(p.parts, st), true
+		select {
+		case f.came <- struct{}{}:
+		default:
+		}
 	}
+	if p.after > x.last {
+		p.next = x.next
+	}
+	return took
 }
 
 // A part is one shard's records of a block, apart from it.

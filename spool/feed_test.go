@@ -251,6 +251,62 @@ func TestManyCursorsReadTheLogAboutOnce(t *testing.T) {
 	}
 }
 
+// Shards that have more and fewer records drift apart, over the ends of segments
+// and over what a feed holds; still most is read for several, and each is shown
+// all of its own.
+func TestCursorsOfUnevenShards(t *testing.T) {
+	b := newBox(t, spool.Config{NoPacking: true})
+	st := b.stream(spool.StreamConfig{Name: "mqtt", Shards: 100})
+	shards := st.Shards()
+	rnd := rand.New(rand.NewPCG(3, 4))
+	want := make([]uint64, len(shards))
+	const blocks = 300
+	for n := range blocks {
+		recs := make([]record.Record, 400)
+		for i := range recs {
+			at := rnd.IntN(len(shards))
+			if rnd.IntN(3) == 0 {
+				at /= 4
+			}
+			want[at]++
+			recs[i] = record.Record{Key: fmt.Sprint(n, i), HashKey: &shards[at].From, Data: make([]byte, 500)}
+		}
+		put(t, st, recs...)
+		if n%100 == 80 {
+			if err := spool.Roll(st); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	b.reopen()
+	st, _ = b.Stream("mqtt")
+	before := b.Stats().BlocksRead
+	next := make([]uint64, len(shards))
+	all := make([]*spool.Cursor, len(shards))
+	for i, sh := range st.Shards() {
+		c, err := st.Cursor(t.Context(), "up", sh.ID, spool.Oldest())
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[i] = c
+	}
+	for ended := 0; ended < len(all); {
+		ended = 0
+		for i, c := range all {
+			n, _ := follow(t, c, next[i])
+			if next[i] += n; n == 0 {
+				ended++
+			}
+		}
+	}
+	if !slices.Equal(next, want) {
+		t.Errorf("read %v, want %v", next, want)
+	}
+	if read := b.Stats().BlocksRead - before; read > 10*blocks {
+		t.Errorf("%d blocks were read %d times", blocks, read)
+	}
+}
+
 // follow reads on behind n records, and gives how many there were and their bytes.
 func follow(t *testing.T, c *spool.Cursor, n uint64) (count uint64, bytes int) {
 	t.Helper()

@@ -458,6 +458,9 @@ func (r *Reader) cold(ctx context.Context, segs []*segment, next uint64) (bool, 
 				return false, err
 			}
 			r.follow()
+			if r.takeFed() {
+				continue
+			}
 		}
 		last, err := r.sh.log.blocksOf(ctx, segs, i)
 		if err == nil && r.after > last {
@@ -466,7 +469,11 @@ func (r *Reader) cold(ctx context.Context, segs []*segment, next uint64) (bool, 
 			return false, r.damage(segs[i], 0, end, errors.New("records are missing"))
 		}
 		if err == nil && r.fed.Load() {
-			err = r.lead(ctx, last)
+			x := stretch{seg: r.seg, last: last}
+			if i+1 < len(segs) {
+				x.next = segs[i+1]
+			}
+			err = r.lead(ctx, x)
 			if err == nil {
 				continue
 			}
@@ -503,7 +510,7 @@ func (r *Reader) follow() {
 		return
 	}
 	r.fed.Store(true)
-	r.feed.stand(r.seg, r.after)
+	r.feed.enter(r.seg, r.after)
 	r.sh.log.feeds.join(r.feed)
 	select {
 	case <-r.closed:
@@ -527,25 +534,51 @@ func (r *Reader) takeFed() bool {
 }
 
 // lead reads blocks for all cursors of the log that follow here, and takes its
-// own part of them.
-func (r *Reader) lead(ctx context.Context, last int64) error {
+// own part of them. It begins with the hindmost of those that are near and reads
+// as many as its own feed holds: cursors whose shards have more or fewer records
+// than others stand at different places, and each such stretch brings those
+// together that stand within it.
+func (r *Reader) lead(ctx context.Context, x stretch) error {
 	l := r.sh.log
 	select {
 	case l.feeds.lead <- struct{}{}:
 		defer func() { <-l.feeds.lead }()
+	case <-r.feed.came:
+		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-r.closed:
 		return record.ErrClosed
 	}
-	if r.takeFed() || !r.fed.Load() || r.after > last {
+	if r.takeFed() || !r.fed.Load() || r.after > x.last {
 		return nil // others were faster
 	}
-	run, err := l.readBlocks(ctx, r.seg, r.after, last)
-	if err != nil {
-		return err
+	var run []stored
+	for n, from := 0, l.feeds.hindmost(x.seg, r.after); n < leadMost && from <= x.last; {
+		more, err := l.readBlocks(ctx, x.seg, from, x.last)
+		if err != nil && from < r.after {
+			from = r.after
+			continue
+		}
+		if err != nil {
+			if n == 0 {
+				return err
+			}
+			break // it is met again by who stands there
+		}
+		run = more
+		goOn := l.feeds.share(x, from, run)
+		if len(run) == 0 {
+			break
+		}
+		if from = run[len(run)-1].id + 1; from > r.after {
+			n++
+		}
+		// What its own feed had no room for, it takes from this run.
+		if !r.feed.reached(x.seg, from) || n > 0 && !goOn {
+			break
+		}
 	}
-	l.feeds.share(r.seg, r.after, run)
 	if r.takeFed() || !r.fed.Load() {
 		return nil
 	}
@@ -555,7 +588,9 @@ func (r *Reader) lead(ctx context.Context, last int64) error {
 	case i >= 0:
 		r.run, r.after = []stored{run[i].of(r.sh.id)}, run[i].id+1
 	case len(run) == 0:
-		r.after = last + 1
+		r.after = x.last + 1
+	default:
+		return nil
 	}
 	r.feed.stand(r.seg, r.after)
 	return nil

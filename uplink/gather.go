@@ -10,6 +10,13 @@ type Gatherer interface {
 	Prefers() (bytes int, linger time.Duration)
 }
 
+// A Spreader is a Sink that may have one record of a lane in a request: the
+// more lanes a Send has, and the more alike they are, the fuller its requests.
+type Spreader interface {
+	// Spreads reports whether this one does so.
+	Spreads() bool
+}
+
 // gathering is what a Gatherer asks for, zero without one.
 type gathering struct {
 	bytes  int
@@ -21,6 +28,9 @@ type gathering struct {
 // batches; alarms and evidence go alone and promptly all the same.
 func (p *Pump) prefer() {
 	p.hold = maxHold
+	if s, ok := p.sink.(Spreader); ok {
+		p.spreads = s.Spreads()
+	}
 	g, ok := p.sink.(Gatherer)
 	if !ok {
 		return

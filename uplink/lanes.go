@@ -319,6 +319,9 @@ func isLoss(err error) bool {
 func (l *laneRun) offer() int {
 	recs := l.hand.left()
 	n, size, most := 0, 0, evenly(recs, min(l.window, l.p.share(l.turn)))
+	if l.p.spreads && l.turn == bulk && l.hand.full {
+		most = min(l.window, l.abreast(recs, most))
+	}
 	until := ^uint64(0)
 	if l.hand == l.now {
 		until = l.until(recs[0].Pos.Seq)
@@ -335,6 +338,35 @@ func (l *laneRun) offer() int {
 		Urgent:  l.turn == alarms,
 	}, size)
 	return n
+}
+
+// abreast is how many bytes of its full hold the lane sends now so that it keeps
+// up with the others, where each sends about most: twice as many where its
+// records are older than theirs, fewer where they are newer. Some lanes have more
+// records than others, and those that drain side by side read the log once.
+func (l *laneRun) abreast(recs []record.Record, most int) int {
+	most = evenly(recs, min(most, 2*l.hand.bytes/3+1))
+	n, size := 0, 0
+	for n < len(recs)-1 && size < most {
+		size += weight(&recs[n])
+		n++
+	}
+	span := recs[n].Arrived.Sub(recs[0].Arrived)
+	l.p.mu.Lock()
+	q := &l.p.lines[l.turn]
+	if q.front.IsZero() {
+		q.front = recs[0].Arrived
+	}
+	late := q.front.Sub(recs[0].Arrived)
+	q.front = q.front.Add(-late / time.Duration(max(q.busy, 1)))
+	l.p.mu.Unlock()
+	switch {
+	case late > span/2:
+		return 2 * most
+	case late < -span/2:
+		return evenly(recs, 2*most/3+1)
+	}
+	return most
 }
 
 // evenly is how many bytes each batch of recs should have, of most at most, so

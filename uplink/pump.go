@@ -64,6 +64,7 @@ type Pump struct {
 	last    bool        // every other pump goes first there
 	capped  time.Time   // when one of them last made a batch wait
 	pace    pace
+	spreads bool               // see Spreader
 	alone   bool               // a Send is under way that measures the link
 	live    LiveLog            // nil unless newest records may go first
 	ahead   map[laneKey][]Span // delivered ahead of the cursors

@@ -39,6 +39,7 @@ type line struct {
 	flying int       // Sends under way
 	known  int       // lanes of the turn there are
 	busy   int       // of them, lanes that have records
+	front  time.Time // when the records arrived that they are at, on average
 }
 
 // A flight is one Send.
@@ -214,7 +215,7 @@ func (p *Pump) share(t turn) int {
 		return p.hold
 	}
 	limit := p.sendLimit()
-	if limit >= maxSend {
+	if limit >= maxSend && (!p.spreads || t != bulk) {
 		return limit
 	}
 	if t == bulk && p.pace.due(time.Now()) {

@@ -16,6 +16,7 @@ type KinesisPut struct {
 	Batch       int           // records of a request
 	Size        int           // bytes of a record
 	Count       int           // records in all
+	Keys        int           // partition keys; 0 is 1,000
 	Rate        float64       // records a second; 0 is as fast as they are taken
 	Stall       time.Duration // a request that takes so long fails; 0 is 60 s
 }
@@ -31,6 +32,8 @@ func (c KinesisPut) Check() error {
 		return fmt.Errorf("size: %d records of %d bytes are more than a request may hold", c.Batch, c.Size)
 	case c.Count < c.Batch:
 		return fmt.Errorf("count: %d is less than one request of %d", c.Count, c.Batch)
+	case c.Keys < 0:
+		return fmt.Errorf("keys: %d is negative", c.Keys)
 	case c.Rate < 0:
 		return fmt.Errorf("rate: %g is negative", c.Rate)
 	}
@@ -57,7 +60,7 @@ type PutResult struct {
 // are filled by chance, so that a log that compresses gains nothing.
 const bodiesEach = 16
 
-// keyCount is how many partition keys there are.
+// keyCount is how many partition keys there are, unless they are named.
 const keyCount = 1000
 
 // RunKinesisPut makes the stream and puts Count records into it, whole
@@ -131,11 +134,15 @@ func newPutter(c KinesisPut, number, count int) *putter {
 	p := &putter{cfg: c, number: number, count: count}
 	data := make([]byte, c.Size)
 	chance := publisher{chance: uint64(number)<<32 + 1}
-	for range min(bodiesEach, count) {
+	keys := c.Keys
+	if keys == 0 {
+		keys = keyCount
+	}
+	for body := range min(bodiesEach, count) {
 		records := make([]benchRecord, c.Batch)
 		for i := range records {
 			chance.fill(data)
-			records[i] = benchRecord{fmt.Sprintf("machine-%d", (number*c.Batch+i*7)%keyCount), bytes.Clone(data)}
+			records[i] = benchRecord{fmt.Sprintf("machine-%d", (((number*bodiesEach+body)*c.Batch+i)*7)%keys), bytes.Clone(data)}
 		}
 		if c.CBOR {
 			p.bodies = append(p.bodies, newKinesisBody(putCBOR(c.Stream, records), true))

@@ -134,6 +134,9 @@ func (w *work) stop(e *Error) {
 	w.out.Class, w.out.Err, w.out.RetryAfter = e.Class, e, e.RetryAfter
 }
 
+// Spreads reports whether a request holds one record of a lane.
+func (s *Sink) Spreads() bool { return s.cfg.Aggregate == "off" }
+
 // Send sends the batches, which are of different lanes, and gives an outcome
 // for each, in their order. It sends every record once, in requests that hold
 // one Kinesis record of a lane at most: a lane stops at its first failure, the
