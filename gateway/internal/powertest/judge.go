@@ -134,6 +134,20 @@ func (j *judge) bare(rate float64) float64 {
 	return stride / max(took-min(j.Grow.P50, j.Overwrite.P50)/1e3, took/10)
 }
 
+// Words are what is known of a device, for a person.
+func (d Device) Words() string {
+	var known []string
+	for _, s := range []string{kindNames[d.Kind], d.Model} {
+		if s != "" {
+			known = append(known, s)
+		}
+	}
+	if len(known) == 0 {
+		return "not known here"
+	}
+	return strings.Join(known, ", ")
+}
+
 // sync says whether a sync seems to reach the disk.
 func (j *judge) sync() {
 	if slices.Contains(inMemory, j.FileSystem) {
@@ -294,6 +308,9 @@ func (j *judge) settings() {
 func ms(v float64) string {
 	if v < 1 {
 		return fmt.Sprintf("%.2g ms", v)
+	}
+	if v >= 1000 {
+		return fmt.Sprintf("%.0f ms", v)
 	}
 	return fmt.Sprintf("%.3g ms", v)
 }
