@@ -175,8 +175,8 @@ func (c proveCmd) prove(ctx context.Context, e *env) (rep *proof.Report, err err
 	if rep.Disk, err = powertest.Measure(ctx, opt); err != nil {
 		return nil, err
 	}
-	rep.Findings = powertest.JudgeForReport(rep.Disk)
 	rep.Disk.Dir = filepath.Dir(rep.Disk.Dir) // the test's own goes
+	rep.Findings = powertest.JudgeForReport(rep.Disk)
 	p := &prover{cmd: c, say: e.err, setup: setup, rep: rep}
 	if err := p.run(ctx); err != nil {
 		return nil, err

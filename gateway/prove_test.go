@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"forebay/gateway/internal/proof"
 
@@ -161,6 +162,22 @@ func TestOutage(t *testing.T) {
 	} {
 		if o.waited() != 400 || o.drains(c.now) != c.drains || o.left(c.now) != c.left {
 			t.Errorf("%+v: drains %v, %d left of %d; want %v, %d", c.now, o.drains(c.now), o.left(c.now), o.waited(), c.drains, c.left)
+		}
+	}
+	for _, c := range []struct {
+		now    passage
+		waited uint64
+		shown  bool
+		says   string
+	}{
+		{passage{1500, 800, 690}, 400, true, "the backlog drains, 0.25 s"},
+		{passage{1500, 2, 1498}, 400, false, "the backlog of 400 records had gone 0.25 s"},
+		{passage{1500, 2, 1498}, 0, false, "none had waited"},
+	} {
+		k := proof.DrainKill{Waited: c.waited}
+		while := o.atKill(c.now, 250*time.Millisecond, &k)
+		if !strings.Contains(while, c.says) || k.Shown != c.shown || (k.Why == "") != c.shown || k.Waiting != c.now.pending || k.Before != c.now.delivered-600 || k.After != .25 {
+			t.Errorf("%+v: killed while %s: %+v", c.now, while, k)
 		}
 	}
 	if none := (outage{before: passage{in: 7, delivered: 7}, in: 7}); none.waited() != 0 || none.drains(passage{9, 1, 8}) || none.left(passage{9, 1, 8}) != 0 {

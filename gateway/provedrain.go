@@ -166,20 +166,26 @@ func (p *prover) killDraining(ctx context.Context, o outage) error {
 
 // killAt is the kill of killDraining; f was seen just before.
 func (p *prover) killAt(ctx context.Context, o outage, f passage, k *proof.DrainKill) error {
-	k.Shown, k.After = o.drains(f), time.Since(o.back).Seconds()
-	k.Waiting, k.Before = f.pending, f.delivered-min(o.before.delivered, f.delivered)
+	while := o.atKill(f, time.Since(o.back), k)
 	p.killed = f.delivered
-	while := fmt.Sprintf("the backlog drains, %.2f s after the link's return", k.After)
+	return p.kill(ctx, f, while)
+}
+
+// atKill notes a kill so long after the link's return, and says in words what
+// was under way.
+func (o outage) atKill(f passage, after time.Duration, k *proof.DrainKill) (while string) {
+	k.Shown, k.After = o.drains(f), after.Seconds()
+	k.Waiting, k.Before = f.pending, f.delivered-min(o.before.delivered, f.delivered)
 	switch {
 	case k.Shown:
+		return fmt.Sprintf("the backlog drains, %.2f s after the link's return", k.After)
 	case k.Waited == 0:
 		k.Why = "no record waited when the link came back"
-		while = "records are delivered: none had waited for the link"
-	default:
-		k.Why = fmt.Sprintf("the backlog of %s had gone %.2f s after the link's return, before that was seen; a larger --records makes a larger backlog", count(k.Waited, "record", "records"), k.After)
-		while = fmt.Sprintf("records are delivered: the backlog of %s had gone %.2f s after the link's return, before that was seen", count(k.Waited, "record", "records"), k.After)
+		return "records are delivered: none had waited for the link"
 	}
-	return p.kill(ctx, f, while)
+	gone := fmt.Sprintf("the backlog of %s had gone %.2f s after the link's return, before that was seen", count(k.Waited, "record", "records"), k.After)
+	k.Why = gone + "; a larger --records makes a larger backlog"
+	return "records are delivered: " + gone
 }
 
 // drained notes when all that the link's return found waiting had gone: as many
