@@ -148,6 +148,12 @@ func (d Device) Words() string {
 	return strings.Join(known, ", ")
 }
 
+// outruns reports whether a burst and its sync were quicker by far than the disk
+// goes on.
+func (j *judge) outruns() bool {
+	return j.SustainRate > 0 && j.BurstRate > 4*j.bare(j.SustainRate) && (j.LastRate <= 0 || j.BurstRate > 4*j.bare(j.LastRate))
+}
+
 // sync says whether a sync seems to reach the disk.
 func (j *judge) sync() {
 	if slices.Contains(inMemory, j.FileSystem) {
@@ -173,9 +179,11 @@ func (j *judge) sync() {
 		doubt = true
 		j.say(Danger, "sync", "A sync takes %s, which is quicker than %s can be, as a rule (%s): it seems not to wait for the disk. Either its cache is safe against a power cut (a battery, capacitors; ask its maker) or acknowledged records may be lost.", ms(p50), name, ms(least))
 	}
-	if j.SustainRate > 0 && j.SustainS >= leastSample && j.BurstRate > 4*j.bare(j.SustainRate) && (j.LastRate <= 0 || j.BurstRate > 4*j.bare(j.LastRate)) {
+	if j.outruns() && min(j.SustainS, j.BurstS) >= leastSample {
 		doubt = true
-		j.say(Danger, "sync", "One sync of 32 MiB came back at %s/s, while the disk goes on at %s/s: it seems not to have waited for all of it.", bytesText(j.BurstRate), bytesText(j.SustainRate))
+		j.say(Danger, "sync", "A sync of 32 MiB came back at %s/s, while the disk goes on at %s/s: it seems not to have waited for all of it.", bytesText(j.BurstRate), bytesText(j.SustainRate))
+	} else if j.outruns() {
+		j.say(Note, "sync", "A sync of 32 MiB came back at %s/s, while the disk went on at %s/s. The samples (%.2g s, %.2g s) are too small to say whether it did not wait for all of it or other programs slowed the disk.", bytesText(j.BurstRate), bytesText(j.SustainRate), j.BurstS, j.SustainS)
 	}
 	if d := j.DSync.P50; min(j.DSync.N, j.Overwrite.N) >= leastPairs && p50 > 0 && d > 4*p50 && d-p50 > 1 {
 		doubt = true
