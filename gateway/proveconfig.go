@@ -29,6 +29,9 @@ type proofSetup struct {
 	link   *cutLink       // nil where the cable is pulled by hand, or not at all
 }
 
+// testConfig is the file of its config, beside its data.
+const testConfig = "prove.toml"
+
 // errByHand says that the link cannot be cut from here.
 var errByHand = errors.New("its link cannot be cut from here; add --by-hand and pull the cable when you are asked to")
 
@@ -59,7 +62,7 @@ func setUp(ctx context.Context, file, dir, sockets, name, far string, byHand boo
 	if !ok {
 		return nil, fmt.Errorf("the config file has no table [uplink.%s] for uplink %s", kind, up.ID)
 	}
-	s = &proofSetup{name: name, config: filepath.Join(dir, "prove.toml"), socket: filepath.Join(sockets, "forebay.sock"), data: filepath.Join(dir, "data"), limits: all.Link}
+	s = &proofSetup{name: name, config: filepath.Join(dir, testConfig), socket: filepath.Join(sockets, "forebay.sock"), data: filepath.Join(dir, "data"), limits: all.Link}
 	delete(table, "shape") // every record is to be found again
 	table["streams"], table["from"], table["retry_max"] = []string{name}, "oldest", "5s"
 	if s.left, err = aside(kind, target, name, far); err != nil {

@@ -35,7 +35,7 @@ type feeder struct {
 	ended   time.Time
 	next    atomic.Uint64
 	again   atomic.Uint64
-	wg      sync.WaitGroup
+	over    chan struct{} // closed when all have ended
 
 	mu      sync.Mutex
 	budget  proof.Budget
@@ -46,20 +46,21 @@ type feeder struct {
 }
 
 func newFeeder(client *api.Client, stream string, records uint64, length time.Duration) *feeder {
-	f := &feeder{client: client, stream: stream, records: records, length: length, began: time.Now()}
+	f := &feeder{client: client, stream: stream, records: records, length: length, began: time.Now(), over: make(chan struct{})}
 	f.acked = f.budget.NewSet()
 	return f
 }
 
 func (f *feeder) start(ctx context.Context) {
+	var wg sync.WaitGroup
 	for i := range feeders {
-		f.wg.Go(func() { f.run(ctx, fmt.Sprintf("prove-%d", i)) })
+		wg.Go(func() { f.run(ctx, fmt.Sprintf("prove-%d", i)) })
 	}
-}
-
-func (f *feeder) wait() {
-	f.wg.Wait()
-	f.ended = time.Now()
+	go func() { // whoever called start waits for over
+		wg.Wait()
+		f.ended = time.Now()
+		close(f.over)
+	}()
 }
 
 func (f *feeder) run(ctx context.Context, key string) {
@@ -113,7 +114,7 @@ func (f *feeder) note(n uint64, ms float64) {
 	}
 }
 
-// figures are what the producers saw. They have ended.
+// figures are what the producers saw. They are over.
 func (f *feeder) figures(to *proof.Figures) {
 	to.Seconds = f.ended.Sub(f.began).Seconds()
 	to.Written, to.Acknowledged, to.Again = min(f.next.Load(), f.records), f.acked.Len(), f.again.Load()

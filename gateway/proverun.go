@@ -34,6 +34,9 @@ type prover struct {
 	client *api.Client
 	child  *testedGateway
 	feed   *feeder
+
+	cutAt  time.Time // when the link was cut
+	killed uint64    // records that had been delivered at the kill in the drain
 }
 
 // event notes what was done.
@@ -58,24 +61,23 @@ func (p *prover) run(ctx context.Context) (err error) {
 	feeding, stop := context.WithCancel(ctx)
 	defer stop()
 	p.feed.start(feeding)
-	mended, err := p.disturb(ctx)
+	over, err := p.disturb(ctx)
+	if err == nil {
+		err = p.write(ctx, over)
+	}
 	if err != nil {
 		stop()
-		p.feed.wait()
+		<-p.feed.over
 		return err
 	}
-	p.feed.wait() // it ends by itself
-	p.event("the last record is written")
-	p.feed.figures(&p.rep.Figures)
-	if err := p.drain(ctx, mended); err != nil {
+	if err := p.drain(ctx, over); err != nil {
 		return err
 	}
 	return p.compare(ctx)
 }
 
-// disturb kills the gateway and cuts its link while records are written. It
-// gives when the link was there again.
-func (p *prover) disturb(ctx context.Context) (mended time.Time, err error) {
+// disturb kills the gateway and cuts its link while records are written.
+func (p *prover) disturb(ctx context.Context) (o outage, err error) {
 	at := func(share float64) error {
 		return p.until(ctx, p.feed.began.Add(time.Duration(share*float64(p.feed.length))))
 	}
@@ -83,24 +85,25 @@ func (p *prover) disturb(ctx context.Context) (mended time.Time, err error) {
 		share float64
 		do    func() error
 	}{
-		{0.2, func() error { return p.kill(ctx, "records are delivered") }},
+		{0.2, func() error { return p.killNow(ctx, "records are delivered") }},
 		{0.35, func() error { return p.cut(ctx) }},
-		{0.5, func() error { return p.kill(ctx, "the link is cut") }},
+		{0.5, func() error { return p.killNow(ctx, "the link is cut") }},
 		{0.7, func() error {
-			mended, err = p.mend(ctx)
-			return err
+			if o, err = p.mend(ctx); err != nil {
+				return err
+			}
+			return p.killDraining(ctx, o)
 		}},
-		{0.85, func() error { return p.kill(ctx, "the backlog drains") }},
 	}
 	for _, s := range steps {
 		if err := at(s.share); err != nil {
-			return mended, err
+			return o, err
 		}
 		if err := s.do(); err != nil {
-			return mended, err
+			return o, err
 		}
 	}
-	return mended, nil
+	return o, nil
 }
 
 // until waits, and looks at the backlog meanwhile.
@@ -113,8 +116,8 @@ func (p *prover) until(ctx context.Context, t time.Time) error {
 		if err := linger(ctx, min(wait, 500*time.Millisecond)); err != nil {
 			return err
 		}
-		if n, _, err := p.waiting(ctx); err == nil {
-			p.rep.Figures.Backlog = max(p.rep.Figures.Backlog, n)
+		if _, err := p.flow(ctx); err != nil {
+			continue // what it does not say now it says later
 		}
 	}
 }
@@ -128,26 +131,6 @@ func linger(ctx context.Context, d time.Duration) error {
 	case <-t.C:
 		return nil
 	}
-}
-
-// waiting is what the uplink has not delivered yet, and its state.
-func (p *prover) waiting(ctx context.Context) (n uint64, state string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	l, err := p.client.Ledger(ctx)
-	if err != nil {
-		return 0, "", err
-	}
-	for _, u := range l.Uplinks {
-		if u.Stream == p.setup.name {
-			n += u.Pending
-		}
-	}
-	ups, err := p.client.Uplinks(ctx)
-	if err != nil || len(ups) != 1 {
-		return n, "", err
-	}
-	return n, ups[0].State, nil
 }
 
 // start starts the gateway and waits until it serves.
@@ -179,8 +162,20 @@ func (p *prover) start(ctx context.Context) error {
 	}
 }
 
-// kill is kill -9 and a new start.
-func (p *prover) kill(ctx context.Context, while string) error {
+// killNow kills at whatever is under way.
+func (p *prover) killNow(ctx context.Context, while string) error {
+	f, err := p.flowNow(ctx)
+	if err != nil {
+		return err
+	}
+	if f.delivered == 0 {
+		while += " (nothing was delivered yet)"
+	}
+	return p.kill(ctx, f, while)
+}
+
+// kill is kill -9 and a new start. f was seen just before.
+func (p *prover) kill(ctx context.Context, f passage, while string) error {
 	if err := p.child.kill(); err != nil {
 		return err
 	}
@@ -191,7 +186,7 @@ func (p *prover) kill(ctx context.Context, while string) error {
 	took := time.Since(began).Seconds()
 	p.rep.Figures.Kills++
 	p.rep.Figures.Restart = max(p.rep.Figures.Restart, took)
-	p.event("killed without warning while %s; it served again after %.2f s", while, took)
+	p.event("killed without warning while %s; %d delivered and %d waiting at that time; it served again after %.2f s", while, f.delivered, f.pending, took)
 	return nil
 }
 
@@ -200,83 +195,17 @@ func (p *prover) cut(ctx context.Context) error {
 	p.rep.Figures.Cuts++
 	if l := p.setup.link; l != nil {
 		l.cut()
+		p.cutAt = time.Now()
 		p.event("the link is cut")
 		return nil
 	}
 	p.event("PULL THE CABLE of the uplink now")
-	if err := p.state(ctx, "down", 10*time.Minute); err != nil {
+	if err := p.when(ctx, 10*time.Minute, 100*time.Millisecond, func(_ passage, up api.Uplink) bool { return up.State == "down" }); err != nil {
 		return fmt.Errorf("wait for the cable to be pulled: %w", err)
 	}
+	p.cutAt = time.Now()
 	p.event("the uplink is down")
 	return nil
-}
-
-func (p *prover) mend(ctx context.Context) (time.Time, error) {
-	if l := p.setup.link; l != nil {
-		l.mend()
-		p.event("the link is there again")
-		return p.mended(), nil
-	}
-	p.event("PUT THE CABLE BACK now")
-	if err := p.state(ctx, "", time.Hour); err != nil {
-		return time.Time{}, fmt.Errorf("wait for the cable to be put back: %w", err)
-	}
-	p.event("the uplink is up again")
-	return p.mended(), nil
-}
-
-// mended notes how long the link was cut: since the event that says so.
-func (p *prover) mended() time.Time {
-	now := time.Now()
-	for _, e := range p.rep.Events {
-		if e.What == "the link is cut" || e.What == "the uplink is down" {
-			p.rep.Figures.CutFor = now.Sub(e.At).Seconds()
-		}
-	}
-	return now
-}
-
-// state waits until the uplink is in a state, "" for any but down.
-func (p *prover) state(ctx context.Context, want string, within time.Duration) error {
-	deadline := time.Now().Add(within)
-	for time.Now().Before(deadline) {
-		_, got, err := p.waiting(ctx)
-		if err == nil && (got == want || want == "" && got != "" && got != "down") {
-			return nil
-		}
-		if err := linger(ctx, 500*time.Millisecond); err != nil {
-			return err
-		}
-	}
-	return fmt.Errorf("not within %s", within)
-}
-
-// drain waits until everything is delivered.
-func (p *prover) drain(ctx context.Context, mended time.Time) error {
-	from := time.Now()
-	if mended.After(from) {
-		from = mended
-	}
-	for deadline := time.Now().Add(p.cmd.Drain); ; {
-		n, state, err := p.waiting(ctx)
-		if err == nil && n == 0 {
-			p.rep.Figures.Drain = time.Since(from).Seconds()
-			p.event("everything is delivered")
-			return nil
-		}
-		if err == nil {
-			p.rep.Figures.Backlog = max(p.rep.Figures.Backlog, n)
-		}
-		if time.Now().After(deadline) {
-			p.rep.Figures.Undelivered = max(n, 1)
-			p.event("not everything was delivered within %s; the uplink is %s", p.cmd.Drain, state)
-			p.rep.Figures.Drain = time.Since(from).Seconds()
-			return nil
-		}
-		if err := linger(ctx, 100*time.Millisecond); err != nil {
-			return err
-		}
-	}
 }
 
 // provedEnd is the gateway under test, whose target is named by its real

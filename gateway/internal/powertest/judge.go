@@ -34,9 +34,28 @@ func Judge(f Facts) []Finding {
 	j.place()
 	j.sync()
 	j.speed()
+	j.life()
 	j.wear()
 	j.settings()
 	return j.out
+}
+
+// JudgeForReport is Judge for the report of an acceptance test, which a person
+// signs who sets nothing and gives no flags: it leaves out what a load that
+// nobody knows does to the disk, and settings, but for those that need to be
+// changed.
+func JudgeForReport(f Facts) []Finding {
+	j := &judge{Facts: f}
+	j.place()
+	j.sync()
+	j.speed()
+	j.life()
+	if f.Load.From != "" {
+		j.wear()
+	}
+	kept := len(j.out)
+	j.settings()
+	return append(j.out[:kept], slices.DeleteFunc(j.out[kept:], func(s Finding) bool { return s.Level == Note })...)
 }
 
 type judge struct {
@@ -90,6 +109,51 @@ var kindNames = map[string]string{
 	"virtual": "a virtual disk", "stacked": "a device made of others",
 }
 
+// A smaller sample is no ground for a verdict.
+const (
+	leastSample = 1.0 // seconds
+	leastSyncs  = 100
+	leastPairs  = 10 // of two ways to sync that are compared
+)
+
+// small says in words how small the sample is by which the sync would be
+// judged; "" where it is large enough: so many syncs over a second, or very
+// many in less.
+func (j *judge) small() string {
+	o := j.Overwrite
+	if o.N >= maxSyncs || o.N >= leastSyncs && o.Seconds >= leastSample {
+		return ""
+	}
+	return fmt.Sprintf("%d syncs in %.2g s", o.N, o.Seconds)
+}
+
+// bare is a rate of the sustained step without what its syncs took, a sync for
+// each MiB; at most ten times the rate.
+func (j *judge) bare(rate float64) float64 {
+	took := stride / rate
+	return stride / max(took-min(j.Grow.P50, j.Overwrite.P50)/1e3, took/10)
+}
+
+// Words are what is known of a device, for a person.
+func (d Device) Words() string {
+	var known []string
+	for _, s := range []string{kindNames[d.Kind], d.Model} {
+		if s != "" {
+			known = append(known, s)
+		}
+	}
+	if len(known) == 0 {
+		return "not known here"
+	}
+	return strings.Join(known, ", ")
+}
+
+// outruns reports whether a burst and its sync were quicker by far than the disk
+// goes on.
+func (j *judge) outruns() bool {
+	return j.SustainRate > 0 && j.BurstRate > 4*j.bare(j.SustainRate) && (j.LastRate <= 0 || j.BurstRate > 4*j.bare(j.LastRate))
+}
+
 // sync says whether a sync seems to reach the disk.
 func (j *judge) sync() {
 	if slices.Contains(inMemory, j.FileSystem) {
@@ -103,16 +167,25 @@ func (j *judge) sync() {
 	p50 := j.Overwrite.P50
 	name := kindNames[j.Device.Kind]
 	least, known := leastSync[j.Device.Kind]
-	doubt := false
-	if known && p50 > 0 && p50 < least {
+	doubt, small := false, j.small()
+	switch tooQuick := known && p50 > 0 && p50 < least; {
+	case known && small != "" && tooQuick:
+		doubt = true
+		j.say(Warning, "sync", "A sync took %s, quicker than %s can be, as a rule (%s). But %s are too small a sample to say that it does not wait for the disk. Measure for a second or longer.", ms(p50), name, ms(least), small)
+	case known && small != "":
+		doubt = true // neither the one nor the other
+		j.say(Note, "sync", "A sync took %s. %s are too small a sample to say whether it reaches the disk. Measure for a second or longer.", ms(p50), small)
+	case tooQuick:
 		doubt = true
 		j.say(Danger, "sync", "A sync takes %s, which is quicker than %s can be, as a rule (%s): it seems not to wait for the disk. Either its cache is safe against a power cut (a battery, capacitors; ask its maker) or acknowledged records may be lost.", ms(p50), name, ms(least))
 	}
-	if j.SustainRate > 0 && j.BurstRate > 4*j.SustainRate && j.BurstRate > 4*j.LastRate {
+	if j.outruns() && min(j.SustainS, j.BurstS) >= leastSample {
 		doubt = true
-		j.say(Danger, "sync", "One sync of 32 MiB came back at %s/s, while the disk goes on at %s/s: it seems not to have waited for all of it.", bytesText(j.BurstRate), bytesText(j.SustainRate))
+		j.say(Danger, "sync", "A sync of 32 MiB came back at %s/s, while the disk goes on at %s/s: it seems not to have waited for all of it.", bytesText(j.BurstRate), bytesText(j.SustainRate))
+	} else if j.outruns() {
+		j.say(Note, "sync", "A sync of 32 MiB came back at %s/s, while the disk went on at %s/s. The samples (%.2g s, %.2g s) are too small to say whether it did not wait for all of it or other programs slowed the disk.", bytesText(j.BurstRate), bytesText(j.SustainRate), j.BurstS, j.SustainS)
 	}
-	if d := j.DSync.P50; d > 0 && p50 > 0 && (d > 4*p50 && d-p50 > 1) {
+	if d := j.DSync.P50; min(j.DSync.N, j.Overwrite.N) >= leastPairs && p50 > 0 && d > 4*p50 && d-p50 > 1 {
 		doubt = true
 		j.say(Warning, "sync", "A write with O_DSYNC takes %s, but a write and a sync only %s. Both promise the same: the sync seems to do less.", ms(d), ms(p50))
 	}
@@ -146,6 +219,10 @@ func (j *judge) speed() {
 	if c.P99 > 100 {
 		j.say(Warning, "speed", "One commit in a hundred takes %s. Senders with a timeout below that will send again. Another program on the disk, or a card that tidies itself up, is the usual reason.", ms(c.P99))
 	}
+	if j.SustainRate > 0 && j.SustainS < leastSample {
+		j.say(Note, "speed", "%s were written and synced in %.2g s: too small a sample to say at what rate the disk goes on.", bytesText(float64(j.SustainBytes)), j.SustainS)
+		return
+	}
 	if j.SustainRate > 0 {
 		j.say(Note, "speed", "Written for %.0f s on end, the disk took %s/s. The log writes records about twice (first in order, then in place): count on %s/s of small records.", j.SustainS, bytesText(j.SustainRate), bytesText(j.SustainRate/2.2))
 	}
@@ -169,8 +246,8 @@ var endurances = map[string]endurance{
 	"nvme": {600, 2},
 }
 
-// wear says how long the disk lasts under the load.
-func (j *judge) wear() {
+// life says how much of its life the disk says is used.
+func (j *judge) life() {
 	if n := j.Device.LifeUsed; n >= 0 {
 		l := Note
 		if n >= 80 {
@@ -178,6 +255,10 @@ func (j *judge) wear() {
 		}
 		j.say(l, "wear", "The eMMC says that %d %% of its life are used at most.", n)
 	}
+}
+
+// wear says how long the disk lasts under the load.
+func (j *judge) wear() {
 	if j.Load.From == "" {
 		j.say(Note, "wear", "The load is not known: no gateway answers. --rate and --size tell one.")
 		return
@@ -235,6 +316,9 @@ func (j *judge) settings() {
 func ms(v float64) string {
 	if v < 1 {
 		return fmt.Sprintf("%.2g ms", v)
+	}
+	if v >= 1000 {
+		return fmt.Sprintf("%.0f ms", v)
 	}
 	return fmt.Sprintf("%.3g ms", v)
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -114,5 +115,35 @@ func TestTheModelOfALoad(t *testing.T) {
 	}
 	if per := flood.BytesPerDay / 86_400 / 10_000; per < 220 || per > 500 {
 		t.Errorf("of ten thousand a second each writes %.0f", per)
+	}
+}
+
+// A report that is signed says nothing of flags, of a load that nobody knows
+// and of settings that may stay; everything else it says as the command does.
+func TestWhatAReportSaysOfADisk(t *testing.T) {
+	for _, c := range []struct {
+		change func(*powertest.Facts)
+		leaves []string // out, by what they are about
+	}{
+		{func(*powertest.Facts) {}, []string{"wear", "settings", "settings"}},
+		{func(f *powertest.Facts) { f.Load = powertest.Load{From: "The gateway edge", BytesPerDay: 1e9} }, []string{"settings", "settings"}},
+		{func(f *powertest.Facts) { f.Device.LifeUsed = 90 }, []string{"wear", "settings", "settings"}},
+		{func(f *powertest.Facts) { f.Free = 600 << 20 }, []string{"wear", "settings"}}, // a quota that is little stays
+	} {
+		f := powertest.Facts{
+			Dir: "/data", FileSystem: "ext4", Total: 1e12, Free: 5e11, Device: powertest.Device{Kind: "nvme", Bytes: 1e12, LifeUsed: -1},
+			Overwrite: powertest.Latency{N: 5000, Seconds: 1, P50: .2, P99: 1}, Commit: powertest.Latency{N: 500, Seconds: 1, P50: 2, P99: 4}, RecordBytes: 9000, SustainRate: 1e8, SustainS: 5,
+		}
+		c.change(&f)
+		short := powertest.JudgeForReport(f)
+		var out []string
+		for _, s := range powertest.Judge(f) {
+			if !slices.Contains(short, s) {
+				out = append(out, s.About)
+			}
+		}
+		if len(short) < 3 || !slices.Equal(out, c.leaves) {
+			t.Errorf("%+v: it leaves out %v, want %v; it says %v", f.Load, out, c.leaves, short)
+		}
 	}
 }

@@ -287,11 +287,12 @@ func sample() *proof.Report {
 		Format: 1, Name: "prove-20261123-080000", Began: at, Ended: at.Add(3 * time.Minute), Version: "1.0.0", System: "linux/arm64", Host: "box-7 <cell>",
 		Gateway: "edge", Config: strings.Repeat("ab", 32), Uplink: "cloud", Kind: "kinesis", Target: "Kinesis at http://10.0.0.5:4567, stream press-shop",
 		Left: "the stream prove-20261123-080000", Why: []string{},
-		Disk:     powertest.Facts{Dir: "/data", FileSystem: "ext4", Device: powertest.Device{Kind: "emmc", Model: "DG4008"}, Grow: powertest.Latency{N: 100, P50: 1.5, P99: 4}, SustainRate: 20e6},
+		Disk:     powertest.Facts{Dir: "/data", FileSystem: "ext4", Device: powertest.Device{Kind: "emmc", Model: "DG4008"}, Grow: powertest.Latency{N: 100, P50: 1.5, P99: 4}, SustainRate: 20e6, SustainS: 5},
 		Findings: []powertest.Finding{{Level: powertest.Note, About: "speed", Text: "A lone record takes 2 ms."}, {Level: powertest.Danger, About: "sync", Text: "The disk seems to lie."}},
 		Figures: proof.Figures{
 			Seconds: 120, Written: 4, Acknowledged: 4, Again: 1, TwiceHere: 1, LostThere: 1, TwiceThere: 1, AckP50: 2, AckP99: 8.5, AckMax: 40,
-			Kills: 3, Restart: .5, Cuts: 1, CutFor: 42, Backlog: 1000, Drain: 3.25, Balanced: true,
+			Kills: 3, Restart: .5, Cuts: 1, CutFor: 42, Backlog: 1000, Drain: 3.25, Drained: true, Rest: .02, Balanced: true,
+			DrainKill: &proof.DrainKill{Shown: true, Waited: 990, After: 1.5, Waiting: 640, Before: 360, Rest: 650},
 		},
 		Events:  []proof.Event{{At: at, What: "the gateway under test serves"}, {At: at.Add(time.Minute), What: "the link is cut"}},
 		Verdict: v,
@@ -351,7 +352,10 @@ func TestJudge(t *testing.T) {
 		"nothing acked":    {func(r *proof.Report) { r.Figures.Acknowledged = 0 }, proof.Failed},
 		"a disk that lies": {func(r *proof.Report) { r.Findings[0].Level = powertest.Danger }, proof.Reservations},
 		"no link cut":      {func(r *proof.Report) { r.Figures.Cuts = 0 }, proof.Reservations},
-		"no kill":          {func(r *proof.Report) { r.Figures.Kills = 0 }, proof.Reservations},
+		"no kill in the drain": {func(r *proof.Report) {
+			*r.Figures.DrainKill = proof.DrainKill{Waited: 9, After: .01, Why: "the backlog of 9 records had gone"}
+		}, proof.Reservations},
+		"no kill": {func(r *proof.Report) { r.Figures.Kills = 0 }, proof.Reservations},
 	} {
 		r := sample()
 		r.Findings = r.Findings[:1]

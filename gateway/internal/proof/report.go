@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"slices"
 	"time"
 
 	"forebay/gateway/internal/powertest"
@@ -37,6 +38,11 @@ type Report struct {
 	Kind    string `json:"kind"`
 	Target  string `json:"target"`
 	Left    string `json:"left_at_target"` // what stays there
+	// FarStream is what the test used at the target instead of making its own.
+	FarStream string `json:"far_stream,omitempty"`
+	// Kept is the directory where the test's own data was left, "" where it was
+	// removed.
+	Kept string `json:"data_kept,omitempty"`
 
 	Disk     powertest.Facts     `json:"disk"`
 	Findings []powertest.Finding `json:"findings"`
@@ -49,8 +55,8 @@ type Report struct {
 type Figures struct {
 	Seconds float64 `json:"seconds"` // that records were written
 	// Written are the numbered records, Acknowledged those of which the gateway
-	// said that they are safe; Again how often one was sent again because its
-	// answer was lost.
+	// said that they are safe; Again how often one was sent again because no
+	// answer came: the gateway was being killed, or started.
 	Written      uint64 `json:"written"`
 	Acknowledged uint64 `json:"acknowledged"`
 	Again        uint64 `json:"sent_again"`
@@ -69,14 +75,34 @@ type Figures struct {
 	AckP99 float64 `json:"ack_p99_ms"`
 	AckMax float64 `json:"ack_max_ms"`
 
-	Kills    int     `json:"kills"`
-	Restart  float64 `json:"longest_restart_seconds"`
-	Cuts     int     `json:"link_cuts"`
-	CutFor   float64 `json:"link_cut_seconds"`
-	Backlog  uint64  `json:"largest_backlog"` // records
-	Drain    float64 `json:"drain_seconds"`   // from the end of the cut, or of writing, whichever is later
-	Balanced bool    `json:"ledger_balanced"`
-	Problems int     `json:"spool_problems"`
+	Kills   int     `json:"kills"`
+	Restart float64 `json:"longest_restart_seconds"`
+	Cuts    int     `json:"link_cuts"`
+	CutFor  float64 `json:"link_cut_seconds"`
+	Backlog uint64  `json:"largest_backlog"` // records
+	// Drain is from the link's return until nothing waited any more that had
+	// waited then; a kill and a start lie between. Drained is false where that was
+	// not reached. Rest is from the last record that was written until nothing
+	// waited at all, or until the time to drain was over.
+	Drain     float64    `json:"drain_seconds"`
+	Drained   bool       `json:"drained"`
+	Rest      float64    `json:"delivered_after_writing_seconds"`
+	DrainKill *DrainKill `json:"drain_kill,omitempty"`
+	Balanced  bool       `json:"ledger_balanced"`
+	Problems  int        `json:"spool_problems"`
+}
+
+// A DrainKill is the kill while the backlog of the cut drained.
+type DrainKill struct {
+	// Shown: some of what had waited when the link came back was delivered at the
+	// kill, and some was not. Why says why that was not shown.
+	Shown   bool    `json:"shown"`
+	Why     string  `json:"why,omitempty"`
+	Waited  uint64  `json:"waited_at_return"`     // records, when the link came back
+	After   float64 `json:"seconds_after_return"` // when the gateway was killed; 0 if it was not
+	Waiting uint64  `json:"waiting_at_kill"`      // records, what came meanwhile included
+	Before  uint64  `json:"delivered_before"`     // records, from the link's return to the kill
+	Rest    uint64  `json:"delivered_after"`      // records, from the kill to the end
 }
 
 // An Event is something that was done to the gateway or its link.
@@ -109,6 +135,9 @@ func (r *Report) Judge() {
 		note(&but, s.Level == powertest.Danger, "disk: %s", s.Text)
 	}
 	note(&but, f.Kills == 0, "the gateway was not killed")
+	if k := f.DrainKill; k != nil && !k.Shown {
+		note(&but, true, "the gateway was not killed while the backlog drained: %s", k.Why)
+	}
 	note(&but, f.Cuts == 0, "the link was not cut")
 	switch {
 	case len(bad) > 0:
@@ -141,6 +170,8 @@ func (r *Report) HTML(w io.Writer, sum string) error {
 		"time":  func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
 		"mb":    func(v float64) string { return fmt.Sprintf("%.1f MB/s", v/1e6) },
 		"ms":    func(v float64) string { return fmt.Sprintf("%.2f ms", v) },
+		"fine":  fine,
+		"short": func(v float64) string { return fmt.Sprintf("%.2f s", v) },
 		"sec":   func(v float64) string { return fmt.Sprintf("%.1f s", v) },
 		"known": func(s string) string { return map[bool]string{true: "not known here", false: s}[s == ""] },
 		"yes":   func(b bool) string { return map[bool]string{true: "yes", false: "NO"}[b] },
@@ -150,6 +181,30 @@ func (r *Report) HTML(w io.Writer, sum string) error {
 	}
 	return t.Execute(w, struct {
 		*Report
-		Sum string
-	}{r, sum})
+		Sum       string
+		Latencies []step
+	}{r, sum, r.measured()})
+}
+
+// fine is milliseconds as they are known: three digits.
+func fine(v float64) string {
+	if v >= 1000 {
+		return fmt.Sprintf("%.0f ms", v)
+	}
+	return fmt.Sprintf("%.3g ms", v)
+}
+
+// A step of the disk's measurement, as the page shows it.
+type step struct {
+	What string
+	powertest.Latency
+}
+
+// measured are the steps that were.
+func (r *Report) measured() []step {
+	return slices.DeleteFunc([]step{
+		{"4 KiB appended and synced", r.Disk.Grow},
+		{"4 KiB written over and synced", r.Disk.Overwrite},
+		{"a lone record of 100 bytes, acknowledged", r.Disk.Commit},
+	}, func(s step) bool { return s.N == 0 })
 }
