@@ -78,3 +78,27 @@ func TestAGathererGetsLargeBatches(t *testing.T) {
 		}
 	})
 }
+
+// What comes while a lane gathers is counted as waiting within a second or so,
+// not only when the object goes out.
+func TestWhatIsGatheredWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, sink := newLog(t), gatherer{newSink(t)}
+		c := log.shard("s")
+		cfg := config()
+		cfg.Linger = 0
+		p, stop := start(t, cfg, sink, log)
+		for i := range uint64(50) {
+			c.put(2, "k")
+			time.Sleep(1100 * time.Millisecond)
+			if n, want := p.Status().Waiting.Records, 2*(i+1); n != want {
+				t.Fatalf("%d records wait, want %d", n, want)
+			}
+		}
+		time.Sleep(time.Minute)
+		if n := p.Status().Waiting.Records; n != 0 {
+			t.Errorf("%d records wait after the object went out", n)
+		}
+		stop()
+	})
+}

@@ -221,16 +221,28 @@ func (l *laneRun) top(ctx context.Context) {
 			return
 		}
 		passed, linger := l.next.since.Sub(p.started), p.lingerOf(l.turn)
-		wait := time.Until(p.started.Add((passed/linger + 1) * linger))
-		if wait <= 0 {
+		if !l.gather(ctx, p.started.Add((passed/linger+1)*linger)) {
 			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wait):
 		}
 	}
+}
+
+// gather waits until then, and keeps the backlog up to date meanwhile; false if
+// that is over already, or ctx has ended.
+func (l *laneRun) gather(ctx context.Context, until time.Time) bool {
+	wait := time.Until(until)
+	if wait <= 0 {
+		return false
+	}
+	for ; wait > 0; wait = time.Until(until) {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(min(wait, time.Second)):
+		}
+		l.watch()
+	}
+	return true
 }
 
 // poll reads what is there now into the next batch; true if that fills it.
