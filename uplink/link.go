@@ -60,7 +60,7 @@ func (p *Pump) judge(out []lane.Outcome, now time.Time) {
 		// Its lanes pause for themselves; a second one in a row says that the
 		// link swallows what we send.
 		if p.link.fails > 0 {
-			p.failed(silent.Class, silent.Err, silent.RetryAfter, now)
+			p.failed(lane.Offline, silent.Err, silent.RetryAfter, now)
 		} else {
 			p.link.fails++
 		}
@@ -110,6 +110,9 @@ func (p *Pump) probe(ctx context.Context) {
 		p.link.probe = false
 		p.reached(now)
 	case lane.Offline, lane.Ambiguous, lane.Transient:
+		if c == lane.Ambiguous {
+			c = lane.Offline // it holds no record that could have been taken
+		}
 		p.failed(c, err, 0, now)
 		// The first failure at the start is followed by a second probe: there
 		// is no reason to send records into it.

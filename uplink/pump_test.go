@@ -346,9 +346,9 @@ func TestSilentLink(t *testing.T) {
 		sink.set(silent, nil)
 		p, stop := start(t, config(), sink, log)
 		time.Sleep(10 * time.Second)
-		sink.set(silent, func() error { return errFake })
+		sink.set(silent, func() error { return &lane.Error{Class: lane.Ambiguous, Text: "no answer"} })
 		time.Sleep(2 * time.Minute)
-		if s := p.Status(); s.State != "down" || s.Class == "" {
+		if s := p.Status(); s.State != "down" || s.Class != "offline" {
 			t.Errorf("status %+v", s)
 		}
 		if sink.sent() != 2 || len(sink.probes()) < 4 {

@@ -196,6 +196,13 @@ type Request struct {
 	// Timeout bounds the whole request, its answer's body included; 0 means
 	// the client's, less than 0 none but ctx.
 	Timeout time.Duration
+	// Bare says that it holds no record, as those of GET and HEAD never do:
+	// where no answer comes, nothing can have been taken.
+	Bare bool
+}
+
+func (r *Request) bare() bool {
+	return r.Bare || r.Method == http.MethodGet || r.Method == http.MethodHead
 }
 
 // An Answer is what came back.
@@ -239,7 +246,7 @@ func (c *Client) Send(ctx context.Context, r *Request) (*Answer, error) {
 	a.buf = takeBuffer(&c.answers)
 	if a.Body, err = readAll(a.buf.B, resp.Body, size); err != nil {
 		a.Release()
-		return nil, c.lost(err, true)
+		return nil, c.lost(err, true, r.bare())
 	}
 	if len(a.Body) > defaultAnswer {
 		a.Release()
@@ -334,12 +341,12 @@ func (c *Client) once(ctx context.Context, r *Request) (resp *http.Response, mov
 	resp, err = c.http.Do(req)
 	if err != nil {
 		moved = !written.Load() && c.moved(err, req.URL.Hostname())
-		return nil, moved, c.lost(err, written.Load())
+		return nil, moved, c.lost(err, written.Load(), r.bare())
 	}
 	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
 		return resp, false, nil
 	}
-	return resp, false, c.refused(resp, keys)
+	return resp, false, c.refused(resp, r, keys)
 }
 
 // request is the request without its body.
@@ -397,11 +404,11 @@ func (c *Client) sign(ctx context.Context, req *http.Request, r *Request) (sdk.C
 }
 
 // refused reads an answer that is not a success, and learns from it.
-func (c *Client) refused(resp *http.Response, keys sdk.Credentials) error {
+func (c *Client) refused(resp *http.Response, req *Request, keys sdk.Credentials) error {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil && resp.StatusCode < 400 {
-		return c.lost(err, true)
+		return c.lost(err, true, req.bare())
 	}
 	r := read(resp.Header, body)
 	known := r.code != ""

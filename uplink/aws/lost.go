@@ -77,8 +77,9 @@ func (c *Client) moved(err error, host string) bool {
 	return ok && c.clock.evidence(v.UnverifiedCertificates, c.roots, host)
 }
 
-// lost says what it means that no whole answer came.
-func (c *Client) lost(err error, written bool) *lane.Error {
+// lost says what it means that no whole answer came to a request, which was
+// written or not, and held records unless it is bare.
+func (c *Client) lost(err error, written, bare bool) *lane.Error {
 	// *url.Error repeats the method and the address.
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
@@ -89,6 +90,9 @@ func (c *Client) lost(err error, written bool) *lane.Error {
 		if timeout {
 			e.Text, e.Err = "no answer within the request's timeout", nil
 			c.http.CloseIdleConnections()
+		}
+		if bare {
+			e.Class = lane.Offline
 		}
 		return e
 	}

@@ -18,7 +18,7 @@ func (s *Sink) call(ctx context.Context, op string, buf *aws.Buffer) (*aws.Answe
 	h := make(http.Header, 8)
 	h.Set("Content-Type", "application/x-amz-json-1.1")
 	h.Set("X-Amz-Target", "Firehose_20150804."+op)
-	a, err := s.aws.Send(ctx, &aws.Request{Header: h, Body: buf, Timeout: s.pace.Timeout(len(buf.B), s.timeout)})
+	a, err := s.aws.Send(ctx, &aws.Request{Header: h, Body: buf, Timeout: s.pace.Timeout(len(buf.B), s.timeout), Bare: op != "PutRecordBatch"})
 	if err == nil && a.Status != http.StatusOK {
 		err = s.aws.Judge(a.Status, a.Header, a.Body)
 	}

@@ -30,7 +30,7 @@ func (s *Sink) call(ctx context.Context, op string, buf *aws.Buffer, media, clai
 	if claim != "" {
 		h.Set("X-Forebay-Lanes", claim)
 	}
-	a, err := s.aws.Send(ctx, &aws.Request{Header: h, Body: buf, Timeout: s.pace.Timeout(len(buf.B), s.timeout)})
+	a, err := s.aws.Send(ctx, &aws.Request{Header: h, Body: buf, Timeout: s.pace.Timeout(len(buf.B), s.timeout), Bare: op != "PutRecords"})
 	if err == nil && a.Status != http.StatusOK {
 		err = s.aws.Judge(a.Status, a.Header, a.Body)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -202,6 +203,21 @@ func TestHalfOpen(t *testing.T) {
 	o := open(t, cfg).Send(t.Context(), []lane.Batch{batch(1, "1")})[0]
 	if o.Class != lane.Ambiguous || !strings.Contains(o.Err.Error(), "no answer") {
 		t.Errorf("%+v", o)
+	}
+}
+
+// Where only a lookup was sent and cut, no record can have been taken: the
+// target is not there.
+func TestLookupWithoutAnAnswer(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	defer srv.Close()
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s := open(t, config(srv.URL))
+	if o := s.Send(t.Context(), []lane.Batch{batch(1, "1")})[0]; o.Class != lane.Offline || !strings.Contains(o.Err.Error(), "cut") {
+		t.Errorf("%+v", o)
+	}
+	if e, ok := errors.AsType[*lane.Error](s.Probe(t.Context())); !ok || e.Class != lane.Offline {
+		t.Errorf("probe: %v", e)
 	}
 }
 

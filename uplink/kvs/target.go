@@ -33,7 +33,7 @@ func (s *Sink) call(ctx context.Context, op string, in, out any) error {
 	buf.B = append(buf.B, body...)
 	h := make(http.Header, 8)
 	h.Set("Content-Type", "application/json")
-	a, err := s.aws.Send(ctx, &aws.Request{URL: s.aws.Endpoint() + "/" + op, Header: h, Body: buf, Timeout: s.timeout})
+	a, err := s.aws.Send(ctx, &aws.Request{URL: s.aws.Endpoint() + "/" + op, Header: h, Body: buf, Timeout: s.timeout, Bare: true})
 	if err == nil && a.Status != http.StatusOK {
 		err = s.aws.Judge(a.Status, a.Header, a.Body)
 	}
