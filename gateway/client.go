@@ -15,6 +15,7 @@ import (
 	"unicode"
 
 	"forebay/gateway/api"
+	"forebay/gateway/conf"
 	"forebay/gateway/internal/localapi"
 	"forebay/spool/record"
 )
@@ -93,10 +94,7 @@ func (c statusCmd) Run(ctx context.Context, e *env) error {
 }
 
 func span(d time.Duration) string {
-	if d >= time.Hour {
-		return d.Truncate(time.Minute).String()
-	}
-	return d.Truncate(time.Second).String()
+	return conf.Duration(max(d.Truncate(time.Second), 0)).InWords()
 }
 
 func size(n int64) string {

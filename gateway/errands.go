@@ -92,6 +92,11 @@ type errands struct {
 	book  errandBook
 	moved bool
 	runs  map[string]*errandRun
+	// begun is where the shards of the stream refused stood at the start, and
+	// mended how many of the letters since then were sent again and taken, by
+	// uplink, less those of before that were refused anew.
+	begun  map[record.ShardID]uint64
+	mended map[string]int64
 }
 
 // An errandRun is an errand under way.
@@ -103,7 +108,7 @@ type errandRun struct {
 }
 
 func openErrands(g *gateway, path string) (*errands, error) {
-	e := &errands{g: g, path: path, log: g.log.With("part", "errands"), kick: make(chan struct{}, 1), runs: map[string]*errandRun{}}
+	e := &errands{g: g, path: path, log: g.log.With("part", "errands"), kick: make(chan struct{}, 1), runs: map[string]*errandRun{}, begun: refusedEnds(g.sp), mended: map[string]int64{}}
 	text, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -491,8 +496,11 @@ func (c *errandCursor) settle(next uint64, t record.Tally) {
 	}
 	c.p.Next = min(next, c.p.End)
 	c.o.Refused += t.Refused
-	for i := was; i < c.p.Next && c.o.Kind == kindRedrive; i++ {
-		c.e.redriven(c.o.Uplink, c.p.Letters[i-1])
+	if c.o.Kind == kindRedrive {
+		c.e.mend(c.o.Uplink, c.p.Letters[was-1:c.p.Next-1], t)
+		for _, pos := range c.p.Letters[was-1 : c.p.Next-1] {
+			c.e.redriven(c.o.Uplink, pos)
+		}
 	}
 	c.e.moved = c.e.moved || c.p.Next != was
 }

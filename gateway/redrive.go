@@ -121,6 +121,41 @@ func (e *errands) redriven(id string, pos record.Pos) {
 	of[pos.Shard] = spans
 }
 
+// refusedEnds is where the shards of the stream refused stand.
+func refusedEnds(sp *spool.Spool) map[record.ShardID]uint64 {
+	ends := map[record.ShardID]uint64{}
+	if t, err := sp.Stream(uplink.RefusedStream); err == nil {
+		for _, sh := range t.Shards() {
+			ends[sh.ID] = sh.Next
+		}
+	}
+	return ends
+}
+
+// mend counts letters that were sent again: one is refused anew, or the target
+// has taken them, but for those that are not kept any more. e.mu is held.
+func (e *errands) mend(id string, letters []record.Pos, t record.Tally) {
+	young := uint64(0) // since the start
+	isYoung := false   // the last one
+	for _, pos := range letters {
+		if isYoung = pos.Seq >= e.begun[pos.Shard]; isYoung {
+			young++
+		}
+	}
+	if t.Refused > 0 && !isYoung {
+		e.mended[id]-- // the uplink's count does not hold it
+	}
+	e.mended[id] += int64(min(t.Delivered, young))
+}
+
+// unmended is how many of the records that an uplink's target has refused since
+// the start were not taken when they were sent again.
+func (e *errands) unmended(id string, refused uint64) uint64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return uint64(max(int64(refused)-e.mended[id], 0))
+}
+
 // prune forgets letters that are not kept any more. e.mu is held.
 func (e *errands) prune() {
 	t, err := e.g.sp.Stream(uplink.RefusedStream)

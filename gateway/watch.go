@@ -6,15 +6,19 @@ import (
 	"time"
 
 	"forebay/gateway/api"
+	"forebay/gateway/conf"
 	"forebay/gateway/internal/rules"
 	"forebay/uplink"
 )
 
 const (
 	uplinkGrace = 5 * time.Second // how long an uplink may be down before it is an alarm
-	sourceGrace = 5 * time.Second
-	refusedFor  = time.Hour       // how long a refused record is shown
-	clockLimit  = 2 * time.Second // a wall clock that is off by more is an alarm
+	// lastingGrace is the same where no time mends it: as long as it takes to
+	// read renewed credentials and to try once more.
+	lastingGrace = 2 * time.Second
+	sourceGrace  = 5 * time.Second
+	refusedFor   = time.Hour       // how long a refused record is shown
+	clockLimit   = 2 * time.Second // a wall clock that is off by more is an alarm
 )
 
 // Uplinks lists the uplinks as they are configured.
@@ -70,35 +74,71 @@ func (p *plant) Cameras() []api.Camera {
 	return out
 }
 
+// A trouble is a condition, and how long it lasts before it is reported.
+type trouble struct {
+	rules.Condition
+	grace time.Duration
+}
+
+// lasts reports whether an error's class is one that no time mends.
+func lasts(class string) bool {
+	return class == "auth" || class == "misconfigured" || class == "clock-skew"
+}
+
+// why is what is wrong with an uplink and what to do, behind a text.
+func why(u api.Uplink) string {
+	if u.Error == "" {
+		return ""
+	}
+	text := ": " + u.Error
+	if u.Advice != "" {
+		text += ". What to do: " + u.Advice
+	}
+	return text
+}
+
+// uplinkTroubles are those of an uplink, as they are now. p.mu is held.
+func (p *plant) uplinkTroubles(u api.Uplink) (out []trouble) {
+	add := func(name string, severity int, grace time.Duration, text string) {
+		out = append(out, trouble{rules.Condition{Source: "uplink/" + u.ID, Name: name, Severity: severity, Active: true, Text: "Uplink " + u.ID + text}, grace})
+	}
+	switch {
+	case u.State == uplink.StatePaused:
+		add("paused", 3, sourceGrace, fmt.Sprintf(" is paused since %s by %s, records are kept here", u.Since.Local().Format("2006-01-02 15:04"), u.PausedBy))
+	case u.State == uplink.StateDown && (lasts(u.Class) || time.Since(u.Since) > uplinkGrace):
+		grace := sourceGrace
+		if lasts(u.Class) {
+			grace = lastingGrace
+		}
+		add("down", 2, grace, fmt.Sprintf(" is down since %s, records are kept here%s", u.Since.Local().Format("15:04"), why(u)))
+	case u.State != uplink.StateDown && lasts(u.Class):
+		add("held", 2, lastingGrace, " hands on only a part, records are kept here"+why(u))
+	}
+	r := p.refused[u.ID]
+	if u.Refused > r.n {
+		r = refusal{n: u.Refused, at: time.Now()}
+		p.refused[u.ID] = r
+	}
+	if n := p.g.errands.unmended(u.ID, u.Refused); n > 0 && time.Since(r.at) < refusedFor {
+		add("refused", 2, 0, fmt.Sprintf(": the far side can never take %s kept in the stream refused. What to do: \"forebay uplink refused %s\" says why; mend that, and send them again with \"forebay uplink redrive %s --all\"",
+			count(n, "record; it is", "records; they are"), u.ID, u.ID))
+	}
+	return out
+}
+
 // conditions are what an operator should know of the gateway itself, as they
 // are now. p.mu is held.
-func (p *plant) conditions() []rules.Condition {
-	out := []rules.Condition{}
+func (p *plant) conditions() []trouble {
+	out := []trouble{}
+	add := func(c rules.Condition) {
+		c.Active = true
+		out = append(out, trouble{c, sourceGrace})
+	}
 	for _, c := range p.g.sp.Stats().Conditions {
-		out = append(out, rules.Condition{Source: "spool", Name: c.Kind, Severity: c.Severity, Active: true, Text: c.Text})
+		out = append(out, trouble{rules.Condition{Source: "spool", Name: c.Kind, Severity: c.Severity, Active: true, Text: c.Text}, 0})
 	}
 	for _, u := range p.Uplinks() {
-		if u.State == "down" && time.Since(u.Since) > uplinkGrace {
-			text := fmt.Sprintf("Uplink %s is down since %s, records are kept here", u.ID, u.Since.Local().Format("15:04"))
-			if u.Error != "" {
-				text += ": " + u.Error
-			}
-			out = append(out, rules.Condition{Source: "uplink/" + u.ID, Name: "down", Severity: 2, Active: true, Text: text})
-		}
-		if u.State == uplink.StatePaused {
-			out = append(out, rules.Condition{Source: "uplink/" + u.ID, Name: "paused", Severity: 3, Active: true, Text: fmt.Sprintf("Uplink %s is paused since %s by %s, records are kept here", u.ID, u.Since.Local().Format("2006-01-02 15:04"), u.PausedBy)})
-		}
-		if u.State != "down" && (u.Class == "misconfigured" || u.Class == "auth") {
-			out = append(out, rules.Condition{Source: "uplink/" + u.ID, Name: "held", Severity: 2, Active: true, Text: fmt.Sprintf("Uplink %s hands on only a part, records are kept here: %s", u.ID, u.Error)})
-		}
-		r := p.refused[u.ID]
-		if u.Refused > r.n {
-			r = refusal{n: u.Refused, at: time.Now()}
-			p.refused[u.ID] = r
-		}
-		if r.n > 0 && time.Since(r.at) < refusedFor {
-			out = append(out, rules.Condition{Source: "uplink/" + u.ID, Name: "refused", Severity: 2, Active: true, Text: fmt.Sprintf("Uplink %s: the far side can never take %s kept in the stream refused", u.ID, count(r.n, "record; it is", "records; they are"))})
-		}
+		out = append(out, p.uplinkTroubles(u)...)
 	}
 	for _, s := range p.g.sources {
 		if state, reason := s.Health(); state == "down" || state == "degraded" {
@@ -106,7 +146,7 @@ func (p *plant) conditions() []rules.Condition {
 			if state == "degraded" {
 				severity = 3
 			}
-			out = append(out, rules.Condition{Source: s.Kind() + "/" + s.ID(), Name: state, Severity: severity, Active: true, Text: fmt.Sprintf("Source %s is %s: %s", s.ID(), state, reason)})
+			add(rules.Condition{Source: s.Kind() + "/" + s.ID(), Name: state, Severity: severity, Text: fmt.Sprintf("Source %s is %s: %s", s.ID(), state, reason)})
 		}
 	}
 	for _, c := range p.g.cams.Snapshot() {
@@ -115,12 +155,12 @@ func (p *plant) conditions() []rules.Condition {
 			if seen == nil || c.LastFrame != nil && c.LastFrame.After(*seen) {
 				seen = c.LastFrame
 			}
-			out = append(out, rules.Condition{Source: "camera/" + c.ID, Name: "stale", Severity: 3, Active: true, Text: "Camera " + c.ID + " sends nothing since " + seen.Local().Format("15:04:05")})
+			add(rules.Condition{Source: "camera/" + c.ID, Name: "stale", Severity: 3, Text: "Camera " + c.ID + " sends nothing since " + seen.Local().Format("15:04:05")})
 		}
 	}
 	for _, pump := range p.g.pumps {
 		if s := pump.Status(); s.ClockOffset.Abs() > clockLimit {
-			out = append(out, rules.Condition{Source: "clock", Name: "wrong", Severity: 3, Active: true, Text: clockText(s.ID, s.ClockOffset)})
+			add(rules.Condition{Source: "clock", Name: "wrong", Severity: 3, Text: clockText(s.ID, s.ClockOffset)})
 			break
 		}
 	}
@@ -133,13 +173,14 @@ func (p *plant) report() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := map[string]bool{}
-	for _, c := range p.conditions() {
+	for _, t := range p.conditions() {
+		c := t.Condition
 		key := c.Source + "/" + c.Name
 		now[key] = true
 		if p.since[key].IsZero() {
 			p.since[key] = p.g.clock.now()
 		}
-		if time.Since(p.since[key]) < sourceGrace && c.Source != "spool" && c.Name != "refused" && p.reported[key].Source == "" {
+		if time.Since(p.since[key]) < t.grace && p.reported[key].Source == "" {
 			continue
 		}
 		if p.reported[key].Text != c.Text || p.reported[key].Severity != c.Severity {
@@ -192,5 +233,5 @@ func clockText(id string, off time.Duration) string {
 	if off < 0 {
 		side = "ahead of"
 	}
-	return fmt.Sprintf("The clock of this box is %s %s that of the target of uplink %s; set it (NTP, or by hand). Records keep their order", off.Abs().Round(time.Second), side, id)
+	return fmt.Sprintf("The clock of this box is %s %s that of the target of uplink %s; set it (NTP, or by hand). Records keep their order", conf.Duration(off.Abs().Round(time.Second)).InWords(), side, id)
 }

@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"time"
 
+	"forebay/gateway/conf"
 	"forebay/uplink/lane"
 )
 
 // advice says, for the class of an error, what the pump does about it by
 // itself and what is left to a person.
-func advice(c lane.Class, id string, most time.Duration) string {
+func advice(c lane.Class, id string, longest time.Duration) string {
+	most := conf.Duration(longest).InWords()
 	again := fmt.Sprintf("it is tried again by itself, at the latest every %s; \"forebay uplink retry %s\" tries at once", most, id)
 	switch c {
 	case lane.OK:
@@ -29,7 +31,7 @@ func advice(c lane.Class, id string, most time.Duration) string {
 	case lane.Poison:
 		return "the record that the target can never take waits for room in the stream refused"
 	case lane.Offline:
-		return "check the link, the name service, the proxy and the target's address; the records are kept, and the target is asked again by itself, at the latest every " + most.String()
+		return "check the link, the name service, the proxy and the target's address; the records are kept, and the target is asked again by itself, at the latest every " + most
 	}
 	return ""
 }

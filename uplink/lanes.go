@@ -64,6 +64,7 @@ type laneRun struct {
 	err     error
 	retryAt time.Time
 	failed  time.Time // since when it has a class other than OK
+	skewed  bool      // learning the target's time has not helped
 	acked   time.Time // last acknowledgement
 	moved   time.Time // that, or since when there is something to send
 	waiting record.Backlog

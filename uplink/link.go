@@ -224,7 +224,7 @@ func (p *Pump) look(s *shown, now time.Time) {
 // fails reports whether the lane's failure is one that does not pass by
 // itself. p.mu is held.
 func (l *laneRun) fails(now time.Time) bool {
-	return l.class == lane.Auth || l.class == lane.Misconfigured || now.Sub(l.moved) > stuck
+	return l.class == lane.Auth || l.class == lane.Misconfigured || l.class == lane.ClockSkew && l.skewed || now.Sub(l.moved) > stuck
 }
 
 // takes reports whether the target has taken something of another lane since

@@ -81,6 +81,7 @@ func (l *laneRun) fail(c lane.Class, err error, pause time.Duration) {
 	if l.class == lane.OK {
 		l.failed = now
 	}
+	l.skewed = c == lane.ClockSkew && l.class == c
 	l.class, l.err, l.retryAt = c, err, now.Add(pause)
 }
 

@@ -43,6 +43,38 @@ func (d Duration) String() string {
 	return s
 }
 
+// InWords is the span as a sentence has it, its two largest units: "250 ms",
+// "1.5 s", "1 min 30 s", "2 h", "3 d 4 h".
+func (d Duration) InWords() string {
+	v := time.Duration(d)
+	if v < 0 {
+		return "-" + (-d).InWords()
+	}
+	if v > 0 && v < time.Second {
+		return strconv.FormatInt(v.Round(time.Millisecond).Milliseconds(), 10) + " ms"
+	}
+	if v < 10*time.Second && v%time.Second != 0 {
+		return strconv.FormatFloat(v.Seconds(), 'f', 1, 64) + " s"
+	}
+	units := []struct {
+		d    time.Duration
+		name string
+	}{{24 * time.Hour, " d"}, {time.Hour, " h"}, {time.Minute, " min"}, {time.Second, " s"}}
+	for i, u := range units {
+		if v < u.d {
+			continue
+		}
+		s := strconv.FormatInt(int64(v/u.d), 10) + u.name
+		if i+1 < len(units) {
+			if n := v % u.d / units[i+1].d; n > 0 {
+				s += " " + strconv.FormatInt(int64(n), 10) + units[i+1].name
+			}
+		}
+		return s
+	}
+	return "0 s"
+}
+
 // UnmarshalText reads "90s", "1h30m", "30d".
 func (d *Duration) UnmarshalText(b []byte) error {
 	s := strings.TrimSpace(string(b))

@@ -184,3 +184,15 @@ func TestLoopback(t *testing.T) {
 		t.Errorf("zero is %v", got)
 	}
 }
+
+func TestSpanInWords(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0 s", time.Microsecond: "0 ms", 250 * time.Millisecond: "250 ms", 1500 * time.Millisecond: "1.5 s", 9 * time.Second: "9 s",
+		59 * time.Second: "59 s", time.Minute: "1 min", 90 * time.Second: "1 min 30 s", 2 * time.Hour: "2 h", 2*time.Hour + 59*time.Second: "2 h",
+		3*time.Hour + 5*time.Minute + time.Second: "3 h 5 min", 76 * time.Hour: "3 d 4 h", -10 * time.Minute: "-10 min",
+	} {
+		if got := conf.Duration(d).InWords(); got != want {
+			t.Errorf("%v is %q in words, want %q", d, got, want)
+		}
+	}
+}
