@@ -30,7 +30,7 @@ func (c uplinksCmd) Run(ctx context.Context, e *env) error {
 	err = table(e.out, "UPLINK\tSTATE\tWAITING\tOLDEST\tOUT/S\tOUT\tDONE IN\tLIMIT\tWIRE/PAYLOAD\tUNITS\tMONTH\tPLAIN", func(row func(string, ...any)) {
 		for _, u := range st.Uplinks {
 			row("%s\t%s\t%d\t%s\t%.0f\t%s/s\t%s\t%s\t%s\t%s\t%s\t%s", u.ID, u.State, u.Waiting, oldest(u, st.Now), u.Out.Records, size(int64(u.Out.Bytes)),
-				doneIn(u), limited(u), ratio(u.Used.WirePerPayload), unitCount(u.Used), money(u.Cost.Month, u.Cost.Currency), money(u.Cost.MonthPlain, u.Cost.Currency))
+				doneIn(u), limited(u), ratio(u.Used.WirePerPayload), unitCount(u.Used), money(u.Cost.Month, u.Cost), money(u.Cost.MonthPlain, u.Cost))
 		}
 	})
 	if err != nil {
@@ -89,11 +89,15 @@ func unitCount(u api.UplinkUsage) string {
 	return fmt.Sprintf("%d (plain %d)", u.Units, u.PlainUnits)
 }
 
-func money(b *api.UplinkBill, currency string) string {
-	if b == nil || b.Sum == 0 {
-		return "-"
+// money is what a month costs; "-" where nothing has a price.
+func money(b *api.UplinkBill, of api.UplinkCost) string {
+	switch {
+	case b != nil:
+		return fmt.Sprintf("%.2f %s", b.Sum, of.Currency)
+	case of.Priced:
+		return "not yet known"
 	}
-	return fmt.Sprintf("%.2f %s", b.Sum, currency)
+	return "-"
 }
 
 type uplinkCmd struct {

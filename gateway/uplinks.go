@@ -120,9 +120,9 @@ func about(secs float64) string {
 	case d < 24*time.Hour:
 		d = d.Round(5 * time.Minute)
 	default:
-		return fmt.Sprintf("%.1fd", d.Hours()/24)
+		return fmt.Sprintf("%.1f d", d.Hours()/24)
 	}
-	return conf.Duration(d).String()
+	return conf.Duration(d).InWords()
 }
 
 // usageOf shows what price lists count.
@@ -141,6 +141,6 @@ func costOf(c uplink.Cost) api.UplinkCost {
 		return &api.UplinkBill{Units: b.Units, ShardHours: b.ShardHours, StreamHours: b.StreamHours, Data: b.Data, Link: b.Link, Sum: b.Sum()}
 	}
 	return api.UplinkCost{
-		Model: c.Model, Currency: c.Currency, Month: bill(c.Hour), MonthPlain: bill(c.HourPlain), MonthByDay: bill(c.Day), MonthByDayPlain: bill(c.DayPlain),
+		Model: c.Model, Currency: c.Currency, Priced: c.Priced, Month: bill(c.Hour), MonthPlain: bill(c.HourPlain), MonthByDay: bill(c.Day), MonthByDayPlain: bill(c.DayPlain),
 	}
 }

@@ -90,6 +90,9 @@ const (
 	gigabyte = 1 << 30
 	// linkGB is a gigabyte as link contracts count it.
 	linkGB = 1e9
+	// leastHour and leastDay are how much of the last hour and of the last day
+	// must be known: a month made of a minute is a guess.
+	leastHour, leastDay = 15 * time.Minute, time.Hour
 	// month is what amounts are worked out for.
 	month = 30 * 24 * time.Hour
 	// What a shard takes a second: records, and bytes.
@@ -184,6 +187,7 @@ func (p Price) free() bool { return p.Model == ModelNone && p.PerLinkGB == 0 }
 // nothing has a price. Plain is without aggregation.
 type Cost struct {
 	Model, Currency string
+	Priced          bool // something has a price
 	Hour, HourPlain *Bill
 	Day, DayPlain   *Bill
 }
@@ -192,14 +196,14 @@ type Cost struct {
 func (p *Pump) cost(now time.Time, filtered uint64) Cost {
 	price, m := p.cfg.priceOf(), &p.meter
 	c := Cost{Model: price.Model, Currency: price.Currency}
-	if price.free() {
+	if c.Priced = !price.free(); !c.Priced {
 		return c
 	}
 	at := p.reading(filtered)
-	if as, plain, ok := price.goingOn(&m.hour, at, now, time.Minute); ok {
+	if as, plain, ok := price.goingOn(&m.hour, at, now, leastHour); ok {
 		c.Hour, c.HourPlain = &as, &plain
 	}
-	if as, plain, ok := price.goingOn(&m.day, at, now, time.Hour); ok {
+	if as, plain, ok := price.goingOn(&m.day, at, now, leastDay); ok {
 		c.Day, c.DayPlain = &as, &plain
 	}
 	return c

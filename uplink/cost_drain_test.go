@@ -80,7 +80,7 @@ func TestNoPriceNoCost(t *testing.T) {
 			time.Sleep(2 * time.Hour)
 			c := p.Status().Cost
 			stop()
-			if got := c.Hour != nil; got != want || got != (c.HourPlain != nil) || got != (c.Day != nil) || got != (c.DayPlain != nil) || c.Model != price.Model {
+			if got := c.Hour != nil; got != want || got != (c.HourPlain != nil) || got != (c.Day != nil) || got != (c.DayPlain != nil) || got != c.Priced || c.Model != price.Model {
 				t.Errorf("%+v: %+v", price, c)
 			}
 		}

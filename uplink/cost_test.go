@@ -146,6 +146,30 @@ func TestCostMeter(t *testing.T) {
 	})
 }
 
+// A month is not made of the first minutes.
+func TestNoMonthOfAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, sink := newLog(t), newSink(t)
+		log.shard("s").put(1000, "k")
+		cfg := config()
+		cfg.Price = &uplink.Price{Model: "provisioned"}
+		p, stop := start(t, cfg, sink, log)
+		defer stop()
+		time.Sleep(14 * time.Minute)
+		if c := p.Status().Cost; c.Hour != nil || c.HourPlain != nil || !c.Priced {
+			t.Errorf("after 14 minutes: %+v", c)
+		}
+		time.Sleep(2 * time.Minute)
+		if c := p.Status().Cost; c.Hour == nil || c.HourPlain == nil || c.Day != nil {
+			t.Errorf("after 16 minutes: %+v", c)
+		}
+		time.Sleep(time.Hour)
+		if c := p.Status().Cost; c.Day == nil || c.DayPlain == nil {
+			t.Errorf("after an hour: %+v", c)
+		}
+	})
+}
+
 // The real sink tells its units and requests.
 func TestKinesisTellsUnits(t *testing.T) {
 	c, log := newCloud(t), newLog(t)

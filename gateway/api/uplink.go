@@ -66,11 +66,12 @@ type UplinkUsage struct {
 
 // UplinkCost is what a month of 30 days costs if records go on arriving as in
 // the last hour, and as in the last day, and each costs what those have cost
-// that went out; null while too little of it is known (a minute, an hour), and
-// where nothing has a price. Prices are the config's, see [uplink.price].
+// that went out; null while too little of it is known (before a quarter of an
+// hour, an hour), and where nothing has a price. Prices are the config's, see [uplink.price].
 type UplinkCost struct {
 	Model           string      `json:"model"` // provisioned, on-demand, none
 	Currency        string      `json:"currency"`
+	Priced          bool        `json:"priced"` // something has a price: what is null is not yet known
 	Month           *UplinkBill `json:"month"`
 	MonthPlain      *UplinkBill `json:"month_plain"` // without aggregation
 	MonthByDay      *UplinkBill `json:"month_by_day"`

@@ -74,7 +74,7 @@ func TestUplinkPageMatchesItsGoldens(t *testing.T) {
 					}
 				}
 			})
-			if drawn < 60 {
+			if drawn < 50 {
 				t.Errorf("only %d texts", drawn)
 			}
 			golden(t, id+".xml", []byte(test.RenderToMarkup(w.Canvas())+words(w.Content())))

@@ -159,8 +159,8 @@ func cause(u api.Uplink) string {
 	return words + ": " + strings.TrimPrefix(u.Error, "cannot reach the target: ")
 }
 
-// facts are the numbers of an uplink; what is not known has a dash, so that
-// each keeps its place.
+// facts are the numbers of an uplink; what is not known keeps its place. Where
+// nothing has a price there is no word of a month.
 func facts(u api.Uplink) []Fact {
 	const none = "—"
 	f := []Fact{
@@ -169,9 +169,6 @@ func facts(u api.Uplink) []Fact {
 		{"Cap", "none"},
 		{"On the wire", none},
 		{"Refused", Count(u.Refused)},
-		{"A month", none},
-		{"not aggregated", none},
-		{"A month by day", none},
 	}
 	if u.ETA != nil && *u.ETA >= 1 && u.WaitBytes > 0 {
 		f[1].Value = ByteRate(float64(u.WaitBytes) / *u.ETA)
@@ -185,16 +182,17 @@ func facts(u api.Uplink) []Fact {
 	if w := u.Used.WirePerPayload; w > 0 {
 		f[3].Value = strconv.FormatFloat(w, 'f', 2, 64) + " B per byte"
 	}
-	if b := u.Cost.Month; b != nil {
-		f[5].Value = money(b.Sum) + " " + u.Cost.Currency
+	if !u.Cost.Priced && u.Cost.Month == nil { // a gateway of before says nothing of Priced
+		return f
 	}
-	if b := u.Cost.MonthPlain; b != nil {
-		f[6].Value = money(b.Sum) + " " + u.Cost.Currency
+	return append(f, Fact{"A month", cost(u.Cost.Month, u.Cost)}, Fact{"not aggregated", cost(u.Cost.MonthPlain, u.Cost)}, Fact{"A month by day", cost(u.Cost.MonthByDay, u.Cost)})
+}
+
+func cost(b *api.UplinkBill, of api.UplinkCost) string {
+	if b == nil {
+		return "not yet known"
 	}
-	if b := u.Cost.MonthByDay; b != nil {
-		f[7].Value = money(b.Sum) + " " + u.Cost.Currency
-	}
-	return f
+	return money(b.Sum) + " " + of.Currency
 }
 
 func money(v float64) string {

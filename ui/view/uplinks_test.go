@@ -2,6 +2,7 @@ package view_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,7 @@ func TestUplinksInWords(t *testing.T) {
 			ID: "a", State: "up", Waiting: 10, WaitBytes: 8e6, Oldest: &oldest, ETA: new(80.0), LimitKbit: 8000, Capped: true, Used: api.UplinkUsage{WirePerPayload: 0.284},
 			Cost: api.UplinkCost{Currency: "EUR", Month: &api.UplinkBill{Sum: 0.154}, MonthPlain: &api.UplinkBill{Sum: 36.3}},
 		},
-		{ID: "b", State: "down", Class: "misconfigured", Error: "no such stream", Advice: "make it", Refused: 2},
+		{ID: "b", State: "down", Class: "misconfigured", Error: "no such stream", Advice: "make it", Refused: 2, Cost: api.UplinkCost{Model: "on-demand", Currency: "EUR", Priced: true}},
 		{ID: "c", State: "paused", PausedBy: "ana", Errands: []api.Errand{{ID: "c~replay-2", Kind: "replay", Stream: "s", As: "t", State: "paused", Done: 3, Total: 9, Missed: 1}}},
 	}}}})
 	frame := func(at time.Time) []view.Uplink {
@@ -41,6 +42,21 @@ func TestUplinksInWords(t *testing.T) {
 		if facts[name] != want {
 			t.Errorf("%s: %q, want %q", name, facts[name], want)
 		}
+	}
+	months := func(u view.Uplink) (out []string) {
+		for _, f := range u.Facts[5:] {
+			out = append(out, f.Value)
+		}
+		return out
+	}
+	if got := months(u[0]); !slices.Equal(got, []string{"0.15 EUR", "36.30 EUR", "not yet known"}) {
+		t.Errorf("a month: %q", got)
+	}
+	if got := months(u[1]); !slices.Equal(got, []string{"not yet known", "not yet known", "not yet known"}) {
+		t.Errorf("a month of one that has just begun: %q", got)
+	}
+	if got := months(u[2]); len(got) != 0 {
+		t.Errorf("a month where nothing has a price: %q", got)
 	}
 	if u[0].Cause != "" || u[0].Retry || u[0].Paused {
 		t.Errorf("an uplink that is up: %+v", u[0])

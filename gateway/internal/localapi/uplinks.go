@@ -81,7 +81,7 @@ func uplinkMetrics(gauge, count func(name, help string, v float64, labels ...str
 		agg   string
 	}{{u.Cost.Month, "hour", "on"}, {u.Cost.MonthPlain, "hour", "off"}, {u.Cost.MonthByDay, "day", "on"}, {u.Cost.MonthByDayPlain, "day", "off"}} {
 		if m.bill != nil {
-			gauge("forebay_uplink_month_cost", "What a month costs if records go on arriving as in the last hour or day, with aggregation and without; absent where nothing has a price.", m.bill.Sum,
+			gauge("forebay_uplink_month_cost", "What a month costs if records go on arriving as in the last hour or day, with aggregation and without; absent where nothing has a price, and while it is not yet known.", m.bill.Sum,
 				"uplink", u.ID, "currency", u.Cost.Currency, "basis", m.basis, "aggregation", m.agg)
 		}
 	}
