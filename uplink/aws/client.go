@@ -23,6 +23,7 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
 	"forebay/uplink/lane"
+	"forebay/uplink/stranger"
 )
 
 const (
@@ -69,8 +70,9 @@ type Client struct {
 	short   *shortSigner
 	creds   *credentials
 	clock   *clock
-	bodies  sync.Pool // *Buffer
-	answers sync.Pool // *Buffer
+	bodies  sync.Pool   // *Buffer
+	answers sync.Pool   // *Buffer
+	met     atomic.Bool // something has answered in HTTP
 }
 
 // NewClient makes a client of an Access that Check has passed. Nothing is
@@ -315,8 +317,11 @@ func (c *Client) limit(r *Request) time.Duration {
 // once makes the request. moved reports that it was not made because of a
 // certificate that is valid now that the clock was moved.
 func (c *Client) once(ctx context.Context, r *Request) (resp *http.Response, moved bool, err error) {
-	var written atomic.Bool
-	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { written.Store(true) }})
+	var written, shaking atomic.Bool
+	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		WroteHeaders:      func() { written.Store(true) },
+		TLSHandshakeStart: func() { shaking.Store(true) },
+	})
 	req, err := c.request(traced, r)
 	if err != nil {
 		return nil, false, err
@@ -341,8 +346,13 @@ func (c *Client) once(ctx context.Context, r *Request) (resp *http.Response, mov
 	resp, err = c.http.Do(req)
 	if err != nil {
 		moved = !written.Load() && c.moved(err, req.URL.Hostname())
-		return nil, moved, c.lost(err, written.Load(), r.bare())
+		e := c.lost(err, written.Load(), r.bare())
+		if !written.Load() && shaking.Load() && e.Text == tooLate {
+			e.Text = "something takes the connection, and nothing answers to TLS there; look at " + c.peer().Key
+		}
+		return nil, moved, e
 	}
+	c.met.Store(true)
 	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
 		return resp, false, nil
 	}
@@ -412,10 +422,17 @@ func (c *Client) refused(resp *http.Response, req *Request, keys sdk.Credentials
 	}
 	r := read(resp.Header, body)
 	known := r.code != ""
+	plain := resp.Request.URL.Scheme == "http"
+	if plain && !known && stranger.WantsTLS(resp.StatusCode, body) {
+		return &lane.Error{Class: lane.Misconfigured, Code: fmt.Sprintf("HTTP %d", resp.StatusCode), Text: c.peer().Wanted()}
+	}
 	if !known && resp.Request.Method == http.MethodHead {
 		r.code = headCodes[resp.StatusCode]
 	}
 	e := c.judge(resp.StatusCode, resp.Header, r)
+	if plain && !known && resp.StatusCode == http.StatusBadRequest && len(body) == 0 && e.Class == lane.Offline {
+		e.Text += " Or it wants TLS (" + c.peer().Secure + ")"
+	}
 	if t := timeIn(resp.Header, r); known && !t.IsZero() {
 		c.clock.learn(t, resp.Request.URL.Scheme == "https")
 	}

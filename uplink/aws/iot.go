@@ -12,8 +12,13 @@ import (
 	"net/url"
 	"time"
 
+	"forebay/uplink/stranger"
+
 	sdk "github.com/aws/aws-sdk-go-v2/aws"
 )
+
+// credentialsHost is whom a provider asks.
+var credentialsHost = stranger.Peer{Who: "the target", Key: "iot.endpoint", Plain: "the host of AWS IoT in iot.endpoint", Secure: "it in iot.endpoint"}
 
 // A provider exchanges the device's certificate for temporary credentials
 // (AWS IoT Core, Authorizing direct calls to AWS services).
@@ -50,7 +55,7 @@ func (p *provider) fetch(ctx context.Context) (sdk.Credentials, error) {
 		}
 	}
 	if u, ok := errors.AsType[*url.Error](err); ok {
-		err = unreached(u.Err, u.Timeout(), p.clock.certain())
+		err = unreached(u.Err, u.Timeout(), p.clock.certain(), credentialsHost)
 	}
 	if err != nil {
 		return sdk.Credentials{}, fmt.Errorf("iot: the credentials provider: %w", err)

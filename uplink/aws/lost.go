@@ -6,13 +6,16 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"forebay/uplink/lane"
+	"forebay/uplink/stranger"
 )
 
 type proxyFunc = func(*http.Request) (*url.URL, error)
@@ -77,6 +80,9 @@ func (c *Client) moved(err error, host string) bool {
 	return ok && c.clock.evidence(v.UnverifiedCertificates, c.roots, host)
 }
 
+// tooLate is what is said of a timeout before anything was sent.
+const tooLate = "cannot reach the target in time"
+
 // lost says what it means that no whole answer came to a request, which was
 // written or not, and held records unless it is bare.
 func (c *Client) lost(err error, written, bare bool) *lane.Error {
@@ -90,23 +96,36 @@ func (c *Client) lost(err error, written, bare bool) *lane.Error {
 		if timeout {
 			e.Text, e.Err = "no answer within the request's timeout", nil
 			c.http.CloseIdleConnections()
+			if !c.met.Load() {
+				e.Text += ", and there never was one; look at " + c.peer().Key
+			}
+		} else if why := c.peer().Explain(err); why != "" {
+			e.Text, e.Err = why, nil
+		} else if errors.Is(err, io.EOF) && !c.met.Load() && strings.HasPrefix(c.endpoint, "http:") {
+			e.Text += "; it may want TLS (" + c.peer().Secure + ")"
 		}
 		if bare {
 			e.Class = lane.Offline
 		}
 		return e
 	}
-	return unreached(err, timeout, c.clock.certain())
+	return unreached(err, timeout, c.clock.certain(), c.peer())
+}
+
+// peer is who the client was told to ask.
+func (c *Client) peer() stranger.Peer {
+	if c.name == "OpenSearch" {
+		return stranger.Web("url")
+	}
+	return stranger.Web("endpoint")
 }
 
 // unreached says why nothing was sent. now is what the certificate was held
 // against.
-func unreached(err error, timeout bool, now time.Time) *lane.Error {
+func unreached(err error, timeout bool, now time.Time, peer stranger.Peer) *lane.Error {
 	e := &lane.Error{Class: lane.Offline, Text: "cannot reach the target", Err: err}
 	var (
 		invalid x509.CertificateInvalidError
-		unknown x509.UnknownAuthorityError
-		host    x509.HostnameError
 		dns     *net.DNSError
 		op      *net.OpError
 		proxy   *proxyError
@@ -124,14 +143,12 @@ func unreached(err error, timeout bool, now time.Time) *lane.Error {
 		e.Text = "the proxy cannot be reached"
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		e.Text, e.Err = outOfTime(invalid.Cert, now), nil
-	case errors.As(err, &unknown):
-		e.Text = "the target's certificate is signed by nobody this machine trusts; set ca to the authority's file, or something stands in between"
-	case errors.As(err, &host):
-		e.Text = "the certificate belongs to another host; something stands in between"
+	case peer.Explain(err) != "":
+		e.Text, e.Err = peer.Explain(err), nil
 	case errors.As(err, &dns):
 		e.Text = "the target's name cannot be looked up"
 	case timeout:
-		e.Text, e.Err = "cannot reach the target in time", nil
+		e.Text, e.Err = tooLate, nil
 	}
 	return e
 }

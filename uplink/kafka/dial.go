@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -82,6 +83,9 @@ func (s *Sink) dial(ctx context.Context, network, addr string) (net.Conn, error)
 	t := tls.Client(c, cfg)
 	if err := t.HandshakeContext(hctx); err != nil {
 		_ = c.Close()
+		if errors.Is(err, context.DeadlineExceeded) {
+			return nil, errNoTLS
+		}
 		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
 	return t, nil
@@ -105,6 +109,7 @@ func (s *Sink) watch(ctx context.Context, w *wire, network, addr string) (net.Co
 		return nil, f.err
 	}
 	conn, err := s.dial(ctx, network, addr)
+	w.stood.Store(err == nil)
 	if err != nil {
 		return nil, err
 	}
@@ -181,6 +186,8 @@ type wire struct {
 	last atomic.Pointer[error]
 	// other is who has answered in place of a broker, nil if one has since.
 	other atomic.Pointer[foreigner]
+	// stood says that the newest connection came about, TLS and all.
+	stood atomic.Bool
 	// throttled is until when a broker wants us to wait, in Unix nanoseconds.
 	throttled atomic.Int64
 }

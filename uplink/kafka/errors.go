@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"forebay/uplink/lane"
+	"forebay/uplink/stranger"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -29,11 +30,15 @@ func classify(err error, w *wire, silent lane.Class) *lane.Error {
 		}
 		return e
 	}
-	if other := w.other.Load(); other != nil {
-		return &lane.Error{Class: lane.Offline, Text: other.err.Error() + "; look at brokers"}
+	if f := w.other.Load(); f != nil {
+		e := &lane.Error{Class: lane.Offline, Text: f.err.Error() + "; look at brokers"}
+		if other := (*stranger.Error)(nil); errors.As(f.err, &other) {
+			e.Text = brokers.Instead(other)
+		}
+		return e
 	}
 	if eof := (*kgo.ErrFirstReadEOF)(nil); errors.As(err, &eof) {
-		return &lane.Error{Class: lane.Offline, Text: "the broker closes the connection at once; perhaps it wants TLS, or a SASL login, or is no Kafka"}
+		return &lane.Error{Class: lane.Offline, Text: "the broker closes the connection at once; perhaps it wants TLS (" + brokers.Secure + "), or a login (sasl), or is no Kafka; look at brokers"}
 	}
 	if cause := w.refused(); cause != nil {
 		if e := (*lane.Error)(nil); errors.As(cause, &e) {
@@ -44,7 +49,11 @@ func classify(err error, w *wire, silent lane.Class) *lane.Error {
 			e.Code = ke.Message
 			return e
 		}
-		return unreachable(cause)
+		e := unreachable(cause)
+		if w.stood.Load() && errors.Is(cause, context.DeadlineExceeded) {
+			e.Text = "something takes the connection and says nothing; look at brokers, and at tls"
+		}
+		return e
 	}
 	if wait := w.wait(); wait > 0 {
 		return &lane.Error{Class: lane.Throttled, Text: "the broker throttles us", RetryAfter: wait}
@@ -118,13 +127,16 @@ func narrows(err error) bool {
 	return errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.RecordListTooLarge) || errors.Is(err, kerr.InvalidRecord)
 }
 
+// brokers is who a sink was told to ask.
+var brokers = stranger.Peer{Who: "the broker", Key: "brokers", Plain: `tls = "off"`, Secure: `tls = "on"`}
+
+var errNoTLS = errors.New("something takes the connection, and nothing answers to TLS there")
+
 // unreachable says why there is no connection.
 func unreachable(err error) *lane.Error {
 	e := &lane.Error{Class: lane.Offline, Text: "cannot reach the brokers", Err: err}
 	var (
 		invalid x509.CertificateInvalidError
-		unknown x509.UnknownAuthorityError
-		host    x509.HostnameError
 		dns     *net.DNSError
 		op      *net.OpError
 	)
@@ -132,16 +144,16 @@ func unreachable(err error) *lane.Error {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		e.Text = "the broker's certificate is not valid at this machine's time, " +
 			time.Now().UTC().Format(time.RFC3339) + "; check the clock first"
-	case errors.As(err, &unknown):
-		e.Text = "the broker's certificate is signed by nobody this machine trusts; set ca to the authority's file, or something stands in between"
-	case errors.As(err, &host):
-		e.Text = "the certificate belongs to another host; something stands in between"
+	case brokers.Explain(err) != "":
+		e.Text, e.Err = brokers.Explain(err), nil
+	case errors.Is(err, errNoTLS):
+		e.Text, e.Err = errNoTLS.Error()+"; look at brokers and tls", nil
 	case errors.As(err, &dns):
 		e.Text = "the broker's name cannot be looked up"
 	case errors.As(err, &op) && op.Op == "remote error":
 		e.Class, e.Text = lane.Auth, "the broker does not take our certificate"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		e.Text = "the broker closes the connection before or at the login; it may want TLS, or not take username and password"
+		e.Text = "the broker closes the connection before or at the login; it may want TLS (" + brokers.Secure + "), or not take username and password"
 	case errors.Is(err, context.DeadlineExceeded):
 		e.Text, e.Err = "cannot reach the brokers in time", nil
 	}

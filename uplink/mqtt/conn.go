@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	paho "github.com/eclipse/paho.mqtt.golang"
@@ -70,6 +71,9 @@ type Conn struct {
 	closing bool
 	err     error
 	cut     bool
+	mute    bool // whoever took the connection has said nothing in time
+
+	heard atomic.Bool // something came over it
 }
 
 // Dial connects. The error is a *lane.Error, or ctx's.
@@ -100,6 +104,9 @@ func (l Link) Dial(ctx context.Context, s Session) (*Conn, error) {
 		defer c.mu.Unlock()
 		if c.err != nil {
 			err = c.err // paho forgets it
+		}
+		if c.mute {
+			err = errMute
 		}
 		return nil, unreachable(err, c.wire != nil)
 	}
@@ -234,6 +241,7 @@ func (c *Conn) lose(err error, cut bool) {
 		// paho closes where it gives up waiting.
 		err, cut = errors.New("the broker does not answer"), false
 	case errors.Is(err, os.ErrDeadlineExceeded):
+		c.mute = !c.heard.Load()
 		err, cut = errors.New("the link takes nothing any more"), false
 	}
 	c.err, c.cut = err, cut
@@ -415,6 +423,9 @@ type wire struct {
 
 func (w *wire) Read(p []byte) (int, error) {
 	n, err := w.Conn.Read(p)
+	if n > 0 {
+		w.c.heard.Store(true)
+	}
 	if err != nil {
 		w.c.lose(err, true)
 	}

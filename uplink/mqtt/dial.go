@@ -22,6 +22,14 @@ import (
 	"forebay/uplink/stranger"
 )
 
+// broker is who a link was told to ask.
+var broker = stranger.Peer{Who: "the broker", Key: "broker", Plain: "tcp:// in broker", Secure: "ssl:// in broker"}
+
+var (
+	errNoTLS = errors.New("something takes the connection, and nothing answers to TLS there")
+	errMute  = errors.New("something takes the connection and says nothing")
+)
+
 // open makes the connection under MQTT.
 func (l Link) open(ctx context.Context) (net.Conn, error) {
 	u, err := l.url()
@@ -71,6 +79,9 @@ func (l Link) open(ctx context.Context) (net.Conn, error) {
 	secure := tls.Client(conn, t)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		_ = conn.Close() // the handshake's error counts
+		if errors.Is(err, context.DeadlineExceeded) {
+			return nil, errNoTLS
+		}
 		return nil, err
 	}
 	return secure, nil
@@ -126,8 +137,6 @@ func unreachable(err error, met bool) *lane.Error {
 	e := &lane.Error{Class: lane.Offline, Text: "cannot reach the broker", Err: err}
 	var (
 		invalid x509.CertificateInvalidError
-		unknown x509.UnknownAuthorityError
-		host    x509.HostnameError
 		dns     *net.DNSError
 		path    *os.PathError
 		alert   tls.AlertError
@@ -135,14 +144,16 @@ func unreachable(err error, met bool) *lane.Error {
 	)
 	switch {
 	case errors.As(err, &other):
-		e.Text, e.Err = other.Error()+"; look at broker", nil
+		e.Text, e.Err = broker.Instead(other), nil
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		e.Text = "the broker's certificate is not valid at this machine's time, " +
 			time.Now().UTC().Format(time.RFC3339) + "; check the clock first"
-	case errors.As(err, &unknown):
-		e.Text = "the broker's certificate is signed by nobody this machine trusts; set ca to the authority's file, or something stands in between"
-	case errors.As(err, &host):
-		e.Text = "the certificate belongs to another host; something stands in between"
+	case broker.Explain(err) != "":
+		e.Text, e.Err = broker.Explain(err), nil
+	case errors.Is(err, errNoTLS):
+		e.Text, e.Err = errNoTLS.Error()+"; look at broker", nil
+	case errors.Is(err, errMute):
+		e.Text, e.Err = errMute.Error()+", but a broker answers a CONNECT; look at broker, "+broker.Secure+" is for TLS", nil
 	case errors.As(err, &alert), err != nil && strings.Contains(err.Error(), "remote error: tls:"):
 		e.Class, e.Text = lane.Auth, "the broker refuses our certificate, or asks for one; see cert and key"
 	case errors.As(err, &dns):
@@ -152,7 +163,7 @@ func unreachable(err error, met bool) *lane.Error {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		e.Text, e.Err = "cannot reach the broker in time", nil
 	case met:
-		e.Text = "something answers there and ends the connection before it accepts us: no broker, one that wants TLS (ssl://), or one that refuses the client id or the certificate"
+		e.Text = "something answers there and ends the connection before it accepts us: no broker, one that wants TLS (" + broker.Secure + "), or one that refuses the client id or the certificate"
 	}
 	return e
 }

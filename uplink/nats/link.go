@@ -347,6 +347,9 @@ func (c Config) tls() (*tls.Config, error) {
 	return t, nil
 }
 
+// servers is who a sink was told to ask.
+var servers = stranger.Peer{Who: "the server", Key: "servers", Plain: "nats:// in servers", Secure: "tls:// in servers"}
+
 // refusal says in words why there is no connection.
 func refusal(err error) *lane.Error {
 	if e := (*lane.Error)(nil); errors.As(err, &e) {
@@ -355,15 +358,13 @@ func refusal(err error) *lane.Error {
 	e := &lane.Error{Class: lane.Offline, Text: "cannot reach the NATS server", Err: err}
 	var (
 		invalid x509.CertificateInvalidError
-		unknown x509.UnknownAuthorityError
-		host    x509.HostnameError
 		dns     *net.DNSError
 		other   *stranger.Error
 		op      *net.OpError
 	)
 	switch {
 	case errors.As(err, &other):
-		e.Text, e.Err = other.Error()+"; look at servers", nil
+		e.Text, e.Err = servers.Instead(other), nil
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission), strings.Contains(err.Error(), "signing nonce"):
 		e.Class, e.Text = lane.Auth, "the credentials cannot be read"
 	case errors.Is(err, natsgo.ErrAuthorization), errors.Is(err, natsgo.ErrAuthExpired), errors.Is(err, natsgo.ErrAuthRevoked), errors.Is(err, natsgo.ErrAccountAuthExpired):
@@ -375,16 +376,14 @@ func refusal(err error) *lane.Error {
 	case errors.Is(err, natsgo.ErrNoInfoReceived), errors.Is(err, natsgo.ErrJsonParse):
 		e.Text = "what answers at this address is not a NATS server"
 	case errors.As(err, &op) && op.Op == "read" && op.Timeout():
-		e.Text, e.Err = "something takes the connection and says nothing, but a NATS server speaks first: it is none, or wants TLS before it does (tls_first)", nil
+		e.Text, e.Err = "something takes the connection and says nothing, but a NATS server speaks first: it is none (look at servers), or wants TLS before it does (tls_first = true)", nil
 	case errors.Is(err, natsgo.ErrNoServers):
 		e.Text, e.Err = "the NATS server refuses the connection", nil // nats.go's word for a closed port
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		e.Text = "the server's certificate is not valid at this machine's time, " +
 			time.Now().UTC().Format(time.RFC3339) + "; check the clock first"
-	case errors.As(err, &unknown):
-		e.Text = "the server's certificate is signed by nobody this machine trusts; set ca to the authority's file, or something stands in between"
-	case errors.As(err, &host):
-		e.Text = "the certificate belongs to another host; something stands in between"
+	case servers.Explain(err) != "":
+		e.Text, e.Err = servers.Explain(err), nil
 	case errors.As(err, &dns):
 		e.Text = "the server's name cannot be looked up"
 	case errors.Is(err, natsgo.ErrTLS) && strings.Contains(err.Error(), "closed by remote"), // what is left of the next where its words got lost

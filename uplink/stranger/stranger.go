@@ -22,6 +22,11 @@ type Error struct {
 	Seen string
 }
 
+// WantsTLS reports whether what came was of TLS.
+func (e *Error) WantsTLS() bool { return e.Seen == wantsTLS }
+
+const wantsTLS = "it wants TLS"
+
 func (e *Error) Error() string {
 	return "it does not answer as " + e.Meant + ": " + e.Seen
 }
@@ -190,7 +195,7 @@ func words(b []byte) string {
 		b = b[:most]
 	}
 	if len(b) >= 2 && b[0] >= 0x14 && b[0] <= 0x17 && b[1] == 3 {
-		return "it wants TLS" // RFC 8446, 5.1: a record's type, and a version of old
+		return wantsTLS // RFC 8446, 5.1: a record's type, and a version of old
 	}
 	line, _, _ := strings.Cut(string(b), "\n")
 	return fmt.Sprintf("the first bytes were %q", strings.TrimRight(line, "\r"))

@@ -25,6 +25,7 @@ import (
 
 	"forebay/gateway/conf"
 	"forebay/uplink/lane"
+	"forebay/uplink/stranger"
 )
 
 const (
@@ -98,7 +99,11 @@ type Client struct {
 	http    *http.Client
 	timeout time.Duration
 	clock   clock
+	met     atomic.Bool // something has answered in HTTP
 }
+
+// target is who a client was told to ask.
+var target = stranger.Web("url")
 
 // NewClient makes a client for as many connections at a time to a host. Errors:
 // the CA file cannot be read.
@@ -226,9 +231,10 @@ func (c *Client) Do(ctx context.Context, req *http.Request, body []byte, most in
 	limit := c.timeout + time.Duration(len(body))*time.Second/slowest
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errTime)
 	defer cancel()
-	var written atomic.Bool
+	var written, shaking atomic.Bool
 	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		WroteHeaders: func() { written.Store(true) },
+		WroteHeaders:      func() { written.Store(true) },
+		TLSHandshakeStart: func() { shaking.Store(true) },
 	}))
 	if len(body) > 0 {
 		// No GetBody: a header Idempotency-Key would make the transport repeat
@@ -240,12 +246,23 @@ func (c *Client) Do(ctx context.Context, req *http.Request, body []byte, most in
 	start := time.Now()
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, c.lost(ctx, err, written.Load())
+		e := c.lost(ctx, err, written.Load())
+		switch {
+		case !written.Load() && TimedOut(e) && shaking.Load():
+			e.Text = "something takes the connection, and nothing answers to TLS there; look at url"
+		case written.Load() && errors.Is(err, io.EOF) && req.URL.Scheme == "http" && !c.met.Load():
+			e.Text += "; it may want TLS (" + target.Secure + ")"
+		}
+		return nil, e
 	}
+	c.met.Store(true)
 	defer resp.Body.Close()
 	got, err := io.ReadAll(io.LimitReader(resp.Body, most+1))
 	if err != nil {
 		return nil, c.lost(ctx, err, true)
+	}
+	if resp.TLS == nil && stranger.WantsTLS(resp.StatusCode, got) {
+		return nil, &lane.Error{Class: lane.Misconfigured, Code: fmt.Sprintf("HTTP %d", resp.StatusCode), Text: target.Wanted()}
 	}
 	a := &Answer{Status: resp.StatusCode, Header: resp.Header, Body: got, TLS: resp.TLS != nil, Took: time.Since(start)}
 	if int64(len(got)) > most {
@@ -277,24 +294,25 @@ func (c *Client) lost(ctx context.Context, err error, written bool) *lane.Error 
 		if timeout {
 			e.Text, e.Err = "the request took too long (request_timeout)", errTime
 			c.Drop()
+			if !c.met.Load() {
+				e.Text += "; nothing has ever answered there: look at url"
+			}
+		} else if why := target.Explain(err); why != "" {
+			e.Text, e.Err = why, nil
 		}
 		return e
 	}
 	e := &lane.Error{Class: lane.Offline, Text: "cannot reach the target", Err: err}
 	var (
 		invalid x509.CertificateInvalidError
-		unknown x509.UnknownAuthorityError
-		host    x509.HostnameError
 		dns     *net.DNSError
 	)
 	switch {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		e.Text = "the target's certificate is not valid at this machine's time, " +
 			time.Now().UTC().Format(time.RFC3339) + "; check the clock first"
-	case errors.As(err, &unknown):
-		e.Text = "the target's certificate is signed by nobody this machine trusts; set ca to the authority's file, or something stands in between"
-	case errors.As(err, &host):
-		e.Text = "the certificate belongs to another host; something stands in between"
+	case target.Explain(err) != "":
+		e.Text, e.Err = target.Explain(err), nil
 	case errors.As(err, &dns):
 		e.Text = "the target's name cannot be looked up"
 	case timeout:
