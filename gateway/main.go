@@ -43,7 +43,7 @@ type commands struct {
 	Put     putCmd       `cmd:"" help:"Append standard input to a stream as one record."`
 	Alarms  alarmsCmd    `cmd:"" help:"List alarms, or acknowledge them."`
 	Uplinks uplinksCmd   `cmd:"" help:"List the uplinks: what waits, what goes, what it costs."`
-	Uplink  uplinkCmd    `cmd:"" help:"Pause, resume or retry an uplink of a running gateway."`
+	Uplink  uplinkCmd    `cmd:"" help:"Act on an uplink of a running gateway: pause, resume, try at once, send a time range or refused records again."`
 	Ledger  ledgerCmd    `cmd:"" help:"Show for every record where it went."`
 	Cursor  cursorCmd    `cmd:"" help:"Look after the cursors of a running gateway."`
 	Check   checkCmd     `cmd:"" help:"Check a config file; nothing is started or written."`

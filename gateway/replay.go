@@ -40,7 +40,7 @@ func (p *plant) Replay(ctx context.Context, id string, r api.ReplayRequest) (api
 	}
 	t, err := p.g.sp.Stream(r.Stream)
 	if err != nil {
-		return api.Errand{}, fmt.Errorf("stream %q: %w", r.Stream, err)
+		return api.Errand{}, err
 	}
 	if !cfg.Match(r.Stream) {
 		return api.Errand{}, fmt.Errorf("%w: stream: uplink %s does not hand on %q", localapi.ErrAsked, id, r.Stream)

@@ -167,7 +167,7 @@ type (
 		Stream string    `required:"" help:"The stream."`
 		From   time.Time `help:"Records that arrived from then on; default: the oldest there are." placeholder:"2026-11-05T14:00:00Z"`
 		To     time.Time `help:"Records that arrived before; default: now." placeholder:"2026-11-05T15:00:00Z"`
-		As     string    `help:"Name at the far side; {stream} stands for the one it has otherwise. Default replay-N-{stream}. Required where the target's name does not hold {stream}." placeholder:"NAME"`
+		As     string    `help:"What the records' stream is called at the far side this time, where the target's stream, topic, subject, url or index holds {stream}; elsewhere the other stream or topic that they go to, and then required. In it {stream} stands for what the stream is called there otherwise, {n} for the replay's number. Default replay-{n}-{stream}." placeholder:"NAME"`
 	}
 	uplinkRefusedCmd struct {
 		door

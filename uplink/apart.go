@@ -80,11 +80,11 @@ func (c Config) Replay(id, stream, as string) (Config, error) {
 	}
 	far := shape.Far(c.Shape, stream)
 	as = strings.ReplaceAll(as, streamMark, far)
-	if !conf.ValidStream(as) {
-		return c, fmt.Errorf("as: %q is not a stream name; use 1 to 128 of a-z, A-Z, 0-9, _, . and -", as)
+	key, name, set := c.names()
+	if err := sensible(as, key, name); err != nil {
+		return c, err
 	}
 	c.ID, c.Streams, c.Order = conf.Name(id), []string{stream}, OrderOldest
-	key, name, set := c.names()
 	switch {
 	case strings.Contains(name, streamMark):
 		if as == far {
@@ -109,6 +109,25 @@ func (c Config) Replay(id, stream, as string) (Config, error) {
 		return c, fmt.Errorf("as: %q cannot be used there: %w", as, err)
 	}
 	return c, nil
+}
+
+// sensible says why nobody can mean such a name for what the target's config
+// calls name at the key.
+func sensible(as, key, name string) error {
+	front, _, marked := strings.Cut(name, streamMark)
+	put := ""
+	if marked && name != streamMark {
+		put = fmt.Sprintf("; it is put where %s = %q holds %s", key, name, streamMark)
+	}
+	switch {
+	case strings.ContainsAny(as, "{}"):
+		return fmt.Errorf("as: %q holds a mark that is not known; {stream} stands for what the stream is called there otherwise, {n} for the replay's number", as)
+	case !conf.ValidStream(as):
+		return fmt.Errorf("as: %q is not a stream name; use 1 to 128 of a-z, A-Z, 0-9, _, . and -%s", as, put)
+	case marked && front != "" && strings.HasPrefix(as, front):
+		return fmt.Errorf("as: %q begins with %q as %s = %q does, and would be put where that holds %s; say %q", as, front, key, name, streamMark, as[len(front):])
+	}
+	return nil
 }
 
 // Redrive is the config of a pump that sends refused records again: each goes

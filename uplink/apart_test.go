@@ -42,6 +42,9 @@ func TestReplayConfig(t *testing.T) {
 		wrong  string
 	}{
 		{name: "kinesis by stream", cfg: kin("far-{stream}"), as: "replay-1-{stream}", far: "replay-1-mqtt", target: "far-{stream}"},
+		{name: "kinesis by stream, the front twice", cfg: kin("far-{stream}"), as: "far-again", wrong: `as: "far-again" begins with "far-" as kinesis.stream = "far-{stream}" does, and would be put where that holds {stream}; say "again"`},
+		{name: "kinesis by stream, no name", cfg: kin("far-{stream}"), as: "a/b", wrong: `it is put where kinesis.stream = "far-{stream}" holds {stream}`},
+		{name: "an unknown mark", cfg: kin("far-{stream}"), as: "again-{key}", wrong: "holds a mark that is not known"},
 		{name: "kinesis, one stream", cfg: kin("plant"), as: "again", far: "mqtt", target: "again"},
 		{name: "kinesis, the same", cfg: kin("plant"), as: "plant", wrong: "as: "},
 		{name: "kafka, one topic", cfg: topic, as: "again", far: "mqtt", target: "again"},

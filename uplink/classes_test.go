@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"forebay/spool/record"
+	"forebay/uplink"
 	"forebay/uplink/lane"
 )
 
@@ -216,4 +217,46 @@ func TestClassesPauseAndSpeak(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An uplink that is throttled says so, also where another lane has had no
+// answer; what no time mends is shown all the same.
+func TestThrottledIsShownAsSuch(t *testing.T) {
+	for other, want := range map[lane.Class]lane.Class{lane.Ambiguous: lane.Throttled, lane.Transient: lane.Throttled, lane.Auth: lane.Auth} {
+		t.Run(other.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log, sink := newLog(t), newSink(t)
+				log.shard("busy").put(10, "k")
+				log.shard("other").put(10, "k")
+				sink.set(func(b lane.Batch) lane.Outcome {
+					if b.Lane.Stream == "busy" {
+						return lane.Outcome{Class: lane.Throttled, Err: errors.New("rate exceeded")}
+					}
+					return lane.Outcome{Class: other, Err: errFake}
+				}, nil)
+				p, stop := start(t, config(), sink, log)
+				defer stop()
+				time.Sleep(5 * time.Minute)
+				if s := p.Status(); s.State != uplink.StateThrottled || s.Class != want.String() {
+					t.Errorf("%s: %s, %s", s.State, s.Class, s.Error)
+				}
+			})
+		})
+	}
+}
+
+// The second error about the clock says that learning the target's has not
+// helped: the uplink is down at once.
+func TestClockThatIsNotLearnt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, sink := newLog(t), newSink(t)
+		log.shard("s").put(10, "k")
+		sink.set(func(lane.Batch) lane.Outcome { return lane.Outcome{Class: lane.ClockSkew, Err: errFake} }, nil)
+		p, stop := start(t, config(), sink, log)
+		defer stop()
+		time.Sleep(3 * time.Second)
+		if s := p.Status(); s.State != uplink.StateDown || s.Class != "clock-skew" {
+			t.Errorf("%s, %s", s.State, s.Class)
+		}
+	})
 }

@@ -60,7 +60,7 @@ func (p *Pump) judge(out []lane.Outcome, now time.Time) {
 		// Its lanes pause for themselves; a second one in a row says that the
 		// link swallows what we send.
 		if p.link.fails > 0 {
-			p.failed(lane.Offline, silent.Err, silent.RetryAfter, now)
+			p.failed(silent.Class, silent.Err, silent.RetryAfter, now)
 		} else {
 			p.link.fails++
 		}
@@ -189,7 +189,8 @@ func (p *Pump) refresh(now time.Time) {
 // is held.
 func (p *Pump) look(s *shown, now time.Time) {
 	failing, throttled := 0, 0
-	begin := now // of the first failure that lasts
+	var slow *laneRun // the throttled lane that is tried next
+	begin := now      // of the first failure that lasts
 	if s.err != nil {
 		failing, begin = 1, time.Time{} // a probe's, which may judge too harshly
 	}
@@ -200,6 +201,9 @@ func (p *Pump) look(s *shown, now time.Time) {
 		switch {
 		case l.class == lane.Throttled:
 			throttled++
+			if slow == nil || l.retryAt.Before(slow.retryAt) {
+				slow = l
+			}
 		case l.fails(now):
 			failing++
 			if l.failed.Before(begin) {
@@ -218,6 +222,9 @@ func (p *Pump) look(s *shown, now time.Time) {
 		s.state = StateDown
 	case throttled > 0:
 		s.state = StateThrottled
+		if rank(s.class) <= rank(lane.Offline) { // what passes by itself is not why
+			s.class, s.err, s.retryAt = slow.class, slow.err, slow.retryAt
+		}
 	}
 }
 

@@ -109,7 +109,9 @@ func (s *Sink) watch(ctx context.Context, w *wire, network, addr string) (net.Co
 		return nil, f.err
 	}
 	conn, err := s.dial(ctx, network, addr)
-	w.stood.Store(err == nil)
+	if err == nil || ctx.Err() == nil { // one that was given up says nothing
+		w.stood.Store(err == nil)
+	}
 	if err != nil {
 		return nil, err
 	}
