@@ -95,7 +95,7 @@ func (p *plant) preview(t *spool.Stream, cfg uplink.Config, o *task, as string) 
 // replayName is what the records are called at the far side. e.mu is held.
 func (p *plant) replayName(cfg uplink.Config, o *task, as string, n int) (string, error) {
 	if as == "" {
-		if !cfg.NamedByStream() {
+		if !cfg.NamedByStream() && cfg.Renamable() {
 			return "", fmt.Errorf("%w: as: the target of uplink %s takes all streams under one name; say another one for the replay", localapi.ErrAsked, cfg.ID)
 		}
 		as = defaultAs

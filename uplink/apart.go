@@ -56,6 +56,13 @@ func (c Config) NamedByStream() bool {
 	return strings.Contains(name, streamMark)
 }
 
+// Renamable reports whether a replay's records can go to another place than
+// the target's own, where its name does not hold the stream's.
+func (c Config) Renamable() bool {
+	_, _, set := c.names()
+	return set != nil
+}
+
 // Apart says why nothing can be sent beside what the uplink sends; nil: it can.
 func (c Config) Apart() error {
 	if c.KVS != nil {

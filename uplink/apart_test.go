@@ -79,6 +79,9 @@ func TestReplayConfig(t *testing.T) {
 			}
 		})
 	}
+	if !topic.Renamable() {
+		t.Error("a replay can go to another topic")
+	}
 	if (uplink.Config{ID: "x", KVS: &kvs.Config{}}).Apart() == nil {
 		t.Error("a video stream has one connection")
 	}
@@ -91,7 +94,7 @@ func TestReplayConfig(t *testing.T) {
 		"http":       {ID: "x", HTTP: &http.Config{URL: "https://ingest.example.com/v1"}},
 		"opensearch": {ID: "x", OpenSearch: &opensearch.Config{Index: "plant"}},
 	} {
-		if _, err := cfg.Replay("x~replay-1", "mqtt", "again"); err == nil || !strings.Contains(err.Error(), "must hold {stream}") || cfg.NamedByStream() {
+		if _, err := cfg.Replay("x~replay-1", "mqtt", "again"); err == nil || !strings.Contains(err.Error(), "must hold {stream}") || cfg.NamedByStream() || cfg.Renamable() {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

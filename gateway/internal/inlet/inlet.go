@@ -189,7 +189,7 @@ func (p *Port) Put(ctx context.Context, recs []record.Record, done func([]record
 func (p *Port) PutTo(ctx context.Context, stream string, recs []record.Record, done func([]record.Result)) error {
 	own, err := p.in.sp.Stream(stream)
 	if err != nil {
-		return fmt.Errorf("put to %q: %w", stream, err)
+		return fmt.Errorf("put: %w", err) // it names the stream
 	}
 	p.stamp(recs)
 	t, several := p.sort(own, recs)
