@@ -235,6 +235,9 @@ func sample(t *testing.T, far *gw, taken map[string]string) {
 	cmd.Dir = ".."
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "AWS_ENDPOINT_URL=http://"+inPages(t, far.kinesis), "AWS_REGION=us-east-1", "AWS_ACCESS_KEY_ID=any", "AWS_SECRET_ACCESS_KEY=any")
 	out, err := cmd.Output()
+	if e, ok := errors.AsType[*exec.ExitError](err); ok {
+		t.Fatalf("the sample: %v\n%s", err, e.Stderr)
+	}
 	if err != nil {
 		t.Fatalf("the sample: %v", err)
 	}
