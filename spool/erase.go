@@ -63,7 +63,7 @@ func (s *Spool) Erase(ctx context.Context, stream, by string) (Erased, error) {
 		first[sh.id], _ = sh.end()
 	}
 	before := s.erasedOf(t)
-	fresh, old, err := s.eraseKeys(ctx, t, first, out.At)
+	fresh, old, err := s.eraseKeys(ctx, t, first, out.At, by)
 	if fresh == nil {
 		return Erased{}, fmt.Errorf("erase stream %q: %w", stream, err)
 	}
@@ -73,9 +73,8 @@ func (s *Spool) Erase(ctx context.Context, stream, by string) (Erased, error) {
 	out.Records = max(s.erasedOf(t), before) - before
 	l.key.Store(fresh)
 	l.forgetCached()
-	s.enterErased(t, old, by)
 	if told := s.flushState(context.WithoutCancel(ctx)); told != nil {
-		s.log.Warn("erasure is not in the ledger's file yet; it is tried again", "stream", stream, "error", told)
+		s.log.Warn("what else is new is not in the ledger's file yet; it is tried again", "stream", stream, "error", told)
 	}
 	s.log.Warn("stream was erased: its key is deleted", "stream", stream, "records", out.Records, "keys", out.Keys)
 	if err != nil {
@@ -84,8 +83,8 @@ func (s *Spool) Erase(ctx context.Context, stream, by string) (Erased, error) {
 	return out, nil
 }
 
-// enterErased writes an erasure into the ledger.
-func (s *Spool) enterErased(t *Stream, old erasure, by string) {
+// erasedSteps is what the ledger says of an erasure.
+func (s *Spool) erasedSteps(t *Stream, old erasure, by string) (out []Step) {
 	if by != "" {
 		by = " by " + by
 	}
@@ -97,12 +96,13 @@ func (s *Spool) enterErased(t *Stream, old erasure, by string) {
 			if from >= to {
 				continue
 			}
-			s.state.enter(Step{
+			out = append(out, Step{
 				Kind: StepErased, Stream: t.name, Shard: sh.id, First: from, Past: to, Count: to - from,
 				Undelivered: undeliveredIn(mins, sh.id, from, to), Reason: fmt.Sprintf("key %d was deleted%s", g.key, by),
 			})
 		}
 	}
+	return out
 }
 
 // erasure is what was erased.
@@ -112,23 +112,29 @@ type erasure struct {
 	ranges map[record.ShardID][]sealedRange
 }
 
-// eraseKeys replaces a stream's keys in state.db. When it returns no error, no
+// eraseKeys replaces a stream's keys in state.db, and enters it in the ledger, in
+// one transaction. When it returns no error, no
 // byte of the old ones is left in state.db or its WAL. With an error and a
 // fresh key they are out of use, but may be left in the WAL.
-func (s *Spool) eraseKeys(ctx context.Context, t *Stream, first map[record.ShardID]uint64, at time.Time) (fresh *dataKey, old erasure, err error) {
+func (s *Spool) eraseKeys(ctx context.Context, t *Stream, first map[record.ShardID]uint64, at time.Time, by string) (fresh *dataKey, old erasure, err error) {
 	s.state.disk.Lock()
 	defer s.state.disk.Unlock()
 	old = erasure{at: at, ranges: map[record.ShardID][]sealedRange{}}
+	var entered func()
 	err = s.state.txn(ctx, func() error {
 		err := s.voidKeys(ctx, t, first, &old)
 		if err == nil {
 			fresh, err = s.makeKey(ctx, t.id, first)
+		}
+		if err == nil {
+			entered, err = s.state.enterWithin(ctx, s.erasedSteps(t, old, by))
 		}
 		return err
 	})
 	if err != nil {
 		return nil, old, storeError(err)
 	}
+	entered()
 	return fresh, old, s.state.db.truncateWAL(context.WithoutCancel(ctx))
 }
 

@@ -7,8 +7,10 @@ import (
 	"hash/crc32"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"forebay/spool"
@@ -304,6 +306,56 @@ func TestCursorsOfUnevenShards(t *testing.T) {
 	}
 	if read := b.Stats().BlocksRead - before; read > 10*blocks {
 		t.Errorf("%d blocks were read %d times", blocks, read)
+	}
+}
+
+// What was read is forgotten while cursors read, as an erasure does it: each is
+// shown all of its own all the same, once.
+func TestCursorsReadOnWhatIsForgotten(t *testing.T) {
+	b := newBox(t, spool.Config{NoPacking: true})
+	st := b.stream(spool.StreamConfig{Name: "mqtt", Shards: 64})
+	shards := st.Shards()
+	const rounds = 60
+	for n := range rounds {
+		recs := make([]record.Record, 4*len(shards))
+		for i := range recs {
+			recs[i] = record.Record{Key: fmt.Sprint(n, i), HashKey: &shards[i%len(shards)].From, Data: make([]byte, 300)}
+		}
+		put(t, st, recs...)
+		if n%3 == 2 {
+			if err := spool.Roll(st); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	b.reopen()
+	st, _ = b.Stream("mqtt")
+	for again := range 3 {
+		var left atomic.Int64
+		left.Store(int64(len(shards)))
+		var wg sync.WaitGroup
+		for _, sh := range st.Shards() {
+			c, err := st.Cursor(t.Context(), fmt.Sprint("up", again), sh.ID, spool.Oldest())
+			if err != nil {
+				t.Fatal(err)
+			}
+			wg.Go(func() {
+				defer left.Add(-1)
+				n := uint64(0)
+				for n < 4*rounds {
+					more, _ := follow(t, c, n)
+					if n += more; more == 0 {
+						t.Errorf("shard %d ends behind %d records", sh.ID, n)
+						return
+					}
+				}
+			})
+		}
+		for left.Load() > 0 {
+			spool.ForgetRead(st)
+			runtime.Gosched()
+		}
+		wg.Wait()
 	}
 }
 

@@ -458,7 +458,7 @@ func (r *Reader) cold(ctx context.Context, segs []*segment, next uint64) (bool, 
 				return false, err
 			}
 			r.follow()
-			if r.takeFed() {
+			if r.takeFed() || r.seg == nil { // what was read may be forgotten at once
 				continue
 			}
 		}

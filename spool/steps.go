@@ -139,6 +139,30 @@ func (s *stateDB) enter(steps ...Step) {
 	touch(s.kick)
 }
 
+// enterWithin enters steps in the transaction that is open, so that they are
+// there when what they tell of is; entered is called when it has ended well.
+// disk is held.
+func (s *stateDB) enterWithin(ctx context.Context, steps []Step) (entered func(), err error) {
+	s.mu.Lock()
+	for i := range steps {
+		s.stampLocked(&steps[i])
+	}
+	s.mu.Unlock()
+	head := s.head
+	if len(steps) > 0 {
+		head, err = s.writeSteps(ctx, steps)
+	}
+	return func() {
+		s.head = head
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, st := range steps {
+			s.sumLocked(st)
+		}
+		s.told = head
+	}, err
+}
+
 // enterLocked is enter with mu held; the caller sees to the flush.
 func (s *stateDB) enterLocked(st Step) {
 	s.announceLocked(&st)
@@ -148,12 +172,16 @@ func (s *stateDB) enterLocked(st Step) {
 // announceLocked lets the next flush write a step. It counts in the sums only
 // after sumLocked.
 func (s *stateDB) announceLocked(st *Step) {
+	s.stampLocked(st)
+	s.steps = append(s.steps, *st)
+}
+
+func (s *stateDB) stampLocked(st *Step) {
 	st.Who, st.Reason = tidy(st.Who), tidy(st.Reason[:min(len(st.Reason), maxReason)])
 	if st.Stream == "" && st.Shard != 0 {
 		st.Stream = s.names[st.Shard]
 	}
 	st.At, st.Clock = s.now().UTC(), s.clock.now()
-	s.steps = append(s.steps, *st)
 }
 
 func (s *stateDB) sumLocked(st Step) {

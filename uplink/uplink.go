@@ -10,6 +10,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -440,10 +441,15 @@ func (c Config) Way() (string, error) {
 		return "", err
 	}
 	_, name, _ := c.names()
-	if c.Kafka != nil {
-		name += "\x00" + c.Kafka.TransactionalID
+	where := []string{c.Target()}
+	switch {
+	case c.Kafka != nil: // the order of the addresses tells nothing
+		where = append(slices.Sorted(slices.Values(c.Kafka.Brokers)), c.Kafka.TransactionalID)
+	case c.NATS != nil:
+		n := c.NATS
+		where = append(slices.Sorted(slices.Values(n.Servers)), n.Stream, n.Domain, n.User, n.Creds, n.NKey)
 	}
-	sum := sha256.Sum256([]byte(print + "\x00" + c.Kind() + "\x00" + c.Target() + "\x00" + name))
+	sum := sha256.Sum256([]byte(print + "\x00" + c.Kind() + "\x00" + strings.Join(where, "\x00") + "\x00" + name))
 	return hex.EncodeToString(sum[:16]), nil
 }
 
