@@ -229,7 +229,12 @@ func (e *errands) run(ctx context.Context) error {
 }
 
 // waiting opens what is not under way yet.
-func (e *errands) waiting() []*errandRun {
+func (e *errands) waiting() (out []*errandRun) {
+	e.g.pauses.hold(func(paused map[string]pause) { out = e.openAll(paused) })
+	return out
+}
+
+func (e *errands) openAll(paused map[string]pause) []*errandRun {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var out []*errandRun
@@ -242,7 +247,8 @@ func (e *errands) waiting() []*errandRun {
 			out = append(out, e.runs[o.ID])
 			continue
 		}
-		r, err := e.open(o)
+		_, held := paused[o.Uplink]
+		r, err := e.open(o, held)
 		if err != nil {
 			e.log.Error("errand cannot begin", "errand", o.ID, "error", err)
 			o.Over, o.OverBy = "given up: "+err.Error(), "forebay"
@@ -255,7 +261,7 @@ func (e *errands) waiting() []*errandRun {
 }
 
 // open makes the pump of an errand. e.mu is held.
-func (e *errands) open(o *task) (*errandRun, error) {
+func (e *errands) open(o *task, paused bool) (*errandRun, error) {
 	cfg, err := e.config(o.Uplink)
 	if err != nil {
 		return nil, err
@@ -284,7 +290,6 @@ func (e *errands) open(o *task) (*errandRun, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, paused := e.g.pauses.of(o.Uplink)
 	return &errandRun{o: o, sink: sink, pump: uplink.NewPump(cfg, sink, log, uplink.Options{Logger: e.log, Paused: paused, Beside: beside})}, nil
 }
 

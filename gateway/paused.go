@@ -60,6 +60,14 @@ func (b *pauseBook) of(uplink string) (pause, bool) {
 	return p, ok
 }
 
+// hold is f while nobody pauses or resumes an uplink. What takes the errands'
+// lock inside another takes this one first: a pause reaches the errands too.
+func (b *pauseBook) hold(f func(paused map[string]pause)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f(b.set)
+}
+
 // pause notes a pause, and does it: what two persons do at once happens in the
 // order in which it is noted. One that is there stays as it is.
 func (b *pauseBook) pause(uplink string, p pause, do func()) error {
