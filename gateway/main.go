@@ -109,7 +109,7 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 	switch code {
 	case exitProblems:
 	case exitUnreachable:
-		fmt.Fprintf(errs, "forebay: %v (does a gateway run here? --api or FOREBAY_API says where it answers: HOST:PORT, or DATA/forebay.sock)\n", err)
+		fmt.Fprintf(errs, "forebay: %v (%s)\n", err, whereIsIt)
 	default:
 		fmt.Fprintf(errs, "forebay: %v\n", err)
 	}
@@ -132,6 +132,9 @@ var (
 	// errUsage marks a flag whose value makes no sense.
 	errUsage = errors.New("wrong usage")
 )
+
+// whereIsIt is said where no gateway answers.
+const whereIsIt = "does a gateway run here? --api or FOREBAY_API says where it answers: HOST:PORT, or DATA/forebay.sock"
 
 func exitCode(err error) int {
 	var bad *config.Error

@@ -240,7 +240,7 @@ func (p *prover) drain(ctx context.Context, o outage) error {
 			if !p.rep.Figures.Drained {
 				p.rep.Figures.Drain = time.Since(o.back).Seconds()
 			}
-			p.event("not everything was delivered within %s; the uplink is %s", p.cmd.Drain, up.State)
+			p.event("not everything was delivered within %s; the uplink is %s%s", p.cmd.Drain, up.State, why(up))
 			return nil
 		}
 		if err := linger(ctx, 20*time.Millisecond); err != nil {

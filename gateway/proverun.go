@@ -225,12 +225,16 @@ func (p *prover) compare(ctx context.Context) error {
 		return err
 	}
 	v, err := verify(ctx, provedEnd{runningEnd{p.client}}, p.setup.direct, window{}, slog.New(slog.NewTextHandler(p.say, &slog.HandlerOptions{Level: slog.LevelWarn})))
-	if err != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
 		return err
+	case err != nil: // the report says that it was not verified
+		p.event("the target could not be read back: %v", err)
+	default:
+		p.rep.Verdict = v
+		f.LostThere, f.TwiceThere = v.Missing, v.Again
+		p.event("the target was read back: %s, %d of %s found", v.Result, v.Found, count(v.Compared, "record", "records"))
 	}
-	p.rep.Verdict = v
-	f.LostThere, f.TwiceThere = v.Missing, v.Again
-	p.event("the target was read back: %s, %d of %s found", v.Result, v.Found, count(v.Compared, "record", "records"))
 	l, err := p.client.Ledger(ctx)
 	if err != nil {
 		return err

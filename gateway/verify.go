@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"strconv"
 	"time"
 
@@ -106,6 +107,9 @@ func (c verifyCmd) verify(ctx context.Context, e *env) (v *proof.Verdict, err er
 		defer func() { err = errors.Join(err, sp.Close()) }()
 		near = closedEnd{sp, up}
 	} else {
+		if c.API == "" {
+			c.API = apiOf(cfg)
+		}
 		cl, err := c.client()
 		if err != nil {
 			return nil, err
@@ -115,6 +119,26 @@ func (c verifyCmd) verify(ctx context.Context, e *env) (v *proof.Verdict, err er
 	}
 	log := slog.New(slog.NewTextHandler(e.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	return verify(ctx, near, up, w, log)
+}
+
+// apiOf is where the gateway of a config answers on this machine; "" where it
+// says nothing of that.
+func apiOf(cfg config.Config) string {
+	socket := cfg.API.Socket
+	if socket == "" {
+		socket = cfg.Path("forebay.sock")
+	}
+	if st, err := os.Stat(socket); err == nil && st.Mode()&os.ModeSocket != 0 {
+		return socket
+	}
+	switch listen := string(cfg.API.WithDefaults().Listen); {
+	case listen == "off":
+		return ""
+	case cfg.API.TLSCert != "":
+		return "https://" + listen
+	default:
+		return listen
+	}
 }
 
 func uplinkNamed(cfg config.Config, id string) (uplink.Config, error) {
@@ -227,6 +251,9 @@ type runningEnd struct{ *api.Client }
 
 func (r runningEnd) identity(ctx context.Context, up string) (record.Identity, string, error) {
 	st, err := r.Status(ctx)
+	if err != nil && exitCode(err) == exitUnreachable {
+		err = fmt.Errorf("%w (%s)", err, whereIsIt)
+	}
 	if err != nil {
 		return record.Identity{}, "", err
 	}

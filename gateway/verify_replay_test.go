@@ -77,7 +77,7 @@ func TestVerifyAfterAReplayToS3(t *testing.T) {
 	t.Cleanup(srv.Close)
 	before := time.Now().Add(-time.Hour)
 	near := startGateway(t, "near", verifyFar+"[[stream]]\nname = \"line\"\nshards = 2\n"+strings.ReplaceAll(s3Target, "S3", srv.URL))
-	args := []string{"verify", "--config", near.config, "--target", "lake", "--api", near.api}
+	args := []string{"verify", "--config", near.config, "--target", "lake"} // at the address of the config
 	says := func(want int, words string, more ...string) {
 		t.Helper()
 		code, out, errs := forebay(t, "", slices.Concat(args, more)...)

@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -101,7 +100,7 @@ func (c *Client) lost(err error, written, bare bool) *lane.Error {
 			}
 		} else if why := c.peer().Explain(err); why != "" {
 			e.Text, e.Err = why, nil
-		} else if errors.Is(err, io.EOF) && !c.met.Load() && strings.HasPrefix(c.endpoint, "http:") {
+		} else if stranger.Closed(err) && !c.met.Load() && strings.HasPrefix(c.endpoint, "http:") {
 			e.Text += "; it may want TLS (" + c.peer().Secure + ")"
 		}
 		if bare {

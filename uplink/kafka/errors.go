@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
-	"io"
 	"net"
 	"time"
 
@@ -152,8 +151,8 @@ func unreachable(err error) *lane.Error {
 		e.Text = "the broker's name cannot be looked up"
 	case errors.As(err, &op) && op.Op == "remote error":
 		e.Class, e.Text = lane.Auth, "the broker does not take our certificate"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		e.Text = "the broker closes the connection before or at the login; it may want TLS (" + brokers.Secure + "), or not take username and password"
+	case stranger.Closed(err):
+		e.Text = "the broker closes the connection before or at the login; it may want TLS (" + brokers.Secure + ") or have none (" + brokers.Plain + "), or not take username and password"
 	case errors.Is(err, context.DeadlineExceeded):
 		e.Text, e.Err = "cannot reach the brokers in time", nil
 	}

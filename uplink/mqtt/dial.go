@@ -162,6 +162,8 @@ func unreachable(err error, met bool) *lane.Error {
 		e.Class, e.Text = lane.Auth, "a certificate file cannot be used"
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		e.Text, e.Err = "cannot reach the broker in time", nil
+	case !met && stranger.Closed(err):
+		e.Text = "something takes the connection and closes it before there is TLS; where the broker has none, write " + broker.Plain
 	case met:
 		e.Text = "something answers there and ends the connection before it accepts us: no broker, one that wants TLS (" + broker.Secure + "), or one that refuses the client id or the certificate"
 	}

@@ -6,7 +6,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
+	"syscall"
 )
 
 // A Peer is who was meant, and where the config says so.
@@ -56,6 +58,17 @@ func (p Peer) Explain(err error) string {
 		return "what answers there is no web server: malformed HTTP " + malformed + "; look at " + p.Key
 	}
 	return ""
+}
+
+// Closed reports whether the far side has ended the connection: a server that
+// takes something else for nonsense may close it, or reset it.
+func Closed(err error) bool {
+	for _, is := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, is) {
+			return true
+		}
+	}
+	return false
 }
 
 // Instead says who answered in place of it, and what to change in the config.

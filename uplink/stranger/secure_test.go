@@ -1,6 +1,7 @@
 package stranger_test
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -9,7 +10,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"forebay/uplink/stranger"
@@ -113,5 +116,19 @@ func TestWhoWantsTLS(t *testing.T) {
 	other.Seen = `the first bytes were "SSH"`
 	if got := p.Instead(other); !strings.HasSuffix(got, `"SSH"; look at broker`) {
 		t.Error(got)
+	}
+}
+
+func TestClosed(t *testing.T) {
+	for err, want := range map[error]bool{
+		io.EOF: true,
+		&net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}:   true,
+		&net.OpError{Op: "write", Err: os.NewSyscallError("write", syscall.EPIPE)}:      true,
+		&net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ETIMEDOUT)}: false,
+		context.DeadlineExceeded: false,
+	} {
+		if stranger.Closed(fmt.Errorf("ask: %w", err)) != want {
+			t.Errorf("%v: not %v", err, want)
+		}
 	}
 }

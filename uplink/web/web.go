@@ -250,7 +250,7 @@ func (c *Client) Do(ctx context.Context, req *http.Request, body []byte, most in
 		switch {
 		case !written.Load() && TimedOut(e) && shaking.Load():
 			e.Text = "something takes the connection, and nothing answers to TLS there; look at url"
-		case written.Load() && errors.Is(err, io.EOF) && req.URL.Scheme == "http" && !c.met.Load():
+		case written.Load() && stranger.Closed(err) && req.URL.Scheme == "http" && !c.met.Load():
 			e.Text += "; it may want TLS (" + target.Secure + ")"
 		}
 		return nil, e
