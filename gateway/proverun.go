@@ -170,6 +170,7 @@ func (p *prover) killNow(ctx context.Context, while string) error {
 	}
 	if f.delivered == 0 {
 		while += " (nothing was delivered yet)"
+		p.rep.Figures.EarlyKill = p.rep.Figures.EarlyKill || p.rep.Figures.Kills == 0
 	}
 	return p.kill(ctx, f, while)
 }
@@ -193,6 +194,10 @@ func (p *prover) kill(ctx context.Context, f passage, while string) error {
 // cut cuts the link, or asks for that.
 func (p *prover) cut(ctx context.Context) error {
 	p.rep.Figures.Cuts++
+	if _, up, err := p.look(ctx); err == nil && up.State == "down" {
+		p.rep.Figures.DownAtCut = true
+		p.event("the uplink is down already%s", why(up))
+	}
 	if l := p.setup.link; l != nil {
 		l.cut()
 		p.cutAt = time.Now()

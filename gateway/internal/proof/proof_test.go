@@ -355,7 +355,9 @@ func TestJudge(t *testing.T) {
 		"no kill in the drain": {func(r *proof.Report) {
 			*r.Figures.DrainKill = proof.DrainKill{Waited: 9, After: .01, Why: "the backlog of 9 records had gone"}
 		}, proof.Reservations},
-		"no kill": {func(r *proof.Report) { r.Figures.Kills = 0 }, proof.Reservations},
+		"killed too early": {func(r *proof.Report) { r.Figures.EarlyKill = true }, proof.Reservations},
+		"cut when down":    {func(r *proof.Report) { r.Figures.DownAtCut = true }, proof.Reservations},
+		"no kill":          {func(r *proof.Report) { r.Figures.Kills = 0 }, proof.Reservations},
 	} {
 		r := sample()
 		r.Findings = r.Findings[:1]

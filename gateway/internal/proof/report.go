@@ -78,6 +78,11 @@ type Figures struct {
 	Kills   int     `json:"kills"`
 	Restart float64 `json:"longest_restart_seconds"`
 	Cuts    int     `json:"link_cuts"`
+	// EarlyKill: nothing was delivered yet when the gateway was killed first.
+	// DownAtCut: the target was away already when the link was cut.
+	EarlyKill bool `json:"killed_before_anything_was_delivered,omitempty"`
+	DownAtCut bool `json:"down_when_cut,omitempty"`
+
 	CutFor  float64 `json:"link_cut_seconds"`
 	Backlog uint64  `json:"largest_backlog"` // records
 	// Drain is from the link's return until nothing waited any more that had
@@ -138,7 +143,9 @@ func (r *Report) Judge() {
 	if k := f.DrainKill; k != nil && !k.Shown {
 		note(&but, true, "the gateway was not killed while the backlog drained: %s", k.Why)
 	}
+	note(&but, f.Kills > 0 && f.EarlyKill, "the gateway was not killed while records were delivered: none was yet")
 	note(&but, f.Cuts == 0, "the link was not cut")
+	note(&but, f.Cuts > 0 && f.DownAtCut, "the link was not cut while records were delivered: the uplink was down already")
 	switch {
 	case len(bad) > 0:
 		r.Result = Failed
